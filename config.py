@@ -1,0 +1,40 @@
+"""Paths under one root, and the paper's constants with their sections and units. Nothing else.
+
+Every script takes ``--root DIR`` (or the environment variable ``FERGI_ROOT``) in place of this default.
+"""
+
+from pathlib import Path
+
+from fergi.features import FrameLimits
+
+ROOT = Path(__file__).resolve().parent
+
+# Valid frames (Section 5.1, Appendix C). Bounds are included.
+FRAME_LIMITS = FrameLimits(
+    minimum_detection_confidence=0.9,  # face detection confidence score, 0–1
+    pitch_ratio=(0.55, 0.85),  # pitch indicative ratio, eq. 19
+    yaw_ratio=(0.3, 0.7),  # yaw indicative ratio, eq. 18
+)
+
+# Valid clips (Section 5.1): at most 20 % of the frames excluded.
+MINIMUM_VALID_SHARE = 0.8
+
+# Moving window (Section 5.2, eq. 1), seconds: 3 frames at 30 FPS.
+WINDOW_SECONDS = 0.1
+
+# Exclusion of participants. Section 6.2.1 gives reasons (bangs, camera angle) but no rule; the rule is the release's:
+# out if this percentile of the AU4 activation of a participant's baseline clips reaches this limit (intensity units).
+BASELINE_AU4_PERCENTILE = 80
+BASELINE_AU4_LIMIT = 0.5
+
+# Grids of the leave-one-participant-out search: first, last, step.
+ENSEMBLE_WEIGHT_GRID = (0.0, 1.0, 0.1)  # each weight of eq. 7, summing to 1 (Section 6.2.3)
+DECAY_GRID = (0.1, 2.0, 0.1)  # k of eqs. 3–4, per intensity unit (Section 6.2.4)
+AU4_WEIGHT_GRID = (0.0, 1.0, 0.1)  # w_AU4 of eq. 5 (Section 6.2.4)
+DIFFERENCE_THRESHOLD_GRID = (0.0, 1.0, 0.02)  # d (Section 6.2.4)
+INTEGRATION_WEIGHT_GRID = (0.0, 10.0, 0.1)  # a of eq. 10 (Section 6.2.5)
+INCORRECT_PENALTY = 2  # of eq. 9
+
+# Bootstrap over participants (ours; the paper gives no intervals).
+BOOTSTRAP_RESAMPLES = 10_000
+BOOTSTRAP_SEED = 2312_03187

@@ -1,0 +1,271 @@
+"""Where things lie under one root, and which participants, sessions and clips there are."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from fergi.files import FergiError, read_json, read_tables, summarise
+
+CLIP_KINDS = ("baseline", "reaction")
+CLIP_KEY = ("session_index", "image_index")
+FETCH_ADVICE = "Fetch the published files with: python -m fergi.published"
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The shared folders through which the stages pass their files on."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """``<participant>/session_<n>/{baseline,reaction}_clip_<i>_features.csv``."""
+        return self.root / "data"
+
+    @property
+    def preparation(self) -> Path:
+        """What stages 5 to 8 write."""
+        return self.root / "preparation"
+
+    @property
+    def results(self) -> Path:
+        """What stage 9 and the check against the paper write."""
+        return self.root / "results"
+
+    @property
+    def figures(self) -> Path:
+        """What the notebook draws."""
+        return self.root / "figures"
+
+    @property
+    def published(self) -> Path:
+        """The release's own tables of what the stages compute, kept apart to compare with."""
+        return self.results / "published"
+
+    @property
+    def valid_sessions(self) -> Path:
+        """Participant → session numbers (JSON)."""
+        return self.preparation / "valid_sessions.json"
+
+    @property
+    def black_images(self) -> Path:
+        """Participant → session → numbers of the images that came out black (JSON)."""
+        return self.preparation / "invalid_images.json"
+
+    @property
+    def excluded_participants(self) -> Path:
+        """Participants left out of Section 6.2 (JSON)."""
+        return self.preparation / "AU4_excluded_participants.json"
+
+    @property
+    def image_tables(self) -> Path:
+        """One table of ratings, ranks and scores a participant."""
+        return self.preparation / "preprocessed_image_data"
+
+    def activation_tables(self, kind: str) -> Path:
+        """One table of activation values a participant, of the clips of one kind."""
+        return self.preparation / f"preprocessed_{kind}_data"
+
+    def preference_results(self, mode: str = "paper", strict_lopo: bool = False) -> Path:
+        """The results of stage 9: the released name, with the mode behind it unless it is ``paper``."""
+        suffix = ("_released" if mode == "released" else "") + ("_strict" if strict_lopo else "")
+        return self.results / f"image_preference_binary_classification_based_on_ranking{suffix}.csv"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip's feature file."""
+
+    session: int
+    image: int
+    path: Path
+
+
+def read_valid_sessions(folders: Folders) -> dict[str, list[int]]:
+    """Participant → session numbers in ascending order; participants in ascending order.
+
+    Raises
+    ------
+    FergiError
+        If the file is missing, is not of that form, or names a session twice.
+    """
+    path = folders.valid_sessions
+    content = read_json(path, FETCH_ADVICE)
+    if not isinstance(content, dict) or not content:
+        raise FergiError(f"{path} must map participants to lists of session numbers, and name at least one.")
+    for participant, sessions in content.items():
+        if not isinstance(sessions, list) or not all(type(session) is int for session in sessions) or not sessions:
+            raise FergiError(f"{path}: participant {participant} needs a list of session numbers, not {sessions!r}.")
+        if len(set(sessions)) < len(sessions):
+            raise FergiError(f"{path}: participant {participant} has a session twice: {sorted(sessions)}.")
+    return {participant: sorted(content[participant]) for participant in sorted(content)}
+
+
+def read_black_images(folders: Folders, participants: Iterable[str]) -> dict[str, set[tuple[int, int]]]:
+    """Participant → (session, image) pairs of the images that came out black (Section 3.3).
+
+    Raises
+    ------
+    FergiError
+        If the file is missing, is not of that form, or lacks one of ``participants``.
+    """
+    path = folders.black_images
+    content = read_json(path, FETCH_ADVICE)
+    try:
+        black = {
+            participant: {(int(session), int(image)) for session, images in sessions.items() for image in images}
+            for participant, sessions in content.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        raise FergiError(
+            f"{path} must map participants to sessions to lists of image numbers. {FETCH_ADVICE}"
+        ) from None
+    participants = list(participants)
+    missing = [participant for participant in participants if participant not in black]
+    if missing:
+        raise summarise(missing, len(participants), f"participants of {path}", "An empty entry {} says: none black.")
+    return {participant: black[participant] for participant in participants}
+
+
+def read_excluded_participants(folders: Folders, participants: Iterable[str]) -> list[str]:
+    """The participants left out of Section 6.2.
+
+    Raises
+    ------
+    FergiError
+        If the file is missing, is not a list, or names somebody who is not among ``participants``.
+    """
+    path = folders.excluded_participants
+    excluded = read_json(path, "Run filter_participants_based_on_AU4.py first.")
+    if not isinstance(excluded, list) or not all(isinstance(name, str) for name in excluded):
+        raise FergiError(f"{path} must be a list of participants. Run filter_participants_based_on_AU4.py again.")
+    unknown = [name for name in excluded if name not in set(participants)]
+    if unknown:
+        raise summarise(
+            unknown, len(excluded), f"participants of {path}", "Run filter_participants_based_on_AU4.py again."
+        )
+    return excluded
+
+
+def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> dict[str, list[Clip]]:
+    """The feature files of every participant's clips of one kind, by session and image.
+
+    Which clips exist is read from the files' names. An image has a baseline clip and a reaction clip,
+    and a session's images are numbered from 1, so a file that is missing leaves a gap that is seen here.
+
+    Raises
+    ------
+    FergiError
+        If a participant's or session's folder is missing, or a session has a clip without its counterpart.
+    """
+    clips: dict[str, list[Clip]] = {}
+    problems: list[str] = []
+    for participant, numbers in sessions.items():
+        clips[participant] = []
+        for session in numbers:
+            folder = folders.data / participant / f"session_{session}"
+            images = {each: _images_with_features(folder, each) for each in CLIP_KINDS}
+            expected = range(1, 1 + max((0, *images["baseline"], *images["reaction"])))
+            lost = [
+                f"{each}_clip_{image}_features.csv"
+                for each in CLIP_KINDS
+                for image in expected
+                if image not in images[each]
+            ]
+            if not expected:
+                problems.append(f"{folder} {'has no feature files' if folder.is_dir() else 'does not exist'}")
+            elif lost:
+                problems.append(f"{folder / lost[0]} does not exist")
+            clips[participant] += [Clip(session, image, folder / f"{kind}_clip_{image}_features.csv") for image in expected]
+    if problems:
+        total = sum(len(numbers) for numbers in sessions.values())
+        raise summarise(
+            problems,
+            total,
+            f"sessions named in {folders.valid_sessions.name}",
+            f"Make them with clips_facial_process.py, or: {FETCH_ADVICE}",
+        )
+    return clips
+
+
+def _images_with_features(session_folder: Path, kind: str) -> set[int]:
+    """The image numbers whose clip of this kind has a feature file in the folder."""
+    if not session_folder.is_dir():
+        return set()
+    matches = (re.fullmatch(rf"{kind}_clip_(\d+)_features\.csv", path.name) for path in session_folder.iterdir())
+    return {int(match[1]) for match in matches if match}
+
+
+def unlisted_sessions(folders: Folders, sessions: dict[str, list[int]]) -> list[Path]:
+    """Session folders with data that ``valid_sessions.json`` does not name, and which are therefore not used."""
+    listed = {folders.data / participant / f"session_{n}" for participant, numbers in sessions.items() for n in numbers}
+    return sorted(set(folders.data.glob("*/session_*")) - listed)
+
+
+def read_image_reactions(
+    folders: Folders,
+    sessions: dict[str, list[int]],
+    *,
+    image_columns: Sequence[str],
+    activation_columns: Sequence[str],
+) -> pd.DataFrame:
+    """Ratings, ranks and scores of images together with the activation values of the reactions to them.
+
+    Parameters
+    ----------
+    folders : Folders
+        Where the image tables (stage 5) and the reaction tables (stage 7) are.
+    sessions : dict
+        Participant → session numbers (``read_valid_sessions``), for the participants wanted.
+    image_columns, activation_columns : sequence of str
+        Numeric columns wanted of each kind of table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an image with a valid reaction: ``participant``, ``session_index``, ``image_index`` and the
+        columns wanted; by participant, session and image.
+
+    Raises
+    ------
+    FergiError
+        If a table is missing or unusable, if the image tables and ``valid_sessions.json`` do not have the same
+        sessions, or if there is a reaction to an image that the image table does not have.
+    """
+    black = read_black_images(folders, sessions)
+    images = read_tables(
+        folders.image_tables, sessions, key=CLIP_KEY, numeric=image_columns, advice=f"{FETCH_ADVICE} --replace"
+    )
+    reactions = read_tables(
+        folders.activation_tables("reaction"),
+        sessions,
+        key=CLIP_KEY,
+        numeric=activation_columns,
+        advice="Run preprocess_reaction_data.py again.",
+    )
+    joined, problems = [], []
+    for participant, numbers in sessions.items():
+        table = images[participant]
+        path = folders.image_tables / f"{participant}.csv"
+        rated, listed = set(table["session_index"]), set(numbers)
+        all_black = {session for session, _ in black[participant]}  # such a session may have no image left
+        if rated - listed:
+            problems.append(f"{path} has session {min(rated - listed)}, {folders.valid_sessions.name} does not")
+        if listed - rated - all_black:
+            problems.append(f"{folders.valid_sessions.name} has session {min(listed - rated - all_black)}, {path} does not")
+        both = table.merge(reactions[participant], on=list(CLIP_KEY), how="right", indicator=True, validate="one_to_one")
+        lost = both[both["_merge"] != "both"]
+        if len(lost):
+            session, image = lost.iloc[0][list(CLIP_KEY)]
+            problems.append(
+                f"{folders.activation_tables('reaction') / path.name} has session {session}, image {image}, "
+                f"{path} does not"
+            )
+        both.insert(0, "participant", participant)
+        joined.append(both.drop(columns="_merge").sort_values(list(CLIP_KEY)))
+    if problems:
+        raise summarise(problems, len(sessions), "participants' tables", "Make both tables from the same recordings.")
+    return pd.concat(joined, ignore_index=True)

@@ -1,0 +1,209 @@
+"""Reading with clear errors, writing all or nothing.
+
+A file is written under a temporary name in its own folder and then renamed, so that a reader
+(or a later run) sees the old content or the new one, never half of it.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+
+
+class FergiError(Exception):
+    """Something that the person at the terminal can put right.
+
+    Its text is one sentence: how many, where, which one first, what to do next.
+    """
+
+
+def summarise(problems: Sequence[str], total: int, what: str, advice: str) -> FergiError:
+    """The error for ``len(problems)`` of ``total`` things, naming the first one."""
+    verb = "is" if len(problems) == 1 else "are"
+    return FergiError(f"{len(problems)} of {total} {what} {verb} unusable (first: {problems[0]}). {advice}")
+
+
+def require(paths: Iterable[Path], what: str, advice: str) -> None:
+    """Stop unless every file is there.
+
+    Raises
+    ------
+    FergiError
+        Naming how many of the files are missing, the first of them, and ``advice``.
+    """
+    paths = list(paths)
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise FergiError(f"{len(missing)} of {len(paths)} {what} {verb} missing (first: {missing[0]}). {advice}")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to write to, which takes the name ``path`` only when the block ends without an error.
+
+    Raises
+    ------
+    FergiError
+        If the folder cannot be made or written, or the disk is full; ``path`` is then as it was before.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise FergiError(f"Cannot write {path}: {error.strerror or error}. Make room or choose another --root.") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The permissions that this process withholds from new files (mkstemp withholds more)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def check_writable(folder: Path) -> None:
+    """Stop before any long work if nothing can be written into ``folder``.
+
+    Raises
+    ------
+    FergiError
+        If the folder cannot be made or a file in it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FergiError(
+            f"Cannot write into {folder}: {error.strerror}. Free that name or choose another --root."
+        ) from error
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write ``content`` as indented JSON, all or nothing."""
+    with replacing(path) as file:
+        file.write((json.dumps(content, indent=4) + "\n").encode())
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV without an index, all or nothing; floats keep every digit."""
+    with replacing(path) as file:
+        table.to_csv(file, index=False)
+
+
+def read_json(path: Path, advice: str) -> Any:
+    """The content of a JSON file.
+
+    Raises
+    ------
+    FergiError
+        If the file is missing (``advice`` says what to do then) or is not JSON.
+    """
+    require([path], "file", advice)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FergiError(f"{path} is not JSON: {error}. {advice}") from error
+
+
+def read_table(
+    path: Path, *, key: Sequence[str] = (), numeric: Sequence[str] = (), text_key: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A CSV table, checked before anything is computed from it.
+
+    Parameters
+    ----------
+    path : Path
+        The file, with a header line.
+    key, text_key : sequence of str
+        Columns of whole numbers and of text that together name a row: no two rows may share them.
+    numeric : sequence of str
+        Columns with a finite number in every row; True and False count as 1 and 0.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns text_key, key (int), numeric (float), in this order, with at least one row.
+
+    Raises
+    ------
+    ValueError
+        With the file and the cause; callers read many tables and make one sentence of it (see ``read_tables``).
+    """
+    names = [*text_key, *key]
+    wanted = [*names, *numeric]
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist") from None
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path} is empty") from None
+    except (OSError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a CSV table: {str(error).strip()}") from None
+    missing = [name for name in wanted if name not in table.columns]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]}")
+    if len(table) == 0:
+        raise ValueError(f"{path} has a header but no rows")
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ValueError(f"{path} has more values in its rows than names in its header")
+    for name in (*key, *numeric):
+        cells = table[name].replace({"True": "1", "False": "0"})
+        numbers = pd.to_numeric(cells, errors="coerce").astype(float)
+        good = np.isfinite(numbers) if name in numeric else numbers % 1 == 0
+        if not good.all():
+            row = int(np.flatnonzero(~good)[0])
+            kind = "a number" if name in numeric else "a whole number"
+            raise ValueError(f"{path}, line {row + 2}, column {name}: {table[name].iloc[row]!r} is not {kind}")
+        table[name] = numbers if name in numeric else numbers.astype(int)
+    repeated = np.flatnonzero(table.duplicated(names))
+    if len(repeated):
+        row = ", ".join(f"{name} {table[name].iloc[repeated[0]]}" for name in names)
+        raise ValueError(f"{path}, line {repeated[0] + 2}: {row} stands there twice")
+    return table[wanted]
+
+
+def read_tables(
+    folder: Path, participants: Iterable[str], *, key: Sequence[str], numeric: Sequence[str], advice: str
+) -> dict[str, pd.DataFrame]:
+    """The tables ``<participant>.csv`` of one folder, each checked by ``read_table``.
+
+    Raises
+    ------
+    FergiError
+        Naming how many participants have no table or an unusable one, the first of them, and ``advice``.
+    """
+    participants = list(participants)
+    missing = [f"{participant}.csv" for participant in participants if not (folder / f"{participant}.csv").is_file()]
+    if missing:
+        verb = "has" if len(missing) == 1 else "have"
+        raise FergiError(
+            f"{len(missing)} of {len(participants)} participants {verb} no table in {folder} "
+            f"(first: {missing[0]}). {advice}"
+        )
+    tables, problems = {}, []
+    for participant in participants:
+        try:
+            tables[participant] = read_table(folder / f"{participant}.csv", key=key, numeric=numeric)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise summarise(problems, len(participants), "tables", advice)
+    return tables
