@@ -97,8 +97,14 @@ def read_valid_sessions(folders: Folders) -> dict[str, list[int]]:
     if not isinstance(content, dict) or not content:
         raise FergiError(f"{path} must map participants to lists of session numbers, and name at least one.")
     for participant, sessions in content.items():
-        if not isinstance(sessions, list) or not all(type(session) is int for session in sessions) or not sessions:
-            raise FergiError(f"{path}: participant {participant} needs a list of session numbers, not {sessions!r}.")
+        if (
+            not isinstance(sessions, list)
+            or not all(type(session) is int for session in sessions)
+            or not sessions
+        ):
+            raise FergiError(
+                f"{path}: participant {participant} needs a list of session numbers, not {sessions!r}."
+            )
         if len(set(sessions)) < len(sessions):
             raise FergiError(f"{path}: participant {participant} has a session twice: {sorted(sessions)}.")
     return {participant: sorted(content[participant]) for participant in sorted(content)}
@@ -116,7 +122,9 @@ def read_black_images(folders: Folders, participants: Iterable[str]) -> dict[str
     content = read_json(path, FETCH_ADVICE)
     try:
         black = {
-            participant: {(int(session), int(image)) for session, images in sessions.items() for image in images}
+            participant: {
+                (int(session), int(image)) for session, images in sessions.items() for image in images
+            }
             for participant, sessions in content.items()
         }
     except (AttributeError, TypeError, ValueError):
@@ -126,7 +134,9 @@ def read_black_images(folders: Folders, participants: Iterable[str]) -> dict[str
     participants = list(participants)
     missing = [participant for participant in participants if participant not in black]
     if missing:
-        raise summarise(missing, len(participants), f"participants of {path}", "An empty entry {} says: none black.")
+        raise summarise(
+            missing, len(participants), f"participants of {path}", "An empty entry {} says: none black."
+        )
     return {participant: black[participant] for participant in participants}
 
 
@@ -141,11 +151,16 @@ def read_excluded_participants(folders: Folders, participants: Iterable[str]) ->
     path = folders.excluded_participants
     excluded = read_json(path, "Run filter_participants_based_on_AU4.py first.")
     if not isinstance(excluded, list) or not all(isinstance(name, str) for name in excluded):
-        raise FergiError(f"{path} must be a list of participants. Run filter_participants_based_on_AU4.py again.")
+        raise FergiError(
+            f"{path} must be a list of participants. Run filter_participants_based_on_AU4.py again."
+        )
     unknown = [name for name in excluded if name not in set(participants)]
     if unknown:
         raise summarise(
-            unknown, len(excluded), f"participants of {path}", "Run filter_participants_based_on_AU4.py again."
+            unknown,
+            len(excluded),
+            f"participants of {path}",
+            "Run filter_participants_based_on_AU4.py again.",
         )
     return excluded
 
@@ -179,7 +194,9 @@ def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> d
                 problems.append(f"{folder} {'has no feature files' if folder.is_dir() else 'does not exist'}")
             elif lost:
                 problems.append(f"{folder / lost[0]} does not exist")
-            clips[participant] += [Clip(session, image, folder / f"{kind}_clip_{image}_features.csv") for image in expected]
+            clips[participant] += [
+                Clip(session, image, folder / f"{kind}_clip_{image}_features.csv") for image in expected
+            ]
     if problems:
         total = sum(len(numbers) for numbers in sessions.values())
         raise summarise(
@@ -195,13 +212,19 @@ def _images_with_features(session_folder: Path, kind: str) -> set[int]:
     """The image numbers whose clip of this kind has a feature file in the folder."""
     if not session_folder.is_dir():
         return set()
-    matches = (re.fullmatch(rf"{kind}_clip_(\d+)_features\.csv", path.name) for path in session_folder.iterdir())
+    matches = (
+        re.fullmatch(rf"{kind}_clip_(\d+)_features\.csv", path.name) for path in session_folder.iterdir()
+    )
     return {int(match[1]) for match in matches if match}
 
 
 def unlisted_sessions(folders: Folders, sessions: dict[str, list[int]]) -> list[Path]:
     """Session folders with data that ``valid_sessions.json`` does not name, and which are therefore not used."""
-    listed = {folders.data / participant / f"session_{n}" for participant, numbers in sessions.items() for n in numbers}
+    listed = {
+        folders.data / participant / f"session_{n}"
+        for participant, numbers in sessions.items()
+        for n in numbers
+    }
     return sorted(set(folders.data.glob("*/session_*")) - listed)
 
 
@@ -237,7 +260,11 @@ def read_image_reactions(
     """
     black = read_black_images(folders, sessions)
     images = read_tables(
-        folders.image_tables, sessions, key=CLIP_KEY, numeric=image_columns, advice=f"{FETCH_ADVICE} --replace"
+        folders.image_tables,
+        sessions,
+        key=CLIP_KEY,
+        numeric=image_columns,
+        advice=f"{FETCH_ADVICE} --replace",
     )
     reactions = read_tables(
         folders.activation_tables("reaction"),
@@ -246,26 +273,33 @@ def read_image_reactions(
         numeric=activation_columns,
         advice="Run preprocess_reaction_data.py again.",
     )
-    joined, problems = [], []
+    problems = []
     for participant, numbers in sessions.items():
-        table = images[participant]
         path = folders.image_tables / f"{participant}.csv"
-        rated, listed = set(table["session_index"]), set(numbers)
+        rated, listed = set(images[participant]["session_index"]), set(numbers)
         all_black = {session for session, _ in black[participant]}  # such a session may have no image left
+        known = set(images[participant].set_index(list(CLIP_KEY)).index)
+        reacted = reactions[participant].set_index(list(CLIP_KEY)).index
+        unknown = [key for key in reacted if key not in known]
         if rated - listed:
-            problems.append(f"{path} has session {min(rated - listed)}, {folders.valid_sessions.name} does not")
+            problems.append(
+                f"{path} has session {min(rated - listed)}, {folders.valid_sessions.name} does not"
+            )
         if listed - rated - all_black:
-            problems.append(f"{folders.valid_sessions.name} has session {min(listed - rated - all_black)}, {path} does not")
-        both = table.merge(reactions[participant], on=list(CLIP_KEY), how="right", indicator=True, validate="one_to_one")
-        lost = both[both["_merge"] != "both"]
-        if len(lost):
-            session, image = lost.iloc[0][list(CLIP_KEY)]
+            problems.append(
+                f"{folders.valid_sessions.name} has session {min(listed - rated - all_black)}, {path} does not"
+            )
+        if unknown:
+            session, image = unknown[0]
             problems.append(
                 f"{folders.activation_tables('reaction') / path.name} has session {session}, image {image}, "
                 f"{path} does not"
             )
-        both.insert(0, "participant", participant)
-        joined.append(both.drop(columns="_merge").sort_values(list(CLIP_KEY)))
     if problems:
-        raise summarise(problems, len(sessions), "participants' tables", "Make both tables from the same recordings.")
-    return pd.concat(joined, ignore_index=True)
+        raise summarise(
+            problems, len(sessions), "participants' tables", "Make both tables from the same recordings."
+        )
+    all_images, all_reactions = (
+        pd.concat(tables, names=["participant"]).reset_index("participant") for tables in (images, reactions)
+    )
+    return all_images.merge(all_reactions, on=["participant", *CLIP_KEY], validate="one_to_one")

@@ -41,7 +41,9 @@ def require(paths: Iterable[Path], what: str, advice: str) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise FergiError(f"{len(missing)} of {len(paths)} {what} {verb} missing (first: {missing[0]}). {advice}")
+        raise FergiError(
+            f"{len(missing)} of {len(paths)} {what} {verb} missing (first: {missing[0]}). {advice}"
+        )
 
 
 @contextlib.contextmanager
@@ -65,7 +67,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise FergiError(f"Cannot write {path}: {error.strerror or error}. Make room or choose another --root.") from error
+        raise FergiError(
+            f"Cannot write {path}: {error.strerror or error}. Make room or choose another --root."
+        ) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -150,7 +154,7 @@ def read_table(
     names = [*text_key, *key]
     wanted = [*names, *numeric]
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=dict.fromkeys(text_key, str))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
     except pd.errors.EmptyDataError:
@@ -165,14 +169,15 @@ def read_table(
     if not isinstance(table.index, pd.RangeIndex):
         raise ValueError(f"{path} has more values in its rows than names in its header")
     for name in (*key, *numeric):
-        cells = table[name].replace({"True": "1", "False": "0"})
-        numbers = pd.to_numeric(cells, errors="coerce").astype(float)
-        good = np.isfinite(numbers) if name in numeric else numbers % 1 == 0
+        numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
+        good = np.isfinite(numbers) & ((numbers % 1 == 0) | (name in numeric))
         if not good.all():
             row = int(np.flatnonzero(~good)[0])
+            cell = table[name].iloc[row]
+            found = "nothing" if pd.isna(cell) else repr(str(cell))
             kind = "a number" if name in numeric else "a whole number"
-            raise ValueError(f"{path}, line {row + 2}, column {name}: {table[name].iloc[row]!r} is not {kind}")
-        table[name] = numbers if name in numeric else numbers.astype(int)
+            raise ValueError(f"{path}, line {row + 2}, column {name}: {found} is not {kind}")
+        table[name] = numbers.astype(float if name in numeric else int)
     repeated = np.flatnonzero(table.duplicated(names))
     if len(repeated):
         row = ", ".join(f"{name} {table[name].iloc[repeated[0]]}" for name in names)
@@ -191,7 +196,9 @@ def read_tables(
         Naming how many participants have no table or an unusable one, the first of them, and ``advice``.
     """
     participants = list(participants)
-    missing = [f"{participant}.csv" for participant in participants if not (folder / f"{participant}.csv").is_file()]
+    missing = [
+        f"{participant}.csv" for participant in participants if not (folder / f"{participant}.csv").is_file()
+    ]
     if missing:
         verb = "has" if len(missing) == 1 else "have"
         raise FergiError(

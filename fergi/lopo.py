@@ -17,7 +17,11 @@ SCORERS = ("CLIP_score", "Aesthetic_score", "BLIP_score", "ImageReward_score", "
 TRAINED_SCORERS = ("ImageReward_score", "PickScore", "HPS_V2_score")
 ENSEMBLE = "ensemble_baseline_score"
 VALENCE = "AUcomb_valence_score"
-INTEGRATED = ("ensemble_ImageReward_AUcomb_score", "ensemble_PickScore_AUcomb_score", "ensemble_HPS_V2_AUcomb_score")
+INTEGRATED = (
+    "ensemble_ImageReward_AUcomb_score",
+    "ensemble_PickScore_AUcomb_score",
+    "ensemble_HPS_V2_AUcomb_score",
+)
 INTEGRATED_ENSEMBLE = "ensemble_all_score"
 
 GridLimits = tuple[float, float, float]
@@ -136,7 +140,9 @@ def released_ensemble_weights(limits: GridLimits) -> np.ndarray:
     return triples[triples[:, 2] >= 0]
 
 
-def selected_counts(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:
+def selected_counts(
+    pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search
+) -> tuple[np.ndarray, np.ndarray]:
     """Correct and incorrect predictions on the selected pairs at each point of the (k, w, d) grid.
 
     A pair is selected where the scores differ by d or more. How many thresholds it passes is found by sorting
@@ -155,7 +161,9 @@ def selected_counts(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Sea
             difference = pairs.difference(combined_valence(au4, au12, decay=decay, au4_weight=weight))
             passed = np.searchsorted(search.thresholds, np.abs(difference), side="right")
             for which, pair in enumerate((difference > 0, difference <= 0)):
-                histogram = np.bincount((group + passed)[pair], minlength=pairs.n_participants * (n_thresholds + 1))
+                histogram = np.bincount(
+                    (group + passed)[pair], minlength=pairs.n_participants * (n_thresholds + 1)
+                )
                 at_least = histogram.reshape(pairs.n_participants, -1)[:, ::-1].cumsum(axis=1)[:, ::-1]
                 counts[which, :, k, w] = at_least[:, 1:]
     return counts[0], counts[1]
@@ -182,7 +190,9 @@ class ValenceFit:
 
 def fit_valence(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search) -> ValenceFit:
     """The (k, w_AU4, d) of each fold: the first maximum of eq. 9 in the order k, w_AU4, d (Section 6.2.4)."""
-    correct, incorrect = (each.reshape(pairs.n_participants, -1) for each in selected_counts(pairs, au4, au12, search))
+    correct, incorrect = (
+        each.reshape(pairs.n_participants, -1) for each in selected_counts(pairs, au4, au12, search)
+    )
     objective = correct - search.incorrect_penalty * incorrect
     left_out = np.arange(pairs.n_participants)
     best = np.array([_best_without(objective, each) for each in left_out])
@@ -274,7 +284,9 @@ def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
         valence = valence_with(left_out) if search.strict else own_valence
         ensemble = weighted_sum(z_scores[left_out], ensemble_weights[source])
         for index, score in enumerate((*z_scores[left_out].T, ensemble)):
-            correct = pairs.count(pairs.agrees(score[:, None] + search.integration_weights * valence[:, None]))
+            correct = pairs.count(
+                pairs.agrees(score[:, None] + search.integration_weights * valence[:, None])
+            )
             best = _best_without(correct, left_out)
             integration_weight[index, left_out] = search.integration_weights[best]
             integrated_correct[index, left_out] = correct[left_out, best]
@@ -283,7 +295,9 @@ def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
 
     # Everything left out: predictions on the pairs of the fold's own participant.
     selection_difference = np.abs(
-        pairs.difference(combined_valence(au4, au12, decay=fit.decay[participant], au4_weight=fit.au4_weight[participant]))
+        pairs.difference(
+            combined_valence(au4, au12, decay=fit.decay[participant], au4_weight=fit.au4_weight[participant])
+        )
     )
     selected = selection_difference >= fit.threshold[pairs.participant]
     agrees = {name: pairs.agrees(images[name]) for name in SCORERS}
@@ -330,7 +344,11 @@ def accuracy_table(results: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name in (*SCORERS, ENSEMBLE, VALENCE):
         row: dict[str, str | int | float] = {"model": name}
-        for title, model in (("selected", f"AUcomb_selected_{name}"), ("all", name), ("with AUs", with_aus.get(name))):
+        for title, model in (
+            ("selected", f"AUcomb_selected_{name}"),
+            ("all", name),
+            ("with AUs", with_aus.get(name)),
+        ):
             if model is not None:
                 correct, total = correct_and_total(results, model)
                 row[f"{title} correct"] = f"{correct}/{total}"

@@ -45,8 +45,11 @@ class Pairs:
         ndarray of int, shape (n_participants,) or (n_participants, n)
         """
         bounds = np.searchsorted(self.participant, np.arange(self.n_participants + 1))
-        before = np.concatenate([np.zeros((1, *which.shape[1:]), int), np.cumsum(which, axis=0, dtype=int)])
-        return before[bounds[1:]] - before[bounds[:-1]]
+        counts = np.zeros((self.n_participants, *which.shape[1:]), int)
+        some = np.flatnonzero(np.diff(bounds))
+        if len(some):
+            counts[some] = np.add.reduceat(which, bounds[some], axis=0, dtype=int)
+        return counts
 
     def difference(self, score: ArrayLike) -> np.ndarray:
         """Score of the preferred image minus score of the other, shape (n_pairs,) or (n_pairs, n)."""
