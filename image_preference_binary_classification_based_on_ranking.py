@@ -43,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_writable(folders.results)
     sessions = read_valid_sessions(folders)
     excluded = read_excluded_participants(folders, sessions)
-    included = {
-        participant: numbers for participant, numbers in sessions.items() if participant not in excluded
-    }
+    included = {participant: numbers for participant, numbers in sessions.items() if participant not in excluded}
     images = read_image_reactions(
         folders,
         included,
@@ -69,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = folders.preference_results(chosen.mode, chosen.strict_lopo)
     write_table(results, output)
 
-    print(
-        f"{len(included)} participants ({len(excluded)} left out), {len(images)} images with a valid reaction."
-    )
+    print(f"{len(included)} participants ({len(excluded)} left out), {len(images)} images with a valid reaction.")
     print(accuracy_table(results).to_string(index=False, na_rep="", float_format="{:.2f}".format))
     print(f"Wrote {output}.")
 

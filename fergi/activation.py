@@ -139,11 +139,7 @@ class ActivationTables:
         lines = [
             f"{self.n_clips} {self.kind} clips of {len(self.tables)} participants, {self.n_frames} frames.",
             f"{self.n_valid_clips} clips are valid"
-            + (
-                f", {self.n_black} of them reactions to black images, which are left out."
-                if self.n_black
-                else "."
-            ),
+            + (f", {self.n_black} of them reactions to black images, which are left out." if self.n_black else "."),
             f"{n_values} clips x {len(ACTION_UNITS)} AUs = {n_values * len(ACTION_UNITS)} activation values.",
         ]
         if self.n_later_start:

@@ -97,14 +97,8 @@ def read_valid_sessions(folders: Folders) -> dict[str, list[int]]:
     if not isinstance(content, dict) or not content:
         raise FergiError(f"{path} must map participants to lists of session numbers, and name at least one.")
     for participant, sessions in content.items():
-        if (
-            not isinstance(sessions, list)
-            or not all(type(session) is int for session in sessions)
-            or not sessions
-        ):
-            raise FergiError(
-                f"{path}: participant {participant} needs a list of session numbers, not {sessions!r}."
-            )
+        if not isinstance(sessions, list) or not all(type(session) is int for session in sessions) or not sessions:
+            raise FergiError(f"{path}: participant {participant} needs a list of session numbers, not {sessions!r}.")
         if len(set(sessions)) < len(sessions):
             raise FergiError(f"{path}: participant {participant} has a session twice: {sorted(sessions)}.")
     return {participant: sorted(content[participant]) for participant in sorted(content)}
@@ -122,9 +116,7 @@ def read_black_images(folders: Folders, participants: Iterable[str]) -> dict[str
     content = read_json(path, FETCH_ADVICE)
     try:
         black = {
-            participant: {
-                (int(session), int(image)) for session, images in sessions.items() for image in images
-            }
+            participant: {(int(session), int(image)) for session, images in sessions.items() for image in images}
             for participant, sessions in content.items()
         }
     except (AttributeError, TypeError, ValueError):
@@ -134,9 +126,7 @@ def read_black_images(folders: Folders, participants: Iterable[str]) -> dict[str
     participants = list(participants)
     missing = [participant for participant in participants if participant not in black]
     if missing:
-        raise summarise(
-            missing, len(participants), f"participants of {path}", "An empty entry {} says: none black."
-        )
+        raise summarise(missing, len(participants), f"participants of {path}", "An empty entry {} says: none black.")
     return {participant: black[participant] for participant in participants}
 
 
@@ -151,9 +141,7 @@ def read_excluded_participants(folders: Folders, participants: Iterable[str]) ->
     path = folders.excluded_participants
     excluded = read_json(path, "Run filter_participants_based_on_AU4.py first.")
     if not isinstance(excluded, list) or not all(isinstance(name, str) for name in excluded):
-        raise FergiError(
-            f"{path} must be a list of participants. Run filter_participants_based_on_AU4.py again."
-        )
+        raise FergiError(f"{path} must be a list of participants. Run filter_participants_based_on_AU4.py again.")
     unknown = [name for name in excluded if name not in set(participants)]
     if unknown:
         raise summarise(
@@ -212,19 +200,13 @@ def _images_with_features(session_folder: Path, kind: str) -> set[int]:
     """The image numbers whose clip of this kind has a feature file in the folder."""
     if not session_folder.is_dir():
         return set()
-    matches = (
-        re.fullmatch(rf"{kind}_clip_(\d+)_features\.csv", path.name) for path in session_folder.iterdir()
-    )
+    matches = (re.fullmatch(rf"{kind}_clip_(\d+)_features\.csv", path.name) for path in session_folder.iterdir())
     return {int(match[1]) for match in matches if match}
 
 
 def unlisted_sessions(folders: Folders, sessions: dict[str, list[int]]) -> list[Path]:
     """Session folders with data that ``valid_sessions.json`` does not name, and which are therefore not used."""
-    listed = {
-        folders.data / participant / f"session_{n}"
-        for participant, numbers in sessions.items()
-        for n in numbers
-    }
+    listed = {folders.data / participant / f"session_{n}" for participant, numbers in sessions.items() for n in numbers}
     return sorted(set(folders.data.glob("*/session_*")) - listed)
 
 
@@ -282,9 +264,7 @@ def read_image_reactions(
         reacted = reactions[participant].set_index(list(CLIP_KEY)).index
         unknown = [key for key in reacted if key not in known]
         if rated - listed:
-            problems.append(
-                f"{path} has session {min(rated - listed)}, {folders.valid_sessions.name} does not"
-            )
+            problems.append(f"{path} has session {min(rated - listed)}, {folders.valid_sessions.name} does not")
         if listed - rated - all_black:
             problems.append(
                 f"{folders.valid_sessions.name} has session {min(listed - rated - all_black)}, {path} does not"
@@ -296,9 +276,7 @@ def read_image_reactions(
                 f"{path} does not"
             )
     if problems:
-        raise summarise(
-            problems, len(sessions), "participants' tables", "Make both tables from the same recordings."
-        )
+        raise summarise(problems, len(sessions), "participants' tables", "Make both tables from the same recordings.")
     all_images, all_reactions = (
         pd.concat(tables, names=["participant"]).reset_index("participant") for tables in (images, reactions)
     )

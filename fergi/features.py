@@ -109,9 +109,7 @@ def read_clips(paths: Sequence[Path]) -> tuple[ClipFeatures, list[str]]:
     except ValueError:
         values = None
     if values is None or not np.isfinite(values).all():
-        problems = [
-            cause for path, body in zip(paths, bodies, strict=True) if (cause := _bad_cell(path, body))
-        ]
+        problems = [cause for path, body in zip(paths, bodies, strict=True) if (cause := _bad_cell(path, body))]
         return ClipFeatures(starts, np.zeros((0, len(COLUMNS)))), problems
 
     features = ClipFeatures(starts, values)
@@ -151,9 +149,7 @@ def _rows(path: Path) -> bytes:
         missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise ValueError(f"{path} has no column {missing[0]}")
-        raise ValueError(
-            f"{path} has its columns in another order than {COLUMNS[0]}, {COLUMNS[1]}, …, {COLUMNS[-1]}"
-        )
+        raise ValueError(f"{path} has its columns in another order than {COLUMNS[0]}, {COLUMNS[1]}, …, {COLUMNS[-1]}")
     if not rows:
         raise ValueError(f"{path} has a header but no frames")
     n_rows = rows.count(b"\n")

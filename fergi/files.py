@@ -41,9 +41,7 @@ def require(paths: Iterable[Path], what: str, advice: str) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise FergiError(
-            f"{len(missing)} of {len(paths)} {what} {verb} missing (first: {missing[0]}). {advice}"
-        )
+        raise FergiError(f"{len(missing)} of {len(paths)} {what} {verb} missing (first: {missing[0]}). {advice}")
 
 
 @contextlib.contextmanager
@@ -196,9 +194,7 @@ def read_tables(
         Naming how many participants have no table or an unusable one, the first of them, and ``advice``.
     """
     participants = list(participants)
-    missing = [
-        f"{participant}.csv" for participant in participants if not (folder / f"{participant}.csv").is_file()
-    ]
+    missing = [f"{participant}.csv" for participant in participants if not (folder / f"{participant}.csv").is_file()]
     if missing:
         verb = "has" if len(missing) == 1 else "have"
         raise FergiError(

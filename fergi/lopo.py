@@ -140,9 +140,7 @@ def released_ensemble_weights(limits: GridLimits) -> np.ndarray:
     return triples[triples[:, 2] >= 0]
 
 
-def selected_counts(
-    pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search
-) -> tuple[np.ndarray, np.ndarray]:
+def selected_counts(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:
     """Correct and incorrect predictions on the selected pairs at each point of the (k, w, d) grid.
 
     A pair is selected where the scores differ by d or more. How many thresholds it passes is found by sorting
@@ -161,9 +159,7 @@ def selected_counts(
             difference = pairs.difference(combined_valence(au4, au12, decay=decay, au4_weight=weight))
             passed = np.searchsorted(search.thresholds, np.abs(difference), side="right")
             for which, pair in enumerate((difference > 0, difference <= 0)):
-                histogram = np.bincount(
-                    (group + passed)[pair], minlength=pairs.n_participants * (n_thresholds + 1)
-                )
+                histogram = np.bincount((group + passed)[pair], minlength=pairs.n_participants * (n_thresholds + 1))
                 at_least = histogram.reshape(pairs.n_participants, -1)[:, ::-1].cumsum(axis=1)[:, ::-1]
                 counts[which, :, k, w] = at_least[:, 1:]
     return counts[0], counts[1]
@@ -190,9 +186,7 @@ class ValenceFit:
 
 def fit_valence(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search) -> ValenceFit:
     """The (k, w_AU4, d) of each fold: the first maximum of eq. 9 in the order k, w_AU4, d (Section 6.2.4)."""
-    correct, incorrect = (
-        each.reshape(pairs.n_participants, -1) for each in selected_counts(pairs, au4, au12, search)
-    )
+    correct, incorrect = (each.reshape(pairs.n_participants, -1) for each in selected_counts(pairs, au4, au12, search))
     objective = correct - search.incorrect_penalty * incorrect
     left_out = np.arange(pairs.n_participants)
     best = np.array([_best_without(objective, each) for each in left_out])
@@ -284,9 +278,7 @@ def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
         valence = valence_with(left_out) if search.strict else own_valence
         ensemble = weighted_sum(z_scores[left_out], ensemble_weights[source])
         for index, score in enumerate((*z_scores[left_out].T, ensemble)):
-            correct = pairs.count(
-                pairs.agrees(score[:, None] + search.integration_weights * valence[:, None])
-            )
+            correct = pairs.count(pairs.agrees(score[:, None] + search.integration_weights * valence[:, None]))
             best = _best_without(correct, left_out)
             integration_weight[index, left_out] = search.integration_weights[best]
             integrated_correct[index, left_out] = correct[left_out, best]

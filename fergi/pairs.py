@@ -39,6 +39,7 @@ class Pairs:
         Parameters
         ----------
         which : ndarray of bool, shape (n_pairs,) or (n_pairs, n)
+            The choice, or ``n`` of them.
 
         Returns
         -------
