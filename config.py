@@ -34,7 +34,3 @@ AU4_WEIGHT_GRID = (0.0, 1.0, 0.1)  # w_AU4 of eq. 5 (Section 6.2.4)
 DIFFERENCE_THRESHOLD_GRID = (0.0, 1.0, 0.02)  # d (Section 6.2.4)
 INTEGRATION_WEIGHT_GRID = (0.0, 10.0, 0.1)  # a of eq. 10 (Section 6.2.5)
 INCORRECT_PENALTY = 2  # of eq. 9
-
-# Bootstrap over participants (ours; the paper gives no intervals).
-BOOTSTRAP_RESAMPLES = 10_000
-BOOTSTRAP_SEED = 2312_03187

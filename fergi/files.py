@@ -126,7 +126,12 @@ def read_json(path: Path, advice: str) -> Any:
 
 
 def read_table(
-    path: Path, *, key: Sequence[str] = (), numeric: Sequence[str] = (), text_key: Sequence[str] = ()
+    path: Path,
+    *,
+    key: Sequence[str] = (),
+    text_key: Sequence[str] = (),
+    numeric: Sequence[str] = (),
+    kept: Sequence[str] = (),
 ) -> pd.DataFrame:
     """A CSV table, checked before anything is computed from it.
 
@@ -138,11 +143,13 @@ def read_table(
         Columns of whole numbers and of text that together name a row: no two rows may share them.
     numeric : sequence of str
         Columns with a finite number in every row; True and False count as 1 and 0.
+    kept : sequence of str
+        Further columns that must be there, with anything in them.
 
     Returns
     -------
     pandas.DataFrame
-        The columns text_key, key (int), numeric (float), in this order, with at least one row.
+        The columns text_key, key (int), numeric (float), kept, in this order, with at least one row.
 
     Raises
     ------
@@ -150,7 +157,7 @@ def read_table(
         With the file and the cause; callers read many tables and make one sentence of it (see ``read_tables``).
     """
     names = [*text_key, *key]
-    wanted = [*names, *numeric]
+    wanted = [*names, *numeric, *kept]
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(text_key, str))
     except FileNotFoundError:
@@ -184,7 +191,13 @@ def read_table(
 
 
 def read_tables(
-    folder: Path, participants: Iterable[str], *, key: Sequence[str], numeric: Sequence[str], advice: str
+    folder: Path,
+    participants: Iterable[str],
+    *,
+    key: Sequence[str],
+    numeric: Sequence[str] = (),
+    kept: Sequence[str] = (),
+    advice: str,
 ) -> dict[str, pd.DataFrame]:
     """The tables ``<participant>.csv`` of one folder, each checked by ``read_table``.
 
@@ -204,7 +217,7 @@ def read_tables(
     tables, problems = {}, []
     for participant in participants:
         try:
-            tables[participant] = read_table(folder / f"{participant}.csv", key=key, numeric=numeric)
+            tables[participant] = read_table(folder / f"{participant}.csv", key=key, numeric=numeric, kept=kept)
         except ValueError as error:
             problems.append(str(error))
     if problems:
