@@ -1,0 +1,238 @@
+"""Fetching the published files: verified, all or nothing, and only once."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fergi import published
+from fergi.files import FergiError
+from fergi.published import Entry, digest, fetch, list_entries, read_entries
+
+RESULTS = "image_preference_binary_classification_based_on_ranking.csv"
+NOWHERE = "/nonexistent/repository"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A small repository of the published layout, with things in it that are not wanted."""
+    content = {
+        "data/001/session_1/baseline_clip_1_features.csv": "frame\n1\n",
+        "data/001/session_1/reaction_clip_1_features.csv": "frame\n2\n",
+        "data/002/session_3/baseline_clip_1_features.csv": "frame\n3\n",
+        "preparation/valid_sessions.json": '{"001": [1], "002": [3]}',
+        "preparation/preprocessed_image_data/001.csv": "image\n",
+        "preparation/preprocessed_reaction_data/001.csv": "reaction\n",
+        "preparation/AU4_excluded_participants.json": "[]",
+        f"results/{RESULTS}": "results\n",
+        "results/another.csv": "not wanted\n",
+        "weights.bin": "not wanted\n",
+    }
+    folder = tmp_path / "copy"
+    for path, text in content.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def entries(copy: Path) -> list[Entry]:
+    """What that repository publishes."""
+    return list_entries(copy)
+
+
+def commit_all(folder: Path) -> str:
+    """Make a git repository of a folder; its only commit."""
+    author = ["-c", "user.name=Test", "-c", "user.email=test@localhost"]
+    for command in (["init", "--quiet"], ["add", "--all"], [*author, "commit", "--quiet", "--message=All"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    shown = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, check=True, capture_output=True, text=True)
+    return shown.stdout.strip()
+
+
+def files_below(folder: Path) -> dict[str, str]:
+    """Every file below a folder with its text."""
+    return {p.relative_to(folder).as_posix(): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+IN_PLACE = {
+    "data/001/session_1/baseline_clip_1_features.csv": "frame\n1\n",
+    "data/001/session_1/reaction_clip_1_features.csv": "frame\n2\n",
+    "data/002/session_3/baseline_clip_1_features.csv": "frame\n3\n",
+    "preparation/valid_sessions.json": '{"001": [1], "002": [3]}',
+    "preparation/preprocessed_image_data/001.csv": "image\n",
+    "results/published/preprocessed_reaction_data/001.csv": "reaction\n",
+    "results/published/AU4_excluded_participants.json": "[]",
+    f"results/published/{RESULTS}": "results\n",
+}
+
+
+def test_from_git_only_what_is_published_arrives_and_what_the_stages_compute_is_kept_apart(copy, entries, tmp_path):
+    commit, root = commit_all(copy), tmp_path / "root"
+    assert fetch(root, entries=entries, remote=str(copy), commit=commit) == len(entries) == 7
+    assert files_below(root) == IN_PLACE
+
+
+def test_from_a_local_copy(copy, entries, tmp_path):
+    assert fetch(tmp_path / "root", entries=entries, remote=NOWHERE, copy=copy) == 7
+    assert files_below(tmp_path / "root") == IN_PLACE
+
+
+def test_a_local_copy_may_keep_its_results_as_expected_ones(copy, entries, tmp_path):
+    (copy / "results").rename(copy / "expected")
+    fetch(tmp_path / "root", entries=entries, copy=copy)
+    assert files_below(tmp_path / "root") == IN_PLACE
+
+
+def test_a_second_call_needs_no_source(copy, entries, tmp_path):
+    fetch(tmp_path / "root", entries=entries, copy=copy)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "root").rglob("*")}
+    assert fetch(tmp_path / "root", entries=entries, remote=NOWHERE) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "root").rglob("*")} == before
+
+
+def test_only_what_is_missing_is_fetched_again(copy, entries, tmp_path):
+    root = tmp_path / "root"
+    fetch(root, entries=entries, copy=copy)
+    shutil.rmtree(root / "data" / "001" / "session_1")
+    (root / "preparation" / "valid_sessions.json").unlink()
+    assert fetch(root, entries=entries, copy=copy) == 2
+    assert files_below(root) == IN_PLACE
+
+
+def test_offline_without_a_copy_is_one_sentence_and_leaves_nothing(entries, tmp_path):
+    root = tmp_path / "root"
+    with pytest.raises(
+        FergiError, match=r"^Cannot fetch commit 02c8a2f from /nonexistent/repository \(git: .*FERGI_DATA"
+    ):
+        fetch(root, entries=entries, remote=NOWHERE)
+    assert list(root.iterdir()) == []
+
+
+def test_a_remote_without_the_commit(copy, entries, tmp_path):
+    commit_all(copy)
+    with pytest.raises(FergiError, match=f"Cannot fetch commit 0000000 from {copy}"):
+        fetch(tmp_path / "root", entries=entries, remote=str(copy), commit="0" * 40)
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_git_missing(entries, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(FergiError, match="git: not installed"):
+        fetch(tmp_path / "root", entries=entries, remote=NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda copy: (copy / "data/002/session_3/baseline_clip_1_features.csv").write_text("frame\n"),
+            "session_3/ is diff",
+        ),
+        (lambda copy: (copy / "data/001/session_1/reaction_clip_1_features.csv").unlink(), "session_1/ is different"),
+        (lambda copy: (copy / "preparation/valid_sessions.json").unlink(), "valid_sessions.json is missing"),
+    ],
+)
+def test_a_damaged_copy_is_refused_whole(copy, entries, tmp_path, damage, message):
+    damage(copy)
+    with pytest.raises(FergiError, match=f"^1 of 7 files or sessions of {copy} is unusable .first: .*{message}"):
+        fetch(tmp_path / "root", entries=entries, copy=copy)
+    assert files_below(tmp_path / "root") == {}
+
+
+def test_a_copy_that_is_not_there(entries, tmp_path):
+    with pytest.raises(FergiError, match=r"FERGI_DATA is .*nowhere, which is not a folder"):
+        fetch(tmp_path / "root", entries=entries, copy=tmp_path / "nowhere")
+
+
+def test_files_that_differ_are_replaced_only_when_asked_for(copy, entries, tmp_path):
+    root = tmp_path / "root"
+    fetch(root, entries=entries, copy=copy)
+    own_features = root / "data/001/session_1/baseline_clip_1_features.csv"
+    own_features.write_text("mine")
+    own_video = root / "data/001/session_1/baseline_clip_1.mp4"
+    own_video.write_text("also mine")
+    with pytest.raises(FergiError, match=r"^1 of 7 .* differ .*session_1\).*--replace"):
+        fetch(root, entries=entries, copy=copy)
+    assert own_features.read_text() == "mine"
+    assert fetch(root, entries=entries, copy=copy, replace=True) == 1
+    assert files_below(root) == IN_PLACE | {"data/001/session_1/baseline_clip_1.mp4": "also mine"}
+
+
+def test_interrupted_while_putting_in_place(copy, entries, tmp_path, monkeypatch):
+    root, calls = tmp_path / "root", []
+
+    def interrupted(entry, staging, root, really=published._put_in_place):
+        calls.append(entry)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        really(entry, staging, root)
+
+    monkeypatch.setattr(published, "_put_in_place", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(root, entries=entries, copy=copy)
+    assert len(files_below(root)) > 0
+    assert not list(root.glob(".fetching-*"))
+    monkeypatch.undo()
+    assert fetch(root, entries=entries, copy=copy) == 5
+    assert files_below(root) == IN_PLACE
+
+
+def test_what_a_killed_call_left_is_cleared_away(copy, entries, tmp_path):
+    leftover = tmp_path / "root" / ".fetching-killed"
+    leftover.mkdir(parents=True)
+    (leftover / "half").write_text("half")
+    fetch(tmp_path / "root", entries=entries, copy=copy)
+    assert not leftover.exists()
+
+
+def test_unwritable_root(entries, copy, tmp_path):
+    (tmp_path / "root").write_text("a file in the way")
+    with pytest.raises(FergiError, match=r"Cannot write into .*root"):
+        fetch(tmp_path / "root", entries=entries, copy=copy)
+    assert (tmp_path / "root").read_text() == "a file in the way"
+
+
+def test_digest_of_a_file_is_its_sha256(tmp_path):
+    """The standard's own example, "abc"."""
+    (tmp_path / "abc").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert digest([tmp_path / "abc"], session=False) == expected
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
+def test_digest_of_a_session_is_what_the_shell_says(copy, entries):
+    session = next(entry for entry in entries if entry.path == "data/001/session_1/")
+    command = "LC_ALL=C; sha256sum *_features.csv | sha256sum"
+    said = subprocess.run(["sh", "-c", command], cwd=copy / session.path, check=True, capture_output=True, text=True)
+    assert said.stdout.split()[0] == session.sha256
+
+
+def test_the_list_names_all_published_files():
+    listed = [entry.path for entry in read_entries()]
+    assert len(set(listed)) == len(listed) == 576 + 3 * 33 + 3 + 1
+    assert sum(path.startswith("data/") for path in listed) == 576
+    assert all(len(entry.sha256) == 64 for entry in read_entries())
+
+
+def test_the_list_is_that_of_the_published_files(published):
+    here = {entry.path: entry.sha256 for entry in list_entries(published)}
+    listed = {entry.path: entry.sha256 for entry in read_entries() if not entry.path.startswith("results/")}
+    assert here == listed
+
+
+def test_command_line(copy, entries, tmp_path, monkeypatch, capsys):
+    listing = tmp_path / "published_files.txt"
+    listing.write_text("".join(f"{entry.sha256}  {entry.path}\n" for entry in entries))
+    monkeypatch.setattr(published, "read_entries", lambda: read_entries(listing))
+    monkeypatch.setenv("FERGI_DATA", str(copy))
+    published.main(["--root", str(tmp_path / "root")])
+    assert "features of 2 sessions, 5 tables and lists; 7 of them fetched now" in capsys.readouterr().out
+    monkeypatch.delenv("FERGI_DATA")
+    monkeypatch.setenv("FERGI_REMOTE", NOWHERE)
+    published.main(["--root", str(tmp_path / "root")])
+    assert "none of them fetched now" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "root" / "data")
+    with pytest.raises(FergiError, match=f"from {NOWHERE}"):
+        published.main(["--root", str(tmp_path / "root")])
