@@ -7,24 +7,38 @@ PYTHON ?= $(shell for python in python3.11 python3 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$python && break; done)
 STAGE_9 := image_preference_binary_classification_based_on_ranking.py
 
-# No library reports home; no server is reachable from outside.
+# Stages 6 to 10 need a tenth of what requirements.txt installs, so they do with that until there is more.
+NUMBERS := numpy pandas scipy matplotlib seaborn tqdm jupyter
+NUMBERS_SETUP := $(if $(wildcard $(VENV)/complete),$(VENV)/complete,$(VENV)/numbers)
+
+# No library reports home.
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup reproduce test bench lint
+.PHONY: help setup python reproduce test bench lint
 
 help:
-	@echo "make reproduce   set-up, the published files, stages 6 to 10, and the check against the paper"
-	@echo "make test        set-up and all tests"
-	@echo "make bench       set-up and the measurements that the README quotes"
-	@echo "make lint        set-up, formatting and style"
-	@echo "make setup       a local environment in $(VENV), made once for each requirements.txt"
+	@echo "make reproduce   the published files, stages 6 to 10, and the check against the paper"
+	@echo "make test        all tests"
+	@echo "make bench       the measurements that the README quotes"
+	@echo "make lint        formatting and style"
+	@echo "make setup       the environment in $(VENV) that the above need, made once for each requirements.txt"
 
 setup: $(VENV)/complete
 
-# The stamp comes last: an interrupted set-up is made again from the start.
-$(VENV)/complete: requirements.txt
+# A stamp comes last, so that an interrupted set-up is made again from the start.
+$(VENV)/complete: requirements.txt | python
+	"$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/pip install --requirement requirements.txt
+	@touch $@
+
+$(VENV)/numbers: requirements.txt | python
+	"$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/pip install --constraint requirements.txt $(NUMBERS)
+	@touch $@
+
+python:
 	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 is missing: neither python3.11 nor python3 nor python is it. \
 	Install it, or name it with: make PYTHON=/path/to/python3.11" >&2; exit 1; fi
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
@@ -32,11 +46,8 @@ $(VENV)/complete: requirements.txt
 	exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' || { \
 	echo "$(PYTHON) cannot make virtual environments. On Debian: apt-get install python3.11-venv" >&2; exit 1; }
-	"$(PYTHON)" -m venv --clear $(VENV)
-	$(BIN)/pip install --requirement requirements.txt
-	@touch $@
 
-reproduce: setup
+reproduce: $(NUMBERS_SETUP)
 	$(BIN)/python -m fergi.published
 	$(BIN)/python preprocess_baseline_data.py
 	$(BIN)/python preprocess_reaction_data.py
@@ -45,15 +56,16 @@ reproduce: setup
 	$(BIN)/python $(STAGE_9) --strict-lopo
 	$(BIN)/python $(STAGE_9)
 	$(BIN)/python -m fergi.paper
-	$(BIN)/jupyter nbconvert --execute --to html --output-dir "$${FERGI_ROOT:-.}/results" result_analysis.ipynb
+	$(BIN)/jupyter nbconvert --log-level WARN --execute --to html --output-dir "$${FERGI_ROOT:-.}/results" result_analysis.ipynb
+	@echo "Read results/result_analysis.html; the figures are in figures/."
 
-test: setup
+test: $(VENV)/complete
 	$(BIN)/pytest --numprocesses auto
 
-bench: setup
+bench: $(VENV)/complete
 	$(BIN)/python -m benchmarks.stages
 	$(BIN)/python -m benchmarks.differences
 
-lint: setup
+lint: $(VENV)/complete
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
