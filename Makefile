@@ -63,7 +63,11 @@ test: $(VENV)/complete
 	$(BIN)/pytest --numprocesses auto
 
 bench: $(VENV)/complete
-	$(BIN)/python -m benchmarks.stages
+	$(BIN)/python -m fergi.published
+	$(BIN)/python preprocess_baseline_data.py
+	$(BIN)/python preprocess_reaction_data.py
+	$(BIN)/python filter_participants_based_on_AU4.py
+	$(BIN)/python -m benchmarks.stages --data "$${FERGI_ROOT:-.}"
 	$(BIN)/python -m benchmarks.differences
 
 lint: $(VENV)/complete

@@ -9,6 +9,10 @@ from fergi.features import FrameLimits
 
 ROOT = Path(__file__).resolve().parent
 
+# AU data sets, on request from their authors (Appendix B.1).
+DISFA = ROOT.parent / "FER_datasets" / "DISFA"
+DISFA_PLUS = ROOT.parent / "FER_datasets" / "DISFAPlus"
+
 # Valid frames (Section 5.1, Appendix C). Bounds are included.
 FRAME_LIMITS = FrameLimits(
     minimum_detection_confidence=0.9,  # face detection confidence score, 0–1
@@ -34,3 +38,15 @@ AU4_WEIGHT_GRID = (0.0, 1.0, 0.1)  # w_AU4 of eq. 5 (Section 6.2.4)
 DIFFERENCE_THRESHOLD_GRID = (0.0, 1.0, 0.02)  # d (Section 6.2.4)
 INTEGRATION_WEIGHT_GRID = (0.0, 10.0, 0.1)  # a of eq. 10 (Section 6.2.5)
 INCORRECT_PENALTY = 2  # of eq. 9
+
+# AU model (Section 4, Appendix B.3) --------------------------------------------------------------------------------
+AU_EPOCHS = 3  # passes over the data
+AU_BATCH_SIZE = 64  # pictures of a step
+AU_LAST_LAYER_RATE = 1e-4  # Adam's learning rate of the last layer
+AU_RATE = 1e-5  # and of all other layers
+AU_WEIGHT_DECAY = 5e-4
+AU_SEED = 42  # the release's
+# Augmentation: the paper does not tell it; the release's random crop, after a flip of every other picture.
+AU_CROP_SCALE = (0.9, 1.0)  # share of the picture's area
+AU_CROP_RATIO = (19 / 20, 20 / 19)  # width by height
+# End of AU model ---------------------------------------------------------------------------------------------------

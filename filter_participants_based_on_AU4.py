@@ -17,14 +17,13 @@ from collections.abc import Sequence
 import config
 from fergi.activation import resting_activation
 from fergi.dataset import CLIP_KEY, Folders, read_valid_sessions
-from fergi.files import check_writable, read_tables, write_json
+from fergi.files import read_tables, write_json
 from fergi.script import argument_parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the baseline tables, apply the rule, write the list."""
     folders = Folders(argument_parser(__doc__, config.ROOT).parse_args(arguments).root)
-    check_writable(folders.preparation)
     tables = read_tables(
         folders.activation_tables("baseline"),
         read_valid_sessions(folders),

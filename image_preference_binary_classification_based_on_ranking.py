@@ -40,10 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     chosen = parser.parse_args(arguments)
     folders = Folders(chosen.root)
-    check_writable(folders.results)
     sessions = read_valid_sessions(folders)
     excluded = read_excluded_participants(folders, sessions)
     included = {participant: numbers for participant, numbers in sessions.items() if participant not in excluded}
+    if not included:
+        raise FergiError(
+            f"{folders.excluded_participants} leaves out all {len(sessions)} participants; nobody is left."
+        )
     images = read_image_reactions(
         folders,
         included,
@@ -60,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         integration_weight=config.INTEGRATION_WEIGHT_GRID,
         incorrect_penalty=config.INCORRECT_PENALTY,
     )
+    check_writable(folders.results)
     try:
         results = search_preferences(images, search)
     except ValueError as error:

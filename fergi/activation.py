@@ -85,10 +85,9 @@ def clip_activation(features: ClipFeatures, valid: np.ndarray, window_seconds: f
     means = pd.DataFrame(features.intensities).rolling(indexer, min_periods=1).mean().to_numpy()
 
     end = np.arange(1, len(valid) + 1)
-    begin = end - length_of_frame
+    begin = np.maximum(end - length_of_frame, start_of_frame)
     valid_before = np.concatenate([[0], np.cumsum(valid)])
-    complete = begin >= start_of_frame
-    complete[complete] = (valid_before[end] - valid_before[begin])[complete] == length_of_frame[complete]
+    complete = valid_before[end] - valid_before[begin] == length_of_frame
 
     highest = np.maximum.reduceat(np.where(complete[:, None], means, -np.inf), first)
     ends_of_windows = np.flatnonzero(complete)

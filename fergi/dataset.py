@@ -11,6 +11,7 @@ from fergi.files import FergiError, read_json, read_tables, summarise
 
 CLIP_KINDS = ("baseline", "reaction")
 CLIP_KEY = ("session_index", "image_index")
+VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 FETCH_ADVICE = "Fetch the published files with: python -m fergi.published"
 
 
@@ -194,6 +195,58 @@ def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> d
             f"Make them with clips_facial_process.py, or: {FETCH_ADVICE}",
         )
     return clips
+
+
+def find_videos(folders: Folders) -> dict[Path, Path]:
+    """Every baseline and reaction video below ``data/`` → its feature file, by participant, session, kind and image.
+
+    Raises
+    ------
+    FergiError
+        If there is none.
+    """
+    found = []
+    for video in folders.data.glob("*/session_*/*_clip_*"):
+        session = re.fullmatch(r"session_(\d+)", video.parent.name)
+        clip = re.fullmatch(r"(baseline|reaction)_clip_(\d+)", video.stem)
+        if session and clip and video.suffix.lower() in VIDEO_ENDINGS:
+            found.append((video.parts[-3], int(session[1]), clip[1], int(clip[2]), video))
+    if not found:
+        raise FergiError(
+            f"There are no videos in {folders.data} (<participant>/session_<n>/reaction_clip_<i>.mp4 and the like). "
+            "Put them there, or name a folder of any videos with --videos DIR --out DIR."
+        )
+    return _outputs((video, video.with_name(f"{video.stem}_features.csv")) for *_, video in sorted(found))
+
+
+def find_videos_anywhere(folder: Path, output: Path) -> dict[Path, Path]:
+    """Every video below a folder → its feature file, in the same subfolder of ``output``.
+
+    Raises
+    ------
+    FergiError
+        If the folder is missing or has no video, or two videos would share a feature file.
+    """
+    if not folder.is_dir():
+        raise FergiError(f"{folder} is not a folder. Name one that holds videos.")
+    videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_ENDINGS)
+    if not videos:
+        raise FergiError(f"There is no video in {folder} (looked for {', '.join(VIDEO_ENDINGS)}). Name another folder.")
+    return _outputs(
+        (video, output / video.relative_to(folder).with_name(f"{video.stem}_features.csv")) for video in videos
+    )
+
+
+def _outputs(pairs: Iterable[tuple[Path, Path]]) -> dict[Path, Path]:
+    """The pairs as a mapping, if no two videos have the same output."""
+    outputs: dict[Path, Path] = {}
+    of_output: dict[Path, Path] = {}
+    for video, output in pairs:
+        if output in of_output:
+            raise FergiError(f"{of_output[output]} and {video} would both write {output.name}. Rename one of them.")
+        of_output[output] = video
+        outputs[video] = output
+    return outputs
 
 
 def _images_with_features(session_folder: Path, kind: str) -> set[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 ACTION_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 COLUMNS = (
@@ -61,6 +62,28 @@ class FrameLimits:
     minimum_detection_confidence: float
     pitch_ratio: tuple[float, float]
     yaw_ratio: tuple[float, float]
+
+
+NO_FACE = (0.0, *[-1.0] * (len(COLUMNS) - 3))
+
+
+def format_clip(timestamps: ArrayLike, values: ArrayLike, decimals: int) -> bytes:
+    """One clip's feature CSV.
+
+    Parameters
+    ----------
+    timestamps : array_like, shape (n_frames,)
+        Seconds.
+    values : array_like, shape (n_frames, 15)
+        The columns after the timestamp; ``NO_FACE`` for a frame without a face.
+    decimals : int
+        Of all columns after the timestamp, which has three.
+    """
+    lines = [",".join(COLUMNS)]
+    for frame, (time, row) in enumerate(zip(np.asarray(timestamps), np.asarray(values), strict=True), 1):
+        cells = [f"{cell:.{decimals}f}" for cell in row] if row[0] > 0 else [f"{cell:.0f}" for cell in NO_FACE]
+        lines.append(",".join([str(frame), f"{time:.3f}", *cells]))
+    return ("\n".join(lines) + "\n").encode()
 
 
 def valid_frames(features: ClipFeatures, limits: FrameLimits) -> np.ndarray:
@@ -155,8 +178,12 @@ def _rows(path: Path) -> bytes:
     n_rows = rows.count(b"\n")
     if not rows.endswith(b"\n"):
         raise ValueError(f"{path} is cut off in line {n_rows + 2}")
-    if rows.count(b",") != (len(COLUMNS) - 1) * n_rows:
-        fields = [line.count(b",") + 1 for line in rows.split(b"\n")[:-1]]
+    if b'"' in rows or not rows.isascii():
+        lines = rows.split(b"\n")
+        line = next(index for index, each in enumerate(lines) if b'"' in each or not each.isascii())
+        raise ValueError(f"{path}, line {line + 2}: there is something else than numbers and commas")
+    fields = [line.count(b",") + 1 for line in rows.split(b"\n")[:-1]]
+    if set(fields) != {len(COLUMNS)}:
         line = next(index for index, count in enumerate(fields) if count != len(COLUMNS))
         raise ValueError(f"{path}, line {line + 2}: {fields[line]} values instead of {len(COLUMNS)}")
     return rows

@@ -155,7 +155,7 @@ def pair_predictions(images: pd.DataFrame, results: pd.DataFrame, *, decimals: i
         decay=fold["exp_decay_coef"].to_numpy()[participant],
         au4_weight=fold["AU4_coef"].to_numpy()[participant],
     )
-    trained = images[list(TRAINED_SCORERS)].to_numpy(float)
+    trained = images[list(TRAINED_SCORERS)]
     weights = fold[[f"{name.removesuffix('_score')}_weight" for name in TRAINED_SCORERS]].to_numpy(float)
     ensemble = np.empty(len(images))
     for left_out in range(len(names)):

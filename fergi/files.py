@@ -171,6 +171,8 @@ def read_table(
         raise ValueError(f"{path} has no column {missing[0]}")
     if len(table) == 0:
         raise ValueError(f"{path} has a header but no rows")
+    if not path.read_bytes().endswith(b"\n"):
+        raise ValueError(f"{path} is cut off in line {len(table) + 1}")
     if not isinstance(table.index, pd.RangeIndex):
         raise ValueError(f"{path} has more values in its rows than names in its header")
     for name in (*key, *numeric):
@@ -223,3 +225,24 @@ def read_tables(
     if problems:
         raise summarise(problems, len(participants), "tables", advice)
     return tables
+
+
+def keep_settings(settings: dict[str, Any], path: Path, *, replace: bool = False) -> None:
+    """Write what outputs are made with beside them; later runs must use the same.
+
+    Raises
+    ------
+    FergiError
+        If other outputs there were made with other settings, and ``replace`` does not permit it.
+    """
+    if path.is_file() and not replace:
+        there = read_json(path, "Remove it together with the files that it describes.")
+        different = [name for name in settings if there.get(name) != settings[name]]
+        if different:
+            name = different[0]
+            raise FergiError(
+                f"{path} says that {name} was {there.get(name)!r} for the files that are there, and now it is "
+                f"{settings[name]!r}. Use the same settings, another folder, or --redo."
+            )
+        return
+    write_json(settings, path)

@@ -200,18 +200,19 @@ def fit_valence(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search)
     )
 
 
-def standardised(scores: np.ndarray, training: np.ndarray) -> np.ndarray:
+def standardised(scores: pd.DataFrame, training: np.ndarray) -> np.ndarray:
     """z-scores with the mean and the standard deviation (n − 1) of the training images (Section 6.2.3).
 
     Raises
     ------
     ValueError
-        If a score does not vary over the training images.
+        If a score does not vary over the training images; it is named.
     """
-    deviation = scores[training].std(axis=0, ddof=1)
-    if not (deviation > 0).all():
-        raise ValueError("a score is the same for all training images")
-    return (scores - scores[training].mean(axis=0)) / deviation
+    values = scores.to_numpy(float)
+    constant = np.ptp(values[training], axis=0) == 0
+    if constant.any():
+        raise ValueError(f"{scores.columns[constant][0]} is the same for all training images")
+    return (values - values[training].mean(axis=0)) / values[training].std(axis=0, ddof=1)
 
 
 def weighted_sum(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -243,7 +244,7 @@ def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
     names, participant = np.unique(images["participant"].to_numpy(str), return_inverse=True)
     if len(names) < 2:
         raise ValueError("leaving one participant out needs at least two participants")
-    pairs = pairs_within_sessions(participant, images["session_index"], images["rank_score"])
+    pairs = pairs_within_sessions(participant, images["session_index"], images["rank_score"], names)
     n_pairs = pairs.per_participant
     au4, au12 = (images[f"AU{unit}_activation_value"].to_numpy(float) for unit in (4, 12))
     if search.activation_decimals is not None:
@@ -256,9 +257,8 @@ def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
             au4, au12, decay=fit.decay[fold], au4_weight=fit.au4_weight[fold], product=search.product_valence
         )
 
-    trained = images[list(TRAINED_SCORERS)].to_numpy(float)
     folds = range(len(names))
-    z_scores = [standardised(trained, participant != left_out) for left_out in folds]
+    z_scores = [standardised(images[list(TRAINED_SCORERS)], participant != left_out) for left_out in folds]
 
     # Ensemble weights of each fold: the most correct pairs among the others.
     ensemble_weights = np.empty((len(names), 3))

@@ -1,5 +1,6 @@
 """Pairs of images made from one prompt, and how often a score prefers the image that the person preferred."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,9 @@ class Pairs:
         return score[self.preferred] > score[self.other]
 
 
-def pairs_within_sessions(participant: ArrayLike, session: ArrayLike, rank_score: ArrayLike) -> Pairs:
+def pairs_within_sessions(
+    participant: ArrayLike, session: ArrayLike, rank_score: ArrayLike, names: Sequence[str] | None = None
+) -> Pairs:
     """All pairs of images of the same session (Section 6.2.4), each once.
 
     Parameters
@@ -74,6 +77,8 @@ def pairs_within_sessions(participant: ArrayLike, session: ArrayLike, rank_score
         Session number; sessions of different participants may share theirs.
     rank_score : array_like of float, shape (n_images,)
         Higher was ranked better; no two images of a session have the same.
+    names : sequence of str, optional
+        What the participants are called, for the error.
 
     Raises
     ------
@@ -94,9 +99,8 @@ def pairs_within_sessions(participant: ArrayLike, session: ArrayLike, rank_score
         position = np.flatnonzero(same)
         if distance == 1 and (tied := by_rank[position] == by_rank[position + 1]).any():
             image = position[tied][0]
-            raise ValueError(
-                f"two images of participant {by_participant[image]}, session {by_session[image]} share a rank"
-            )
+            name = by_participant[image] if names is None else names[by_participant[image]]
+            raise ValueError(f"two images of participant {name}, session {by_session[image]} share a rank")
         better.append(position)
         worse.append(position + distance)
         distance += 1

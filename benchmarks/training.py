@@ -1,0 +1,203 @@
+"""Images per second of the AU model's training beside a plain loop, on the same device in one run.
+
+Reads   nothing: pictures are made in a temporary folder
+Run     python -m benchmarks.training                                   (IR-50 on a GPU, a thin network on a CPU)
+        python -m benchmarks.training --network ir50 --batch-size 8 --steps 3     (IR-50 on a CPU)
+Takes   about two minutes.
+
+The plain loop does what the original does: one process that reads each picture with PIL when its turn comes,
+torchvision's transforms, float32, PyTorch's default layout, and a look at the loss after every step. Ours is the
+script's training: worker processes, the fast precision and layout of the device. Both have the same network, batch,
+augmentation, loss and optimizer. They run in turn, and the fastest turn of each counts. The third row has the same
+batch lie on the device again and again: how fast the device alone is, hence what bounds the second one.
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+import config
+from fergi.action_units.faces_dataset import Augmentation, Faces
+from fergi.action_units.losses import loss_parts, loss_weights
+from fergi.action_units.network import NETWORKS, random_network
+from fergi.action_units.parallel import Process, choose_device
+from fergi.action_units.training import PRECISIONS, Training, TrainingSettings, choose_precision
+from fergi.features import ACTION_UNITS
+
+
+def made_faces(folder: Path, n: int) -> Faces:
+    """Smooth random pictures with a little noise, which compress about as faces do, and random labels."""
+    random = np.random.default_rng(0)
+    labels = np.full((n, 64), -1, np.int8)
+    labels[:, [unit - 1 for unit in ACTION_UNITS]] = random.integers(0, 6, (n, len(ACTION_UNITS)))
+    paths = []
+    for index in range(n):
+        coarse = random.integers(0, 256, (8, 8, 3)).astype(np.float32)
+        picture = cv2.resize(coarse, (112, 112), interpolation=cv2.INTER_CUBIC) + random.normal(0, 3, (112, 112, 3))
+        paths.append(os.fsencode(folder / f"{index}.png"))
+        cv2.imwrite(os.fsdecode(paths[-1]), picture.clip(0, 255).astype(np.uint8))
+    names = np.array(paths)
+    return Faces(names, np.full(n, "SN001"), np.full(n, "DISFA"), labels, names)
+
+
+class PlainFaces(Dataset):
+    """One picture at a time, with torchvision's transforms."""
+
+    def __init__(self, faces: Faces) -> None:
+        self.faces = faces
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomHorizontalFlip(),
+                transforms.RandomResizedCrop(112, scale=config.AU_CROP_SCALE, ratio=config.AU_CROP_RATIO),
+                transforms.ToTensor(),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        picture = Image.open(os.fsdecode(self.faces.paths[index])).convert("RGB")
+        return self.transform(picture), torch.from_numpy(self.faces.labels[index])
+
+
+def plain_steps(faces: Faces, name: str, batch_size: int, device: torch.device) -> Iterator[int]:
+    """Train plainly without end; gives after each step how many pictures it had."""
+    network = random_network(name, config.AU_SEED).to(device).train()
+    head = list(network.fc.parameters())
+    rest = [parameter for key, parameter in network.named_parameters() if not key.startswith("fc.")]
+    optimizer = torch.optim.Adam(
+        [{"params": head, "lr": config.AU_LAST_LAYER_RATE}, {"params": rest, "lr": config.AU_RATE}],
+        weight_decay=config.AU_WEIGHT_DECAY,
+    )
+    weights = loss_weights(torch.from_numpy(faces.labels), "paper").to(device)
+    loader = DataLoader(PlainFaces(faces), batch_size=batch_size, shuffle=True, drop_last=True)
+    while True:
+        for pictures, labels in loader:
+            loss = loss_parts(network(pictures.to(device)), labels.to(device), weights).mean(0).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+            yield len(pictures)
+
+
+def our_training(faces: Faces, name: str, batch_size: int, precision: str, workers: int, device, folder) -> Training:
+    """The script's training of the same job."""
+    settings = TrainingSettings(
+        mode="paper",
+        network=name,
+        start="random",
+        epochs=1,
+        batch_size=batch_size,
+        seed=config.AU_SEED,
+        last_layer_rate=config.AU_LAST_LAYER_RATE,
+        rate=config.AU_RATE,
+        weight_decay=config.AU_WEIGHT_DECAY,
+        augmentation=Augmentation(config.AU_CROP_SCALE, config.AU_CROP_RATIO),
+        precision=precision,
+    )
+    nobody = faces.where(np.zeros(len(faces), bool))
+    network = random_network(name, config.AU_SEED)
+    process = Process(0, 1, device)
+    return Training(
+        network, faces, nobody, settings, folder=folder, process=process, workers=workers, state_every=10**9
+    )
+
+
+def our_steps(training: Training) -> Iterator[int]:
+    """The training's steps, epoch after epoch, as its own loop takes them but without writing anything."""
+    while True:
+        yield from training.steps()
+        training.epochs_done, training.steps_done = training.epochs_done + 1, 0
+
+
+def repeated_batch(training: Training) -> Iterator[int]:
+    """Steps of a training on one batch that is on its device already."""
+    batch = next(iter(training.loader))
+    device = training.process.device
+    batch = batch._replace(pictures=batch.pictures.to(device), labels=batch.labels.to(device))
+    while True:
+        training.step(batch, len(batch.pictures))
+        yield len(batch.pictures)
+
+
+def images_per_second(steps: Iterator[int], n_steps: int, wait: Callable[[], None]) -> float:
+    """Speed of the next steps."""
+    wait()
+    start = time.perf_counter()
+    n = sum(islice(steps, n_steps))
+    wait()
+    return n / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Measure the three in turn and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", help="cpu or cuda (default: cuda if it is there)")
+    parser.add_argument("--network", choices=tuple(NETWORKS), help="default: ir50 on CUDA, ir18-thin on a CPU")
+    parser.add_argument("--batch-size", type=int, default=config.AU_BATCH_SIZE, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, help="steps of a turn (default: 60 on CUDA, 3 on a CPU)")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each (default: %(default)s)")
+    parser.add_argument("--workers", type=int, help="processes that read for ours (default: up to 8; 0 on a CPU)")
+    parser.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto", help="default: %(default)s")
+    chosen = parser.parse_args()
+    device = choose_device(chosen.device)
+    on_cuda = device.type == "cuda"
+    name = chosen.network or ("ir50" if on_cuda else "ir18-thin")
+    n_steps = chosen.steps or (60 if on_cuda else 3)
+    workers = chosen.workers if chosen.workers is not None else min(8, os.cpu_count() or 1) if on_cuda else 0
+    precision = choose_precision(chosen.precision, device)
+
+    def wait() -> None:
+        if on_cuda:
+            torch.cuda.synchronize()
+
+    with tempfile.TemporaryDirectory() as temporary:
+        n_pictures = chosen.batch_size * max(8, n_steps)
+        faces = made_faces(Path(temporary), n_pictures)
+
+        def ours() -> Training:
+            return our_training(faces, name, chosen.batch_size, precision, workers, device, Path(temporary))
+
+        sides = {
+            "plain loop": plain_steps(faces, name, chosen.batch_size, device),
+            "ours": our_steps(ours()),
+            "ours, one batch again and again": repeated_batch(ours()),
+        }
+        speeds: dict[str, list[float]] = {side: [] for side in sides}
+        for steps in sides.values():  # the first steps choose algorithms and start workers
+            images_per_second(steps, 5 if on_cuda else 1, wait)
+        for _ in range(chosen.repeats):
+            for side, steps in sides.items():
+                speeds[side].append(images_per_second(steps, n_steps, wait))
+    best = {side: max(values) for side, values in speeds.items()}
+    where = (
+        torch.cuda.get_device_name(device) if on_cuda else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    )
+    print(f"{name}, batch {chosen.batch_size}, on {where}; ours with {precision} and {workers} workers;", end=" ")
+    print(f"torch {torch.__version__}; fastest of {chosen.repeats} turns of {n_steps} steps.\n")
+    print("| loop | images per second | ratio to plain |\n|---|--:|--:|")
+    for side, speed in best.items():
+        print(f"| {side} | {speed:.1f} | {speed / best['plain loop']:.2f} |")
+    share = best["ours"] / best["ours, one batch again and again"]
+    print(f"\nOurs keeps the device busy {min(share, 1):.0%} of the time:", end=" ")
+    print("the network bounds it." if share > 0.9 else "reading pictures bounds it; try more --workers.")
+    if on_cuda:
+        print(f"Largest GPU memory of all three together: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Where the face is, by MediaPipe's short-range detector."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fergi.files import FergiError
+
+MODEL_FILE = "blaze_face_short_range.tflite"
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One face.
+
+    Attributes
+    ----------
+    box : tuple of int
+        x, y, width, height in pixels; may leave the picture.
+    score : float
+        Face detection confidence score, 0–1.
+    """
+
+    box: tuple[int, int, int, int]
+    score: float
+
+
+def detector_model(pretrained_models: Path) -> tuple[Path, str]:
+    """The detector's file and where it is from: the folder of weights if it is there, else inside mediapipe."""
+    file = pretrained_models / MODEL_FILE
+    if file.is_file():
+        return file, str(file)
+    mediapipe = _mediapipe()
+    bundled = Path(mediapipe.__file__).parent / "modules" / "face_detection" / "face_detection_short_range.tflite"
+    if not bundled.is_file():
+        raise FergiError(
+            f"{file} is missing, and mediapipe {mediapipe.__version__} does not bring the detector along. "
+            "Install the pinned mediapipe, or put the file there."
+        )
+    return bundled, f"mediapipe {mediapipe.__version__}, bundled short-range detector"
+
+
+def _mediapipe():
+    """The mediapipe package."""
+    import mediapipe
+
+    return mediapipe
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what mediapipe's C++ parts say while models load off the terminal; errors still are exceptions."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+class FaceDetector:
+    """MediaPipe's short-range face detector; the widest of the faces that it finds counts.
+
+    Every picture is looked at for itself: no tracking from frame to frame. An instance belongs to one process.
+    """
+
+    def __init__(self, model: Path):
+        """Load the model file.
+
+        Raises
+        ------
+        FergiError
+            If the file is not a detector that mediapipe can load.
+        """
+        mediapipe = _mediapipe()
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        self._image = lambda picture: mediapipe.Image(
+            image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(picture)
+        )
+        try:
+            options = vision.FaceDetectorOptions(base_options=BaseOptions(model_asset_buffer=model.read_bytes()))
+            with quiet():
+                self._detector = vision.FaceDetector.create_from_options(options)
+                self.detect(np.zeros((64, 64, 3), np.uint8))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise FergiError(f"{model} is no face detector that mediapipe can load ({error}). Get it again.") from error
+
+    def detect(self, picture: np.ndarray) -> Detection | None:
+        """The widest face of an RGB picture (height, width, 3), uint8; None if there is none."""
+        found = [
+            Detection((box.origin_x, box.origin_y, box.width, box.height), face.categories[0].score)
+            for face in self._detector.detect(self._image(picture)).detections
+            if (box := face.bounding_box).width > 0 and box.height > 0
+        ]
+        return max(found, key=lambda face: face.box[2], default=None)

@@ -1,0 +1,126 @@
+"""The 68 landmarks of a face, by the paper's network or by MediaPipe's FaceMesh."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from fergi.faces.alignment import FACE_SIZE, Crop
+from fergi.faces.detection import Detection, _mediapipe, quiet
+
+BACK_ENDS = ("mobilefacenet", "facemesh")
+MOBILEFACENET_FILE = "mobilefacenet_model_best.pth.tar"
+# FaceMesh points that stand for the 68: jaw, brows, nose, nostrils, eyes, outer lip, inner lip.
+FACEMESH_POINTS = (
+    127, 234, 132, 58, 172, 150, 149, 148, 152, 377, 378, 379, 397, 288, 361, 454, 356,
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
+    168, 197, 5, 4, 98, 97, 2, 326, 327,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91,
+    78, 81, 13, 311, 308, 402, 14, 178,
+)  # fmt: skip
+
+
+class Landmarks(Protocol):
+    """A back end: pictures with a face in, 68 points out."""
+
+    name: str
+
+    def locate(
+        self, pictures: Sequence[np.ndarray], faces: Sequence[Detection], crops: Sequence[Crop]
+    ) -> list[np.ndarray | None]:
+        """The landmarks of each face in pixels of its crop, shape (68, 2); None where none are found."""
+        ...
+
+
+class FaceMesh:
+    """MediaPipe's FaceMesh, without tracking; needs no download."""
+
+    name = "facemesh"
+
+    def __init__(self) -> None:
+        """Load the models that mediapipe brings along."""
+        mediapipe = _mediapipe()
+        with quiet():
+            self._mesh = mediapipe.solutions.face_mesh.FaceMesh(
+                static_image_mode=True, max_num_faces=1, refine_landmarks=True
+            )
+            self._mesh.process(np.zeros((64, 64, 3), np.uint8))
+
+    def locate(
+        self, pictures: Sequence[np.ndarray], faces: Sequence[Detection], crops: Sequence[Crop]
+    ) -> list[np.ndarray | None]:
+        """See ``Landmarks``. FaceMesh misses faces that fill the picture, so it sees half a box more on each side."""
+        return [self._locate(*each) for each in zip(pictures, faces, crops, strict=True)]
+
+    def _locate(self, picture: np.ndarray, face: Detection, crop: Crop) -> np.ndarray | None:
+        x, y, width, height = face.box
+        left, top = max(x - width // 2, 0), max(y - height // 2, 0)
+        surroundings = picture[top : y + height + height // 2, left : x + width + width // 2]
+        for part, origin in ((surroundings, (left, top)), (picture, (0, 0))):
+            if not part.size:
+                continue
+            found = self._mesh.process(np.ascontiguousarray(part)).multi_face_landmarks
+            if found:
+                points = found[0].landmark
+                unit = np.array([(points[index].x, points[index].y) for index in FACEMESH_POINTS])
+                return unit * part.shape[1::-1] + origin - np.array(crop.origin)
+        return None
+
+
+class MobileFaceNetLandmarks:
+    """The paper's landmark network, on crops resized to 112 × 112, in batches."""
+
+    name = "mobilefacenet"
+
+    def __init__(self, weights: Path, device: str = "cpu") -> None:
+        """Load the network's weights strictly.
+
+        Raises
+        ------
+        FergiError
+            If the file is missing, damaged, or of another layout.
+        """
+        import torch
+
+        from fergi.faces.mobilefacenet import load_mobilefacenet
+
+        self._torch, self._device = torch, device
+        self._network = load_mobilefacenet(weights).eval().to(device)
+
+    def locate(
+        self, pictures: Sequence[np.ndarray], faces: Sequence[Detection], crops: Sequence[Crop]
+    ) -> list[np.ndarray | None]:
+        """See ``Landmarks``."""
+        if not crops:
+            return []
+        torch = self._torch
+        small = np.stack([cv2.resize(crop.picture, (FACE_SIZE, FACE_SIZE)) for crop in crops])
+        with torch.inference_mode():
+            batch = torch.from_numpy(small).to(self._device).permute(0, 3, 1, 2).float().div(255).contiguous()
+            unit = self._network(batch).reshape(-1, 68, 2).cpu().double().numpy()
+        return [points * crop.picture.shape[1::-1] for points, crop in zip(unit, crops, strict=True)]
+
+
+def choose_back_end(wanted: str | None, pretrained_models: Path) -> str:
+    """The back end asked for; without a wish the paper's if its weights are there, else FaceMesh."""
+    if wanted:
+        return wanted
+    return "mobilefacenet" if (pretrained_models / MOBILEFACENET_FILE).is_file() else "facemesh"
+
+
+def load_landmarks(back_end: str, pretrained_models: Path) -> Landmarks:
+    """A back end by name.
+
+    Raises
+    ------
+    FergiError
+        If its weights are missing or damaged.
+    """
+    if back_end == "facemesh":
+        return FaceMesh()
+    if back_end == "mobilefacenet":
+        return MobileFaceNetLandmarks(pretrained_models / MOBILEFACENET_FILE)
+    raise ValueError(f"back_end must be one of {', '.join(BACK_ENDS)}, not {back_end!r}")

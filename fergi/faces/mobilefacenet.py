@@ -1,0 +1,98 @@
+"""MobileFaceNet as the paper's landmark network has it: 112 × 112 RGB in [0, 1] in, 68 points out."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from fergi.weights import load_state, load_strictly
+
+N_LANDMARKS = 68
+
+
+class _Convolution(nn.Module):
+    """Convolution, batch normalisation and, unless it projects, a PReLU."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int = 1, stride: int = 1, groups: int = 1, prelu: bool = True):
+        super().__init__()
+        self.conv = nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(n_out)
+        self.prelu = nn.PReLU(n_out) if prelu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.prelu(self.bn(self.conv(x)))
+
+
+class _Bottleneck(nn.Module):
+    """Widen, filter each channel, project."""
+
+    def __init__(self, n_in: int, n_out: int, groups: int, stride: int = 1, residual: bool = False):
+        super().__init__()
+        self.conv = _Convolution(n_in, groups)
+        self.conv_dw = _Convolution(groups, groups, 3, stride, groups)
+        self.project = _Convolution(groups, n_out, prelu=False)
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.conv_dw(self.conv(x)))
+        return x + y if self.residual else y
+
+
+class _Residuals(nn.Module):
+    """Bottlenecks of one width, each with a way around it."""
+
+    def __init__(self, n: int, n_blocks: int, groups: int):
+        super().__init__()
+        self.model = nn.Sequential(*(_Bottleneck(n, n, groups, residual=True) for _ in range(n_blocks)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class _Output(nn.Module):
+    """One filter over the whole field for each channel, then a linear map."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.conv_6_dw = _Convolution(n_in, n_in, 7, groups=n_in, prelu=False)
+        self.conv_6_dw.conv.padding = (0, 0)
+        self.linear = nn.Linear(n_in, n_out, bias=False)
+        self.bn = nn.BatchNorm1d(n_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.linear(self.conv_6_dw(x).flatten(1)))
+
+
+class MobileFaceNet(nn.Module):
+    """The network; its entries have the names of the checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = _Convolution(3, 64, 3, 2)
+        self.conv2_dw = _Convolution(64, 64, 3, 1, 64)
+        self.conv_23 = _Bottleneck(64, 64, 128, stride=2)
+        self.conv_3 = _Residuals(64, 4, 128)
+        self.conv_34 = _Bottleneck(64, 128, 256, stride=2)
+        self.conv_4 = _Residuals(128, 6, 256)
+        self.conv_45 = _Bottleneck(128, 128, 512, stride=2)
+        self.conv_5 = _Residuals(128, 2, 256)
+        self.conv_6_sep = _Convolution(128, 512)
+        self.output_layer = _Output(512, 2 * N_LANDMARKS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Landmarks (n, 136) as x, y, x, y, … in the unit square from pictures (n, 3, 112, 112)."""
+        x = self.conv_23(self.conv2_dw(self.conv1(x)))
+        x = self.conv_45(self.conv_4(self.conv_34(self.conv_3(x))))
+        return self.output_layer(self.conv_6_sep(self.conv_5(x)))
+
+
+def load_mobilefacenet(file: Path) -> MobileFaceNet:
+    """The network with the weights of a checkpoint file, strictly.
+
+    Raises
+    ------
+    FergiError
+        If the file is missing, damaged, or of another layout.
+    """
+    network = MobileFaceNet()
+    load_strictly(network, load_state(file, key="state_dict"), source=str(file))
+    return network

@@ -1,0 +1,114 @@
+"""Picture in, aligned and equalised face out: detection, crop, landmarks, alignment, contrast, padding."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fergi.faces.alignment import align_face, crop_face, face_frame
+from fergi.faces.detection import FaceDetector, detector_model
+from fergi.faces.equalisation import LUMA_ORDERS, equalise, pad_to_square
+from fergi.faces.landmarks import BACK_ENDS, choose_back_end, load_landmarks
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """What one frame gives the AU network and the validity filter.
+
+    Attributes
+    ----------
+    picture : ndarray of uint8, shape (112, 112, 3)
+        RGB.
+    score, pitch_ratio, yaw_ratio : float
+        Face detection confidence score, and the ratios of eqs. 19 and 18.
+    """
+
+    picture: np.ndarray
+    score: float
+    pitch_ratio: float
+    yaw_ratio: float
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """How faces are found and aligned; small enough to hand to worker processes.
+
+    Attributes
+    ----------
+    pretrained_models : Path
+        Folder of weights.
+    landmarks : str
+        Back end: mobilefacenet (the paper's) or facemesh.
+    luma : str
+        See ``equalise``.
+    """
+
+    pretrained_models: Path
+    landmarks: str
+    luma: str = "released"
+
+    def describe(self) -> dict[str, str]:
+        """What a reader of the outputs should know."""
+        return {
+            "detector": detector_model(self.pretrained_models)[1],
+            "landmarks": self.landmarks,
+            "luma": self.luma,
+        }
+
+
+def alignment_settings(pretrained_models: Path, landmarks: str | None, luma: str = "released") -> AlignmentSettings:
+    """Settings with the back end wanted, or the paper's if its weights are there, or FaceMesh."""
+    return AlignmentSettings(pretrained_models, choose_back_end(landmarks, pretrained_models), luma)
+
+
+def add_alignment_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--landmarks`` and ``--luma``, which every script that aligns faces takes."""
+    parser.add_argument(
+        "--landmarks",
+        choices=BACK_ENDS,
+        help="default: mobilefacenet, the paper's, if its weights are there, else facemesh",
+    )
+    parser.add_argument(
+        "--luma", choices=LUMA_ORDERS, default="released", help="see fergi/faces/equalisation.py (default: %(default)s)"
+    )
+
+
+class FaceAligner:
+    """The whole way from pictures to aligned faces. An instance belongs to one process.
+
+    Pictures are looked at one by one: what comes out of a picture does not depend on those before it.
+    """
+
+    def __init__(self, settings: AlignmentSettings):
+        """Load the detector and the landmarks.
+
+        Raises
+        ------
+        FergiError
+            If a model is missing or damaged.
+        """
+        self._settings = settings
+        self._detector = FaceDetector(detector_model(settings.pretrained_models)[0])
+        self._landmarks = load_landmarks(settings.landmarks, settings.pretrained_models)
+
+    def align(self, pictures: Sequence[np.ndarray]) -> list[AlignedFace | None]:
+        """The widest face of each RGB picture (height, width, 3); None where there is none, or none to align."""
+        found = [self._detector.detect(picture) for picture in pictures]
+        which = [index for index, face in enumerate(found) if face is not None]
+        faces = [found[index] for index in which]
+        crops = [crop_face(pictures[index], face.box) for index, face in zip(which, faces, strict=True)]
+        landmarks = self._landmarks.locate([pictures[index] for index in which], faces, crops)
+        aligned: list[AlignedFace | None] = [None] * len(pictures)
+        for index, face, crop, points in zip(which, faces, crops, landmarks, strict=True):
+            if points is None:
+                continue
+            try:
+                frame = face_frame(points)
+                upright = align_face(crop.picture, frame)
+            except ValueError:  # points that do not make a face are no landmarks
+                continue
+            picture = pad_to_square(equalise(upright, self._settings.luma))
+            aligned[index] = AlignedFace(picture, face.score, frame.pitch_ratio, frame.yaw_ratio)
+        return aligned

@@ -1,0 +1,216 @@
+"""Which participants, sessions, clips and images there are, and what does not fit together."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from fergi.dataset import (
+    Folders,
+    find_clips,
+    read_black_images,
+    read_excluded_participants,
+    read_image_reactions,
+    read_valid_sessions,
+    unlisted_sessions,
+)
+from fergi.files import FergiError
+
+COLUMNS = {
+    "image_columns": ["rank_score", "PickScore"],
+    "activation_columns": ["AU4_activation_value"],
+}
+
+
+def test_results_have_a_name_for_each_mode(tmp_path):
+    """The released name is that of the paper's method; the others have their mode before the dot."""
+    folders = Folders(tmp_path)
+    stem = "image_preference_binary_classification_based_on_ranking"
+    assert folders.preference_results() == tmp_path / "results" / f"{stem}.csv"
+    assert folders.preference_results("released").name == f"{stem}_released.csv"
+    assert folders.preference_results("paper", True).name == f"{stem}_strict.csv"
+    assert folders.preference_results("released", True).name == f"{stem}_released_strict.csv"
+
+
+def test_sessions_in_order(tmp_path):
+    """Participants and sessions ascend, whatever the order in the file."""
+    folders = Folders(tmp_path)
+    folders.preparation.mkdir()
+    folders.valid_sessions.write_text('{"010": [3, 1], "002": [12, 2]}')
+    assert list(read_valid_sessions(folders).items()) == [("002", [2, 12]), ("010", [1, 3])]
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("{}", "must map participants to lists of session numbers"),
+        ("[1, 2]", "must map participants to lists of session numbers"),
+        ('{"101": []}', "participant 101 needs a list of session numbers, not []"),
+        ('{"101": 3}', "participant 101 needs a list of session numbers, not 3"),
+        ('{"101": [1, "2"]}', "participant 101 needs a list of session numbers"),
+        ('{"101": [1, true]}', "participant 101 needs a list of session numbers"),
+        ('{"101": [1.0]}', "participant 101 needs a list of session numbers"),
+        ('{"101": [1, 2, 1]}', "participant 101 has a session twice: [1, 1, 2]"),
+        ('{"101": [1, 2]', "is not JSON"),
+    ],
+)
+def test_unusable_sessions(tmp_path, content, cause):
+    """Named with the file, the participant and what came."""
+    folders = Folders(tmp_path)
+    folders.preparation.mkdir()
+    folders.valid_sessions.write_text(content)
+    with pytest.raises(FergiError) as caught:
+        read_valid_sessions(folders)
+    assert str(folders.valid_sessions) in str(caught.value)
+    assert cause in str(caught.value)
+
+
+def test_missing_sessions(tmp_path):
+    """With the command that gets them."""
+    with pytest.raises(FergiError, match=r"valid_sessions\.json\)\. Fetch the published files with: python -m"):
+        read_valid_sessions(Folders(tmp_path))
+
+
+def test_black_images(tmp_path):
+    """Keys of JSON are text, sessions and images are numbers; who is not asked for is not returned."""
+    folders = Folders(tmp_path)
+    folders.preparation.mkdir()
+    folders.black_images.write_text('{"101": {"1": [2, 4], "10": []}, "102": {}, "103": {"1": [1]}}')
+    assert read_black_images(folders, ["101", "102"]) == {"101": {(1, 2), (1, 4)}, "102": set()}
+
+
+@pytest.mark.parametrize("content", ["[]", '{"101": [1]}', '{"101": {"one": [1]}}', '{"101": {"1": 2}}', "3"])
+def test_unusable_black_images(tmp_path, content):
+    """Another form is refused, not read as none black."""
+    folders = Folders(tmp_path)
+    folders.preparation.mkdir()
+    folders.black_images.write_text(content)
+    with pytest.raises(FergiError, match=r"invalid_images\.json must map participants to sessions to lists"):
+        read_black_images(folders, ["101"])
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ('["105"]', "(first: 105)"),
+        ('{"104": true}', "must be a list of participants"),
+        ("[104]", "must be a list of participants"),
+    ],
+)
+def test_unusable_exclusions(tiny, content, cause):
+    """A list of other people belongs to other data."""
+    folders = Folders(tiny.root)
+    assert read_excluded_participants(folders, read_valid_sessions(folders)) == ["104"]
+    folders.excluded_participants.write_text(content)
+    with pytest.raises(FergiError) as caught:
+        read_excluded_participants(folders, read_valid_sessions(folders))
+    assert cause in str(caught.value)
+    assert "Run filter_participants_based_on_AU4.py again." in str(caught.value)
+
+
+def test_clips_in_order_of_numbers(tmp_path):
+    """Image 10 comes after image 9, and both kinds have the same images."""
+    folder = tmp_path / "data" / "101" / "session_2"
+    folder.mkdir(parents=True)
+    for image in range(1, 12):
+        for kind in ("baseline", "reaction"):
+            (folder / f"{kind}_clip_{image}_features.csv").touch()
+    (folder / "notes.txt").touch()
+    clips = find_clips(Folders(tmp_path), "baseline", {"101": [2]})["101"]
+    assert [(clip.session, clip.image) for clip in clips] == [(2, image) for image in range(1, 12)]
+    assert clips[9].path == folder / "baseline_clip_10_features.csv"
+
+
+@pytest.mark.parametrize("kind", ["baseline", "reaction"])
+@pytest.mark.parametrize("lost", ["baseline_clip_1", "baseline_clip_3", "reaction_clip_1", "reaction_clip_3"])
+def test_lost_clip(tiny, kind, lost):
+    """First, last, of this kind or of the other: its name is in the sentence."""
+    tiny.path(f"data/102/session_1/{lost}_features.csv").unlink()
+    with pytest.raises(FergiError) as caught:
+        find_clips(Folders(tiny.root), kind, {"101": [1, 2], "102": [1, 3]})
+    assert f"1 of 4 sessions named in valid_sessions.json is unusable (first: {tiny.root}" in str(caught.value)
+    assert f"session_1/{lost}_features.csv does not exist)" in str(caught.value)
+
+
+def test_missing_and_empty_session_folders(tiny):
+    """A folder that is not there and one without features are told apart."""
+    tiny.path("data/102/session_5").mkdir()
+    with pytest.raises(FergiError, match=r"1 of 1 .*session_5 has no feature files"):
+        find_clips(Folders(tiny.root), "baseline", {"102": [5]})
+    with pytest.raises(FergiError, match=r"2 of 3 .*\(first: .*data/102/session_6 does not exist\)"):
+        find_clips(Folders(tiny.root), "baseline", {"102": [6, 1], "999": [1]})
+
+
+def test_unlisted_sessions(tiny):
+    """Session folders of people or of numbers that the list does not name, and nothing else."""
+    folders = Folders(tiny.root)
+    sessions = read_valid_sessions(folders)
+    assert unlisted_sessions(folders, sessions) == []
+    tiny.path("data/102/session_9").mkdir()
+    del sessions["104"]
+    assert unlisted_sessions(folders, sessions) == [
+        tiny.path("data/102/session_9"),
+        tiny.path("data/104/session_1"),
+    ]
+
+
+def test_images_and_reactions_are_joined_by_participant_session_and_image(tiny):
+    """Each row has its own numbers of both tables, in whatever order the tables' rows and columns are."""
+    folders = Folders(tiny.root)
+    sessions = {"101": [1, 2], "103": [2, 4]}
+    joined = read_image_reactions(folders, sessions, **COLUMNS)
+    assert list(joined.columns) == [
+        "participant",
+        "session_index",
+        "image_index",
+        "rank_score",
+        "PickScore",
+        "AU4_activation_value",
+    ]
+    assert len(joined) == 12  # 7 images of 101 without the black one, 6 of 103
+    for row in joined.itertuples():
+        images = pd.read_csv(folders.image_tables / f"{row.participant}.csv")
+        reactions = pd.read_csv(folders.activation_tables("reaction") / f"{row.participant}.csv")
+        where = f"session_index == {row.session_index} and image_index == {row.image_index}"
+        assert images.query(where)[["rank_score", "PickScore"]].values.tolist() == [[row.rank_score, row.PickScore]]
+        assert reactions.query(where)["AU4_activation_value"].tolist() == [row.AU4_activation_value]
+    tiny.edit_table("preparation/preprocessed_reaction_data/101.csv", lambda table: table[::-1])
+    tiny.edit_table("preparation/preprocessed_image_data/103.csv", lambda table: table[table.columns[::-1]])
+    again = read_image_reactions(folders, sessions, **COLUMNS)
+    pd.testing.assert_frame_equal(again, joined, check_exact=True)
+
+
+def test_image_without_a_valid_reaction_is_left_out(tiny):
+    """A row fewer in the reactions is a row fewer in the join, and no error."""
+    folders = Folders(tiny.root)
+    tiny.edit_table("preparation/preprocessed_reaction_data/103.csv", lambda table: table.drop(index=2))
+    joined = read_image_reactions(folders, {"103": [2, 4]}, **COLUMNS)
+    keys = list(zip(joined["session_index"], joined["image_index"], strict=True))
+    assert keys == [(2, 1), (2, 2), (2, 4), (2, 5), (4, 1)]
+
+
+def test_session_of_black_images_may_be_missing_from_the_images(tiny):
+    """Where every image came out black no row can be there; where none did, it must be."""
+    folders = Folders(tiny.root)
+    for name in ("image", "reaction"):
+        tiny.edit_table(
+            f"preparation/preprocessed_{name}_data/103.csv", lambda table: table[table["session_index"] != 4]
+        )
+    with pytest.raises(FergiError, match=r"valid_sessions\.json has session 4, .*103\.csv does not"):
+        read_image_reactions(folders, {"103": [2, 4]}, **COLUMNS)
+    tiny.edit_json("preparation/invalid_images.json", lambda black: black["103"].update({"4": [1]}))
+    assert len(read_image_reactions(folders, {"103": [2, 4]}, **COLUMNS)) == 5
+
+
+def test_published_counts(published, published_root):
+    """576 sessions, 33 people; 2,217 images with a valid reaction, 2,072 of them of the 30 people included."""
+    folders = Folders(published_root)
+    sessions = read_valid_sessions(folders)
+    assert (len(sessions), sum(map(len, sessions.values()))) == (33, 576)
+    assert unlisted_sessions(folders, sessions) == []
+    everybody = read_image_reactions(folders, sessions, **COLUMNS)
+    assert len(everybody) == 2217
+    excluded = read_excluded_participants(folders, sessions)
+    assert excluded == ["002", "004", "039"]
+    assert excluded == json.loads((published / "expected" / "AU4_excluded_participants.json").read_text())
+    assert (~everybody["participant"].isin(excluded)).sum() == 2072

@@ -1,0 +1,199 @@
+"""The feature CSV: what is read, which frames are valid, and what is refused."""
+
+import numpy as np
+import pytest
+from conftest import clip_text
+from hypothesis import given
+from hypothesis import strategies as st
+
+import config
+from fergi.features import COLUMNS, ClipFeatures, read_clips, valid_frames
+
+CLIP = clip_text(np.arange(48).reshape(4, 12) / 8)
+
+
+def write(folder, name, text):
+    """A file of this text or these bytes."""
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_columns_are_those_of_the_published_files(published):
+    """The header of a published file, letter by letter."""
+    path = published / "data" / "001" / "session_1" / "reaction_clip_1_features.csv"
+    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_clips_stand_one_after_another(tmp_path):
+    """Two clips of 4 and 2 frames: starts 0, 4, 6, and the second one's numbers in its own rows."""
+    paths = [write(tmp_path, "a.csv", CLIP), write(tmp_path, "b.csv", clip_text(np.full((2, 12), 0.25)))]
+    features, problems = read_clips(paths)
+    assert problems == []
+    assert features.starts.tolist() == [0, 4, 6]
+    assert features.lengths.tolist() == [4, 2]
+    assert features.column("frame").tolist() == [1, 2, 3, 4, 1, 2]
+    assert features.column("timestamp").tolist() == [0.0, 0.033, 0.067, 0.1, 0.0, 0.033]
+    np.testing.assert_array_equal(features.intensities[:4], np.arange(48).reshape(4, 12) / 8)
+    np.testing.assert_array_equal(features.intensities[4:], 0.25)
+    assert features.column("AU26").tolist() == [11 / 8, 23 / 8, 35 / 8, 47 / 8, 0.25, 0.25]
+
+
+def test_line_ends_of_another_system(tmp_path):
+    """Carriage returns before line feeds change nothing."""
+    expected, _ = read_clips([write(tmp_path, "a.csv", CLIP)])
+    features, problems = read_clips([write(tmp_path, "b.csv", CLIP.replace("\n", "\r\n"))])
+    assert problems == []
+    np.testing.assert_array_equal(features.values, expected.values)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
+def test_together_as_alone(tmp_path_factory, lengths, seed):
+    """Files read in one go give what each gives alone."""
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(seed)
+    paths = [write(folder, f"{i}.csv", clip_text(rng.normal(size=(n, 12)).round(3))) for i, n in enumerate(lengths)]
+    together, problems = read_clips(paths)
+    assert problems == []
+    assert together.lengths.tolist() == lengths
+    alone = np.vstack([read_clips([path])[0].values for path in paths])
+    assert together.values.tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("confidence", "pitch", "yaw", "valid"),
+    [
+        (0.9, 0.55, 0.3, True),
+        (0.9, 0.85, 0.7, True),
+        (1.0, 0.7, 0.5, True),
+        (0.899, 0.7, 0.5, False),
+        (0.95, 0.549, 0.5, False),
+        (0.95, 0.851, 0.5, False),
+        (0.95, 0.7, 0.299, False),
+        (0.95, 0.7, 0.701, False),
+        (0.0, -1.0, -1.0, False),
+    ],
+)
+def test_valid_frames_include_their_bounds(confidence, pitch, yaw, valid):
+    """The bounds of Appendix C belong to the valid side; a frame without a face is not valid."""
+    values = np.zeros((1, len(COLUMNS)))
+    values[0, 2:5] = confidence, pitch, yaw
+    assert valid_frames(ClipFeatures(np.array([0, 1]), values), config.FRAME_LIMITS).tolist() == [valid]
+
+
+def line(number, change):
+    """A change of one line of the clip."""
+
+    def changed(text):
+        lines = text.splitlines()
+        lines[number - 1] = change(lines[number - 1])
+        return "\n".join(lines) + "\n"
+
+    return changed
+
+
+def cell(number, column, value):
+    """A change of one cell of the clip."""
+
+    def changed(row):
+        cells = row.split(",")
+        cells[COLUMNS.index(column)] = value
+        return ",".join(cells)
+
+    return line(number, changed)
+
+
+def drop_column(name):
+    """A change that takes a column out."""
+    index = COLUMNS.index(name)
+    return lambda text: "".join(
+        ",".join(value for i, value in enumerate(row.split(",")) if i != index) + "\n" for row in text.splitlines()
+    )
+
+
+def swap_columns(text):
+    """A change of the order of the last two columns."""
+    rows = [row.split(",") for row in text.splitlines()]
+    return "".join(",".join([*row[:-2], row[-1], row[-2]]) + "\n" for row in rows)
+
+
+def without_line(number):
+    """A change that takes a line out."""
+    return lambda text: "".join(f"{row}\n" for i, row in enumerate(text.splitlines(), start=1) if i != number)
+
+
+def twice(number):
+    """A change that writes a line twice."""
+    return lambda text: "".join(f"{row}\n" * (1 + (i == number)) for i, row in enumerate(text.splitlines(), start=1))
+
+
+UNUSABLE = {
+    "empty": (lambda text: "", " is empty"),
+    "no frames": (lambda text: text.splitlines()[0] + "\n", " has a header but no frames"),
+    "header cut off": (lambda text: text[:20], " has no column face_detection_confidence_score"),
+    "cut off in a line": (lambda text: text[:-10], " is cut off in line 5"),
+    "cut off at its last number": (lambda text: text[:-1], " is cut off in line 5"),
+    "no column": (drop_column("AU12"), " has no column AU12"),
+    "another column": (lambda text: text.replace("AU12", "AU13"), " has no column AU12"),
+    "other order": (swap_columns, " has its columns in another order"),
+    "text": (cell(3, "AU4", "high"), ", line 3, column AU4: 'high' is not a number"),
+    "decimal comma": (cell(3, "AU4", '0,5'), ", line 3: 18 values instead of 17"),
+    "quotes": (cell(3, "AU4", '"0.5"'), ", line 3: there is something else than numbers and commas"),
+    "empty cell": (cell(3, "AU4", ""), ", line 3, column AU4: '' is not a number"),
+    "NaN": (cell(5, "AU26", "nan"), ", line 5, column AU26: 'nan' is not a number"),
+    "infinite": (cell(2, "frame", "inf"), ", line 2, column frame: 'inf' is not a number"),
+    "too large": (cell(2, "AU1", "1e999"), ", line 2, column AU1: '1e999' is not a number"),
+    "row too long": (line(4, lambda row: row + ",1"), ", line 4: 18 values instead of 17"),
+    "row too short": (line(4, lambda row: row.rsplit(",", 1)[0]), ", line 4: 16 values instead of 17"),
+    "blank line": (lambda text: text + "\n", ", line 6: 1 values instead of 17"),
+    "missing frame": (without_line(3), ", line 3: frame 3 stands where frame 2 belongs"),
+    "missing first frame": (without_line(2), ", line 2: frame 2 stands where frame 1 belongs"),
+    "duplicate row": (twice(3), ", line 4: frame 2 stands where frame 3 belongs"),
+    "time backwards": (cell(4, "timestamp", "0.020"), ", line 4: time 0.02 s does not come after 0.033 s"),
+    "time stands still": (cell(4, "timestamp", "0.033"), ", line 4: time 0.033 s does not come after 0.033 s"),
+    "zero bytes": (lambda text: "\0" * len(text), " has no column frame"),
+}
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+def test_unusable_file(tmp_path, fault):
+    """Refused between two good files, with its name, the place and the cause, once, wherever it stands."""
+    change, cause = UNUSABLE[fault]
+    good, bad = write(tmp_path, "good.csv", CLIP), write(tmp_path, "bad.csv", change(CLIP))
+    for order in ([bad], [bad, good], [good, bad], [good, bad, good]):
+        _, problems = read_clips(order)
+        assert len(problems) == 1
+        assert problems[0].startswith(f"{bad}{cause}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        cell(3, "AU4", '"0.5'),
+        cell(3, "AU4", b"\xff".decode("latin-1")),
+        lambda text: line(3, lambda row: row.rsplit(",", 1)[0])(line(4, lambda row: row + ",1")(text)),
+    ],
+    ids=["quote", "not UTF-8", "a value in the next line"],
+)
+def test_unreadable_file(tmp_path, change):
+    """These stop the parser itself and must be named like any other."""
+    good, bad = write(tmp_path, "good.csv", CLIP), write(tmp_path, "bad.csv", change(CLIP).encode("latin-1"))
+    for order in ([bad], [bad, good], [good, bad]):
+        _, problems = read_clips(order)
+        assert len(problems) == 1
+        assert problems[0].startswith(str(bad))
+
+
+def test_missing_and_unreadable_paths(tmp_path):
+    """Every unusable file is named, not only the first."""
+    good = write(tmp_path, "good.csv", CLIP)
+    _, problems = read_clips([tmp_path / "none.csv", good, tmp_path])
+    assert problems == [f"{tmp_path / 'none.csv'}: No such file or directory", f"{tmp_path}: Is a directory"]
+
+
+def test_one_problem_a_file(tmp_path):
+    """A file that is wrong in many lines is named once, with the first of them."""
+    bad = write(tmp_path, "bad.csv", without_line(2)(CLIP))
+    worse = write(tmp_path, "worse.csv", without_line(3)(CLIP))
+    _, problems = read_clips([bad, worse])
+    assert [problem.split(", line")[0] for problem in problems] == [str(bad), str(worse)]

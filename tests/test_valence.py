@@ -1,0 +1,73 @@
+"""Valence scores (eqs. 3–6), against values worked by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fergi.valence import au4_valence, au12_valence, combined_valence
+
+LN2 = np.log(2)
+
+
+def test_single_units_by_hand():
+    """1 − e^(−k a) is 0, 1/2, 3/4 for a = 0, ln 2, 2 ln 2 and k = 1, and 3/4 for ln 2 and k = 2."""
+    assert_allclose(au4_valence([0, LN2, 2 * LN2], decay=1.0), [0, -0.5, -0.75], atol=1e-12)
+    assert_allclose(au12_valence([0, LN2, 2 * LN2], decay=1.0), [0, 0.5, 0.75], atol=1e-12)
+    assert_allclose(au4_valence(LN2, decay=2.0), -0.75, atol=1e-12)
+    assert_allclose(au12_valence(LN2, decay=2.0), 0.75, atol=1e-12)
+
+
+def test_valence_by_hand():
+    """With k = 1 an activation of ln 2 gives exactly one half."""
+    au4, au12 = [0, LN2, 0, LN2], [0, 0, LN2, LN2]
+    assert_allclose(combined_valence(au4, au12, decay=1.0, au4_weight=0.6), [0.0, -0.3, 0.2, -0.1], atol=1e-12)
+
+
+def test_released_slip_by_hand():
+    """s_AU4 · s_AU12 in place of s_AU4: a frown alone is neutral, with a smile it is half as strong here."""
+    au4, au12 = [0, LN2, 0, LN2], [0, 0, LN2, LN2]
+    found = combined_valence(au4, au12, decay=1.0, au4_weight=0.6, product=True)
+    assert_allclose(found, [0.0, 0.0, 0.2, -0.15 + 0.2], atol=1e-12)
+
+
+def test_parameters_for_each_reaction():
+    """One (k, w) a reaction: the same as reaction by reaction, to the last bit."""
+    au4, au12, decay, weight = [0.3, 1.1, 2.0], [0.2, 0.0, 0.7], [0.5, 1.0, 2.0], [0.0, 0.6, 1.0]
+    together = combined_valence(au4, au12, decay=decay, au4_weight=weight)
+    one_by_one = [
+        combined_valence([a4], [a12], decay=k, au4_weight=w)[0]
+        for a4, a12, k, w in zip(au4, au12, decay, weight, strict=True)
+    ]
+    assert_array_equal(together, one_by_one)
+
+
+activations = st.floats(0, 8)
+
+
+@given(activations, activations, st.floats(0.1, 2.1), st.floats(0, 1))
+def test_range_and_limits(au4, au12, decay, weight):
+    """Between −w and 1 − w; without a frown it is not negative, without a smile not positive."""
+    score = combined_valence(au4, au12, decay=decay, au4_weight=weight)
+    assert -weight <= score <= 1 - weight
+    assert combined_valence(0, au12, decay=decay, au4_weight=weight) >= 0
+    assert combined_valence(au4, 0, decay=decay, au4_weight=weight) <= 0
+
+
+@given(activations, activations, activations, st.floats(0.1, 2.1), st.floats(0, 1))
+def test_more_smile_is_better_more_frown_is_worse(au4, low, high, decay, weight):
+    """Monotone in both units."""
+    low, high = sorted((low, high))
+    smiles = combined_valence([au4, au4], [low, high], decay=decay, au4_weight=weight)
+    frowns = combined_valence([low, high], [au4, au4], decay=decay, au4_weight=weight)
+    assert smiles[0] <= smiles[1]
+    assert frowns[0] >= frowns[1]
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_weight_of_one_unit(weight):
+    """With w = 0 the smile alone counts, with w = 1 the frown alone."""
+    au4, au12 = np.array([0.2, 1.4]), np.array([0.9, 0.1])
+    expected = au4_valence(au4, decay=0.7) if weight else au12_valence(au12, decay=0.7)
+    assert_array_equal(combined_valence(au4, au12, decay=0.7, au4_weight=weight), expected)
