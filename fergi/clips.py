@@ -1,114 +1,135 @@
 """From videos to per-frame feature files (Section 5, Appendix C).
 
-Worker processes decode, find and align faces; this process runs the AU network on full batches that are filled
-across clips. Every batch has the same number of faces, the last one filled up with black, because the last bits of
-what a network gives depend on the size of its batch but not on a face's place in it. So a clip's file depends
-on the clip alone, not on the number of workers, on what else is processed, or on an interruption.
+Aligning processes decode videos and find and align faces. The AU network runs on full batches, which are filled
+across clips: on a GPU in this process, on a CPU in processes of one thread each, which share the cores better than
+threads that wait for each other. Every batch has the same number of faces, the last one filled up with black,
+because the last bits of what a network gives depend on the size of its batch but not on a face's place in it. So a
+clip's file depends on the clip alone: not on the number of workers, on what else is processed, or on interruptions.
 """
 
 import multiprocessing
 import queue
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
-from fergi.action_units.network import SIDE, intensities, network_input
+from fergi.action_units.network import SIDE, intensities, load_network, network_input
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import ACTION_UNITS, NO_FACE, format_clip
 from fergi.files import FergiError, replacing
 from fergi.video import UnreadableVideo, increasing, read_frames
+from fergi.weights import sha256
 
-FRAMES_AT_A_TIME = 32  # decoded and aligned by a worker before it hands them over
-BATCH_SIZE = {"cpu": 8, "cuda": 128}  # fastest on two cores; beyond 128 a GPU gains nothing
+FRAMES_AT_A_TIME = 32  # decoded and aligned before they are handed over
+CHUNKS_PER_WORKER = 6  # of that many frames, on their way at a time
+BATCH_SIZES = {"cpu": 8, "cuda": 128}  # 8 was the fastest of 1, 8, 16 and 32 on two cores
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def settings_of_run(
-    alignment: AlignmentSettings, network: str, checkpoint_sha256: str, precision: str
-) -> dict[str, str]:
-    """What feature files are made with, for the JSON file beside them."""
-    return {
-        **alignment.describe(),
-        "network": network,
-        "checkpoint_sha256": checkpoint_sha256,
-        "precision": precision,
-    }
+PATIENCE = 0.2  # seconds without news after which a batch is not waited for any longer
 
 
 @dataclass(frozen=True)
 class ClipJob:
-    """One video and the feature file to write."""
+    """One video, the feature file to write, and its decimals."""
 
     video: Path
     output: Path
     decimals: int
 
 
-@dataclass
-class _Clip:
-    """What has arrived of one clip."""
-
-    times: list[float] = field(default_factory=list)
-    values: list[np.ndarray] = field(default_factory=list)
-    n_waiting: int = 0
-    complete: bool = False
-
-
 @dataclass(frozen=True)
-class _Frames:
-    """Frames of one clip on their way from a worker."""
+class EstimatorSettings:
+    """Which AU network, and how it is run; small enough to hand to other processes.
 
-    job: int
-    times: list[float]
-    values: np.ndarray  # (n, 15), intensities still missing
-    faces: np.ndarray  # (m, 112, 112, 3) of the m frames with a face
-    rows: np.ndarray  # which frames those are
+    Attributes
+    ----------
+    checkpoint : Path
+        The trained weights.
+    network : str
+        Their layout.
+    device : str
+        "cpu", "cuda", "cuda:1" and so on.
+    precision : str
+        float32, or bfloat16, which is faster where the hardware has it and less exact.
+    """
 
+    checkpoint: Path
+    network: str
+    device: str
+    precision: str = "float32"
 
-@dataclass(frozen=True)
-class _End:
-    """A worker is through with a clip; why it failed, if it did."""
+    @property
+    def batch_size(self) -> int:
+        """Faces in every batch."""
+        return BATCH_SIZES[self.device.partition(":")[0]]
 
-    job: int
-    failure: str | None = None
+    def describe(self) -> dict[str, str]:
+        """What a reader of the outputs should know."""
+        return {
+            "network": self.network,
+            "checkpoint_sha256": sha256(self.checkpoint),
+            "precision": self.precision,
+        }
 
 
 class AUEstimator:
     """The AU network on a device, in batches of one size."""
 
-    def __init__(
-        self, network: torch.nn.Module, device: torch.device, precision: str = "float32", batch_size: int | None = None
-    ):
-        """Put the network on the device.
+    def __init__(self, settings: EstimatorSettings):
+        """Load the weights strictly.
 
-        Parameters
-        ----------
-        network : Module
-            ``fergi.action_units.network.load_network``.
-        device : torch.device
-            Where to compute.
-        precision : {"float32", "bfloat16"}
-            bfloat16 is faster where the hardware has it, and less exact.
-        batch_size : int, optional
-            Faces in every batch.
+        Raises
+        ------
+        FergiError
+            If the file is missing, damaged, or of another layout.
         """
-        self._network = network.eval().to(device, memory_format=torch.channels_last)
-        self._device, self._precision = device, PRECISIONS[precision]
-        self.batch_size = batch_size or BATCH_SIZE[device.type]
+        network = load_network(settings.checkpoint, settings.network)
+        self._network = network.to(settings.device, memory_format=torch.channels_last)
+        self._device, self._precision = torch.device(settings.device), PRECISIONS[settings.precision]
+        self.batch_size = settings.batch_size
 
     def estimate(self, faces: np.ndarray) -> np.ndarray:
-        """Intensities (n, 12) of up to one batch of aligned RGB faces (n, 112, 112, 3), uint8."""
+        """Intensities (n, 12) of at most one batch of aligned RGB faces (n, 112, 112, 3), uint8."""
         batch = np.zeros((self.batch_size, SIDE, SIDE, 3), np.uint8)
         batch[: len(faces)] = faces
         reduced = self._precision != torch.float32
         with torch.inference_mode(), torch.autocast(self._device.type, self._precision, enabled=reduced):
             outputs = self._network(network_input(torch.from_numpy(batch).to(self._device)))
         return intensities(outputs.float(), ACTION_UNITS)[: len(faces)].cpu().numpy()
+
+
+# Messages to the collecting process.
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Some frames of a clip: values (n, 15) with the intensities still missing, and the faces of ``rows``."""
+
+    job: int
+    times: list[float]
+    values: np.ndarray
+    faces: np.ndarray
+    rows: list[int]
+
+
+@dataclass(frozen=True)
+class _End:
+    """A clip is decoded to its end; why it failed, if it did."""
+
+    job: int
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class _Estimates:
+    """What the network gave for a batch."""
+
+    batch: int
+    values: np.ndarray
 
 
 def _chunks(path: Path, size: int) -> Iterator[tuple[list[float], list[np.ndarray]]]:
@@ -125,10 +146,8 @@ def _chunks(path: Path, size: int) -> Iterator[tuple[list[float], list[np.ndarra
         yield times, pictures
 
 
-def _work(settings: AlignmentSettings, jobs: Any, results: Any) -> None:
-    """A worker: take clips until there are none."""
-    import cv2
-
+def _align_clips(settings: AlignmentSettings, jobs: Any, messages: Any, places: Any) -> None:
+    """An aligning process: take clips until there are none."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     aligner = FaceAligner(settings)
@@ -141,12 +160,21 @@ def _work(settings: AlignmentSettings, jobs: Any, results: Any) -> None:
                 values = np.tile(NO_FACE, (len(times), 1))
                 for row in rows:
                     values[row, :3] = aligned[row].score, aligned[row].pitch_ratio, aligned[row].yaw_ratio
-                faces = [aligned[row].picture for row in rows]
-                stacked = np.stack(faces) if faces else np.zeros((0, SIDE, SIDE, 3), np.uint8)
-                results.put(_Frames(index, times, values, stacked, np.array(rows, int)))
-            results.put(_End(index))
+                faces = np.array([aligned[row].picture for row in rows], np.uint8).reshape(-1, SIDE, SIDE, 3)
+                places.acquire()
+                messages.put(_Frames(index, times, values, faces, rows))
+            messages.put(_End(index))
         except UnreadableVideo as error:
-            results.put(_End(index, str(error)))
+            messages.put(_End(index, str(error)))
+
+
+def _estimate_batches(settings: EstimatorSettings, batches: Any, messages: Any) -> None:
+    """An estimating process, for a CPU: take batches for as long as there are any."""
+    torch.set_num_threads(1)
+    estimator = AUEstimator(settings)
+    while (batch := batches.get()) is not None:
+        index, faces = batch
+        messages.put(_Estimates(index, estimator.estimate(faces)))
 
 
 @dataclass(frozen=True)
@@ -171,8 +199,8 @@ class ClipsReport:
 
 def process_clips(
     jobs: Sequence[ClipJob],
-    settings: AlignmentSettings,
-    estimator: AUEstimator,
+    alignment: AlignmentSettings,
+    estimator: EstimatorSettings,
     *,
     workers: int,
     progress: Callable[[int, int], None] = lambda frames, clips: None,
@@ -183,120 +211,178 @@ def process_clips(
     ----------
     jobs : sequence of ClipJob
         What to do.
-    settings : AlignmentSettings
+    alignment : AlignmentSettings
         How faces are found and aligned.
-    estimator : AUEstimator
+    estimator : EstimatorSettings
         The AU network.
     workers : int
-        Processes that decode and align.
+        Aligning processes; without a GPU also as many estimating ones.
     progress : callable
         Told about frames and clips as they are finished.
 
     Raises
     ------
     FergiError
-        If a worker dies, or a file cannot be written. Clips finished before that are whole.
+        If a process dies, or a file cannot be written. Clips finished before that are whole.
     """
     context = multiprocessing.get_context("spawn")
-    waiting, results = context.Queue(), context.Queue(maxsize=4 * workers)
+    waiting, messages, batches = context.Queue(), context.Queue(), context.Queue()
+    places = context.Semaphore(CHUNKS_PER_WORKER * workers)
+    on_cpu = torch.device(estimator.device).type == "cpu"
+    aligning = min(workers, len(jobs))
+    processes = [
+        context.Process(target=_align_clips, args=(alignment, waiting, messages, places), daemon=True)
+        for _ in range(aligning)
+    ]
+    if on_cpu:
+        processes += [
+            context.Process(target=_estimate_batches, args=(estimator, batches, messages), daemon=True)
+            for _ in range(workers)
+        ]
     for index, job in enumerate(jobs):
         waiting.put((index, job.video))
-    for _ in range(workers):
+    for _ in range(aligning):
         waiting.put(None)
-    processes = [context.Process(target=_work, args=(settings, waiting, results), daemon=True) for _ in range(workers)]
     for process in processes:
         process.start()
     try:
-        return _Collector(jobs, estimator, progress).collect(results, processes)
+        here = None if on_cpu else AUEstimator(estimator)
+        collector = _Collector(jobs, estimator.batch_size, here, batches, places, progress)
+        return collector.collect(messages, processes)
     finally:
         for process in processes:
             process.terminate()
-        waiting.cancel_join_thread()
+        for each in (waiting, messages, batches):
+            each.cancel_join_thread()
+
+
+@dataclass
+class _Chunk:
+    """Frames of one clip whose faces are on their way through the network."""
+
+    job: int
+    values: np.ndarray
+    n_left: int
+
+
+@dataclass
+class _Clip:
+    """What has arrived of one clip."""
+
+    times: list[float] = field(default_factory=list)
+    chunks: list[_Chunk] = field(default_factory=list)
+    decoded: bool = False
+
+    @property
+    def complete(self) -> bool:
+        return self.decoded and all(chunk.n_left == 0 for chunk in self.chunks)
 
 
 class _Collector:
-    """Fills batches with what the workers send, and writes each clip when its last face is through."""
+    """Fills batches with what the aligning processes send, and writes each clip when its last face is through."""
 
-    def __init__(self, jobs: Sequence[ClipJob], estimator: AUEstimator, progress: Callable[[int, int], None]):
-        self._jobs, self._estimator, self._progress = jobs, estimator, progress
-        self._clips = [_Clip() for _ in jobs]
-        self._faces: deque[tuple[int, np.ndarray, np.ndarray]] = deque()  # clip, its row, the face
+    def __init__(
+        self,
+        jobs: Sequence[ClipJob],
+        batch_size: int,
+        estimator: AUEstimator | None,
+        batches: Any,
+        places: Any,
+        progress: Callable[[int, int], None],
+    ):
+        self._jobs, self._batch_size, self._progress = jobs, batch_size, progress
+        self._estimator, self._batches, self._places = estimator, batches, places
+        self._clips: dict[int, _Clip] = {index: _Clip() for index in range(len(jobs))}  # not finished
+        self._faces: list[tuple[_Chunk, int, np.ndarray]] = []  # which wait for a batch
+        self._under_way: dict[int, list[tuple[_Chunk, int, np.ndarray]]] = {}
+        self._n_batches = 0
         self._n_frames = 0
-        self._written: list[int] = []
-        self._without_face: list[Path] = []
+        self._without_face: list[int] = []
         self._failures: dict[int, str] = {}
 
-    def collect(self, results: Any, processes: Sequence[Any]) -> ClipsReport:
+    def collect(self, messages: Any, processes: Sequence[Any]) -> ClipsReport:
         """Until every clip is written or has failed."""
-        while len(self._written) + len(self._failures) < len(self._jobs):
-            while len(self._faces) >= self._estimator.batch_size:
-                self._estimate()
+        while self._clips:
+            while len(self._faces) >= self._batch_size:
+                self._send()
             try:
-                message = results.get(timeout=1)
+                message = messages.get(timeout=PATIENCE)
             except queue.Empty:
-                if self._faces:
-                    self._estimate()
-                elif not all(process.is_alive() or process.exitcode == 0 for process in processes):
-                    raise FergiError(_dead_worker(processes)) from None
+                if not all(process.is_alive() or process.exitcode == 0 for process in processes):
+                    raise FergiError(_dead_process(processes)) from None
+                if self._faces and not self._under_way:
+                    self._send()
                 continue
             if isinstance(message, _Frames):
                 self._take(message)
+            elif isinstance(message, _Estimates):
+                self._fill_in(message)
             else:
                 self._end(message)
-            if not any(not clip.complete for clip in self._clips):
-                while self._faces:
-                    self._estimate()
+                if all(clip.decoded for clip in self._clips.values()) and self._faces:
+                    self._send()
         return ClipsReport(
-            len(self._written),
+            len(self._jobs) - len(self._failures),
             self._n_frames,
-            self._without_face,
+            [self._jobs[index].video for index in sorted(self._without_face)],
             [self._failures[index] for index in sorted(self._failures)],
         )
 
     def _take(self, frames: _Frames) -> None:
-        clip = self._clips[frames.job]
+        clip, chunk = self._clips[frames.job], _Chunk(frames.job, frames.values, len(frames.rows))
         clip.times += frames.times
-        clip.values.append(frames.values)
-        clip.n_waiting += len(frames.rows)
-        for row, face in zip(frames.rows, frames.faces, strict=True):
-            self._faces.append((frames.job, frames.values[row], face))
+        clip.chunks.append(chunk)
+        self._faces += [(chunk, row, face) for row, face in zip(frames.rows, frames.faces, strict=True)]
+        if chunk.n_left == 0:
+            self._places.release()
         self._progress(len(frames.times), 0)
 
+    def _send(self) -> None:
+        """One batch to the network; full unless nothing more is to come soon."""
+        batch, self._faces = self._faces[: self._batch_size], self._faces[self._batch_size :]
+        faces = np.stack([face for _, _, face in batch])
+        self._n_batches += 1
+        self._under_way[self._n_batches] = batch
+        if self._estimator is None:
+            self._batches.put((self._n_batches, faces))
+        else:
+            self._fill_in(_Estimates(self._n_batches, self._estimator.estimate(faces)))
+
+    def _fill_in(self, estimates: _Estimates) -> None:
+        batch = self._under_way.pop(estimates.batch)
+        for (chunk, row, _), values in zip(batch, estimates.values, strict=True):
+            chunk.values[row, 3:] = values
+            chunk.n_left -= 1
+            if chunk.n_left == 0:
+                self._places.release()
+        for job in dict.fromkeys(chunk.job for chunk, _, _ in batch):
+            self._write_if_complete(job)
+
     def _end(self, end: _End) -> None:
-        self._clips[end.job].complete = True
-        if end.failure is not None:
+        self._clips[end.job].decoded = True
+        if end.failure is None:
+            self._write_if_complete(end.job)
+        else:  # faces of it that are still under way come back to nobody
             self._failures[end.job] = end.failure
-            self._faces = deque(each for each in self._faces if each[0] != end.job)
-            self._clips[end.job] = _Clip(complete=True)
+            del self._clips[end.job]
             self._progress(0, 1)
-        elif self._clips[end.job].n_waiting == 0:
-            self._write(end.job)
 
-    def _estimate(self) -> None:
-        taken = [self._faces.popleft() for _ in range(min(len(self._faces), self._estimator.batch_size))]
-        estimated = self._estimator.estimate(np.stack([face for _, _, face in taken]))
-        for (job, row, _), values in zip(taken, estimated, strict=True):
-            row[3:] = values  # a view into the clip's values
-            clip = self._clips[job]
-            clip.n_waiting -= 1
-            if clip.complete and clip.n_waiting == 0:
-                self._write(job)
-
-    def _write(self, index: int) -> None:
-        job, clip = self._jobs[index], self._clips[index]
-        values = np.concatenate(clip.values)
+    def _write_if_complete(self, index: int) -> None:
+        clip = self._clips.get(index)
+        if clip is None or not clip.complete:
+            return
+        job, values = self._jobs[index], np.concatenate([chunk.values for chunk in clip.chunks])
         with replacing(job.output) as file:
             file.write(format_clip(increasing(np.array(clip.times)), values, job.decimals))
-        self._written.append(index)
-        self._n_frames += len(values)
         if not (values[:, 0] > 0).any():
-            self._without_face.append(job.video)
-        self._clips[index] = _Clip(complete=True)  # frees its values
+            self._without_face.append(index)
+        self._n_frames += len(values)
+        del self._clips[index]
         self._progress(0, 1)
 
 
-def _dead_worker(processes: Sequence[Any]) -> str:
-    """What to say when a worker is gone."""
+def _dead_process(processes: Sequence[Any]) -> str:
+    """What to say when a process is gone."""
     codes = [process.exitcode for process in processes if process.exitcode]
     return (
         f"{len(codes)} of {len(processes)} worker processes died (first exit code: {codes[0]}); its message stands "

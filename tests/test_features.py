@@ -137,7 +137,7 @@ UNUSABLE = {
     "another column": (lambda text: text.replace("AU12", "AU13"), " has no column AU12"),
     "other order": (swap_columns, " has its columns in another order"),
     "text": (cell(3, "AU4", "high"), ", line 3, column AU4: 'high' is not a number"),
-    "decimal comma": (cell(3, "AU4", '0,5'), ", line 3: 18 values instead of 17"),
+    "decimal comma": (cell(3, "AU4", "0,5"), ", line 3: 18 values instead of 17"),
     "quotes": (cell(3, "AU4", '"0.5"'), ", line 3: there is something else than numbers and commas"),
     "empty cell": (cell(3, "AU4", ""), ", line 3, column AU4: '' is not a number"),
     "NaN": (cell(5, "AU26", "nan"), ", line 5, column AU26: 'nan' is not a number"),

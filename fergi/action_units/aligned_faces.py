@@ -1,0 +1,215 @@
+"""The aligned faces of a labelled data set: a folder of pictures, an index, and what they were made with.
+
+settings.json    format, data set, detector, landmarks, luma
+<subject>/<part>/<frame>.png
+parts/<subject>_<part>.csv    one finished part each; a run that was interrupted goes on with the others
+index.csv        image, subject, part, frame, AU1, …, AU26; written when all parts are finished
+no_face.csv      subject, part, frame of the frames in which no face was found
+"""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from fergi.action_units.disfa import NOT_LABELLED, LabelledFrames
+from fergi.action_units.faces_dataset import INDEX_FORMAT, LABEL_COLUMNS
+from fergi.faces.pipeline import AlignmentSettings, FaceAligner
+from fergi.files import FergiError, check_writable, keep_settings, summarise, write_table
+from fergi.video import UnreadableVideo, read_frames
+
+FRAMES_AT_A_TIME = 32
+PART_COLUMNS = ("image", "subject", "part", "frame", *LABEL_COLUMNS)
+
+_aligner: FaceAligner | None = None  # one in each worker process
+
+
+class UnreadableFrames(Exception):
+    """A part has a frame that is no picture, or a video that breaks off; the text says which."""
+
+
+def _start_worker(settings: AlignmentSettings) -> None:
+    """Load the models once in each worker process."""
+    global _aligner
+    cv2.setNumThreads(1)
+    _aligner = FaceAligner(settings)
+
+
+def _pictures(part: LabelledFrames) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, RGB picture and labels of each frame."""
+    if part.video is None:
+        for path, name, labels in zip(part.pictures, part.names, part.labels, strict=True):
+            picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if picture is None:
+                raise UnreadableFrames(f"{path} is not a picture")
+            yield name, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), labels
+        return
+    labels_of = dict(zip(part.names, part.labels, strict=True))
+    none = np.full(len(LABEL_COLUMNS), NOT_LABELLED, np.int8)
+    try:
+        for number, (_, picture) in enumerate(read_frames(part.video), 1):
+            yield str(number), picture, labels_of.get(str(number), none)
+    except UnreadableVideo as error:
+        raise UnreadableFrames(str(error)) from None
+
+
+def _align_part(part: LabelledFrames, output: Path) -> tuple[pd.DataFrame, int, str | None]:
+    """Write the aligned faces of a part; its table, how many frames it has, and what is unreadable about it."""
+    rows: list[tuple[Any, ...]] = []
+    waiting: list[tuple[str, np.ndarray, np.ndarray]] = []
+    n_frames = 0
+    folder = output / part.subject / part.part
+
+    def align_waiting() -> None:
+        assert _aligner is not None
+        for (name, _, labels), face in zip(waiting, _aligner.align([each[1] for each in waiting]), strict=True):
+            image = ""
+            if face is not None:
+                file = folder / f"{Path(name).stem}.png"
+                _write_picture(face.picture, file)
+                image = file.relative_to(output).as_posix()
+            rows.append((image, part.subject, part.part, name, *labels.tolist()))
+        waiting.clear()
+
+    try:
+        for frame in _pictures(part):
+            waiting.append(frame)
+            n_frames += 1
+            if len(waiting) == FRAMES_AT_A_TIME:
+                align_waiting()
+    except UnreadableFrames as error:
+        return pd.DataFrame(columns=list(PART_COLUMNS)), n_frames, str(error)
+    align_waiting()
+    return pd.DataFrame(rows, columns=list(PART_COLUMNS)), n_frames, None
+
+
+def _write_picture(picture: np.ndarray, file: Path) -> None:
+    """An RGB picture as PNG."""
+    good, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    assert good
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.tobytes())
+    except OSError as error:
+        raise FergiError(
+            f"Cannot write {file}: {error.strerror}. Make room and run again; finished parts stay."
+        ) from error
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """What became of a data set's frames."""
+
+    n_parts: int
+    n_done_before: int
+    n_faces: int
+    n_without_face: int
+    n_labels_missing: int
+    n_labels_out_of_range: int
+    first_missing: str
+    first_out_of_range: str
+
+    def text(self) -> str:
+        """For the terminal."""
+        lines = [
+            f"{self.n_parts} parts, {self.n_done_before} of them done before.",
+            f"{self.n_faces} aligned faces; {self.n_without_face} frames without a face (no_face.csv).",
+        ]
+        for number, what, first in (
+            (self.n_labels_missing, "labels are missing", self.first_missing),
+            (self.n_labels_out_of_range, "labels are not 0-5", self.first_out_of_range),
+        ):
+            if number:
+                lines.append(f"{number} {what} and count as not labelled (first in {first}).")
+        return "\n".join(lines)
+
+
+def align_dataset(
+    dataset: str, parts: Sequence[LabelledFrames], output: Path, alignment: AlignmentSettings, *, workers: int
+) -> AlignmentReport:
+    """Align all frames of a data set into a folder, part by part in parallel; finished parts are kept.
+
+    Parameters
+    ----------
+    dataset : str
+        DISFA or DISFAPlus.
+    parts : sequence of LabelledFrames
+        ``read_disfa`` or ``read_disfa_plus``.
+    output : Path
+        The folder.
+    alignment : AlignmentSettings
+        How faces are found and aligned.
+    workers : int
+        Processes.
+
+    Raises
+    ------
+    FergiError
+        If the folder has faces made with other settings, a frame is unreadable (the others are done first), a
+        worker dies or the disk is full. ``index.csv`` is then not written.
+    """
+    check_writable(output)
+    keep_settings({"format": INDEX_FORMAT, "dataset": dataset, **alignment.describe()}, output / "settings.json")
+    tables = [output / "parts" / f"{part.subject}_{part.part}.csv" for part in parts]
+    todo = [index for index, table in enumerate(tables) if not table.is_file()]
+    problems = []
+    total = sum(len(parts[index].names) for index in todo)
+    context = multiprocessing.get_context("spawn")
+    with (
+        tqdm(total=total, unit="frame", desc=dataset, disable=None) as bar,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(alignment,)) as pool,
+    ):
+        futures = {pool.submit(_align_part, parts[index], output): index for index in todo}
+        try:
+            for future in as_completed(futures):
+                table, n_frames, problem = future.result()
+                bar.update(n_frames)
+                if problem:
+                    problems.append(problem)
+                else:
+                    write_table(table, tables[futures[future]])
+        except BrokenProcessPool as error:
+            raise FergiError(
+                f"A worker process died while aligning {dataset}, most likely out of memory. "
+                "Run again with fewer --workers; finished parts stay."
+            ) from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if problems:
+        raise summarise(
+            problems, len(parts), f"parts of {dataset}", "Replace the files and run again; the rest is done."
+        )
+
+    frames = pd.concat(
+        [pd.read_csv(table, dtype={"frame": str, "image": str}, keep_default_na=False) for table in tables],
+        ignore_index=True,
+    )
+    has_face = frames["image"] != ""
+    write_table(frames.loc[~has_face, ["subject", "part", "frame"]], output / "no_face.csv")
+    write_table(frames[has_face], output / "index.csv")
+    missing = [part for part in parts if part.n_missing]
+    out_of_range = [part for part in parts if part.n_out_of_range]
+    return AlignmentReport(
+        n_parts=len(parts),
+        n_done_before=len(parts) - len(todo),
+        n_faces=int(has_face.sum()),
+        n_without_face=int((~has_face).sum()),
+        n_labels_missing=sum(part.n_missing for part in parts),
+        n_labels_out_of_range=sum(part.n_out_of_range for part in parts),
+        first_missing=_name(missing),
+        first_out_of_range=_name(out_of_range),
+    )
+
+
+def _name(parts: Sequence[LabelledFrames]) -> str:
+    """The first of some parts."""
+    return f"{parts[0].subject}, {parts[0].part}" if parts else ""

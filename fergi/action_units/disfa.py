@@ -1,0 +1,207 @@
+"""DISFA and DISFA+ on disk: which frames there are, and how their AUs are labelled (Appendix B.1).
+
+DISFA    Images_{Left,Right}Camera/<SN###>/<frame>.<ending>  or  Videos_LeftCamera/LeftVideo<SN###>_comp.avi (and Right)
+         ActionUnit_Labels/<SN###>/<SN###>_au<n>.txt          lines "frame,intensity"
+DISFA+   Images/<SN###>/<trial>/<frame>.<ending>
+         Labels/<SN###>/<trial>/AU<n>.txt                     two header lines, then "<frame file>     <intensity>"
+
+Intensities are 0–5. A label that is missing or is none of these counts as −1, "not labelled", as in the release.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fergi.features import ACTION_UNITS
+from fergi.files import FergiError, summarise
+
+CAMERAS = ("Left", "Right")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+NOT_LABELLED = -1
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """The frames of one person in one camera or trial.
+
+    Attributes
+    ----------
+    subject : str
+        SN001 and so on.
+    part : str
+        LeftCamera or RightCamera; the trial's name.
+    pictures : tuple of Path
+        One file a frame, in order; empty if ``video`` is there.
+    video : Path or None
+        One file for all frames, which are numbered from 1.
+    names : tuple of str
+        The frames' names in the labels: numbers, or names of files; of a video as many as there are labels.
+    labels : ndarray of int8, shape (n_frames, 12)
+        Intensities; −1 where there is none.
+    n_missing, n_out_of_range : int
+        How many labels are missing, and how many are not 0–5.
+    """
+
+    subject: str
+    part: str
+    pictures: tuple[Path, ...]
+    video: Path | None
+    names: tuple[str, ...]
+    labels: np.ndarray
+    n_missing: int
+    n_out_of_range: int
+
+
+def read_disfa(root: Path, cameras: Sequence[str] = CAMERAS) -> list[LabelledFrames]:
+    """All frames of DISFA, by subject and camera; extracted frames where there are any, else the videos.
+
+    Raises
+    ------
+    FergiError
+        If the data set, a camera's frames of a subject or a label file is missing, or a label file is unreadable.
+    """
+    label_root = _folder(root / "ActionUnit_Labels")
+    subjects = [path.name for path in sorted(label_root.iterdir()) if path.is_dir()]
+    if not subjects:
+        raise FergiError(f"{label_root} has no subjects (SN001 and so on). Name DISFA's folder with --disfa DIR.")
+    problems: list[str] = []
+    found = []
+    for subject in subjects:
+        files = {unit: label_root / subject / f"{subject}_au{unit}.txt" for unit in ACTION_UNITS}
+        labels = _read_labels(files, _disfa_label, problems)
+        for camera in cameras:
+            folder = root / f"Images_{camera}Camera" / subject
+            video = root / f"Videos_{camera}Camera" / f"{camera}Video{subject}_comp.avi"
+            pictures = _pictures(folder, key=_frame_number) if folder.is_dir() else []
+            if pictures:
+                names = [str(_frame_number(path)) for path in pictures]
+            elif video.is_file():
+                names = sorted({name for unit in labels.values() for name in unit}, key=int)
+            else:
+                problems.append(f"{folder} has no frames, and {video} does not exist")
+                continue
+            found.append(_labelled(subject, f"{camera}Camera", pictures, None if pictures else video, names, labels))
+    if problems:
+        raise summarise(problems, len(problems) + len(found), "parts of DISFA", "Complete the data set.")
+    return found
+
+
+def read_disfa_plus(root: Path) -> list[LabelledFrames]:
+    """All frames of DISFA+, by subject and trial.
+
+    Raises
+    ------
+    FergiError
+        If the data set, a trial's labels or frames are missing, or a label file is unreadable.
+    """
+    image_root, label_root = _folder(root / "Images"), root / "Labels"
+    problems: list[str] = []
+    found = []
+    trials = [
+        trial for subject in sorted(image_root.iterdir()) if subject.is_dir() for trial in sorted(subject.iterdir())
+    ]
+    for trial in trials:
+        if not trial.is_dir():
+            continue
+        subject = trial.parent.name
+        files = {unit: label_root / subject / trial.name / f"AU{unit}.txt" for unit in ACTION_UNITS}
+        labels = _read_labels(files, _disfa_plus_label, problems, header_lines=2)
+        pictures = _pictures(trial, key=lambda path: path.name)
+        if not pictures:
+            problems.append(f"{trial} has no frames")
+            continue
+        found.append(_labelled(subject, trial.name, pictures, None, [path.name for path in pictures], labels))
+    if not trials:
+        raise FergiError(f"{image_root} has no subjects (SN001 and so on). Name DISFA+'s folder with --disfa-plus DIR.")
+    if problems:
+        raise summarise(problems, len(problems) + len(found), "parts of DISFA+", "Complete the data set.")
+    return found
+
+
+def _folder(path: Path) -> Path:
+    """A folder that must be there."""
+    if not path.is_dir():
+        raise FergiError(
+            f"{path} does not exist. Request the data set from its authors and unpack it there, or name its folder "
+            "(see --help)."
+        )
+    return path
+
+
+def _pictures(folder: Path, key: Callable[[Path], int | str]) -> list[Path]:
+    """The pictures in a folder, in order."""
+    return sorted((path for path in folder.iterdir() if path.suffix.lower() in PICTURE_ENDINGS), key=key)
+
+
+def _frame_number(path: Path) -> int:
+    """The number at the end of a frame's name."""
+    number = re.search(r"(\d+)$", path.stem)
+    if number is None:
+        raise FergiError(f"{path} has no frame number at the end of its name. Name frames by their number.")
+    return int(number[1])
+
+
+def _disfa_label(line: str) -> tuple[str, int]:
+    """Frame and intensity of a line of DISFA."""
+    frame, intensity = line.split(",")
+    return str(int(frame)), int(intensity)
+
+
+def _disfa_plus_label(line: str) -> tuple[str, int]:
+    """Frame file and intensity of a line of DISFA+."""
+    frame, intensity = line.split()
+    return frame, int(intensity)
+
+
+def _read_labels(
+    files: dict[int, Path], parse: Callable[[str], tuple[str, int]], problems: list[str], header_lines: int = 0
+) -> dict[int, dict[str, int]]:
+    """AU → frame → intensity, as the files have them; what is wrong is added to ``problems``."""
+    labels: dict[int, dict[str, int]] = {}
+    for unit, file in files.items():
+        labels[unit] = {}
+        if not file.is_file():
+            problems.append(f"{file} does not exist")
+            continue
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        for number, line in enumerate(lines[header_lines:], header_lines + 1):
+            if not line.strip():
+                continue
+            try:
+                frame, intensity = parse(line)
+            except ValueError:
+                problems.append(f"{file}, line {number}: {line.strip()!r} is not a frame and an intensity")
+                break
+            if frame in labels[unit]:
+                problems.append(f"{file}, line {number}: frame {frame} stands there twice")
+                break
+            labels[unit][frame] = intensity
+    return labels
+
+
+def _labelled(
+    subject: str,
+    part: str,
+    pictures: Sequence[Path],
+    video: Path | None,
+    names: Sequence[str],
+    labels: dict[int, dict[str, int]],
+) -> LabelledFrames:
+    """Frames with the labels that belong to them."""
+    missing = -99  # no label says this
+    table = np.array([[labels[unit].get(name, missing) for unit in ACTION_UNITS] for name in names], int)
+    table = table.reshape(len(names), len(ACTION_UNITS))
+    is_missing, is_intensity = table == missing, (table >= 0) & (table <= 5)
+    return LabelledFrames(
+        subject,
+        part,
+        tuple(pictures),
+        video,
+        tuple(names),
+        np.where(is_intensity, table, NOT_LABELLED).astype(np.int8),
+        n_missing=int(is_missing.sum()),
+        n_out_of_range=int((~is_intensity & ~is_missing).sum()),
+    )

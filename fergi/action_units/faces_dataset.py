@@ -1,0 +1,349 @@
+"""The aligned faces of DISFA and DISFA+ as training data: tables, labels, augmentation, batches.
+
+A folder of aligned faces, as stages 1 and 2 write it, holds colour PNG pictures of 112 × 112 pixels, ``settings.json``
+(how they were made, with ``"format": 1``) and ``index.csv`` with one row a picture: ``image`` (path in the folder),
+``subject``, ``part`` (camera or trial), ``frame``, and ``AU1`` … ``AU26`` (0–5; −1 for no label).
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fergi.action_units.network import N_ACTION_UNITS, SIDE
+from fergi.features import ACTION_UNITS
+from fergi.files import FergiError, read_json, read_table
+
+INDEX_FORMAT = 1
+LABEL_COLUMNS = tuple(f"AU{unit}" for unit in ACTION_UNITS)
+SCRIPTS = {"DISFA": "preprocess_DISFA.py", "DISFAPlus": "preprocess_DISFAPlus.py"}
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Horizontal flip for every other picture, then a random crop, enlarged to the full size again.
+
+    The paper does not tell the augmentation; this is the release's. The crop is enlarged bilinearly.
+
+    Attributes
+    ----------
+    scale : (float, float)
+        Share of the picture's area in the crop.
+    ratio : (float, float)
+        Width of the crop by its height, drawn evenly in its logarithm.
+    """
+
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Labelled pictures.
+
+    Attributes
+    ----------
+    paths : ndarray of bytes, shape (n,)
+        The files.
+    subjects, datasets : ndarray of str, shape (n,)
+        Who is seen, and in which data set.
+    labels : ndarray of int8, shape (n, 64)
+        Intensity of AU i in column i − 1, −1 for no label.
+    names : ndarray of bytes, shape (n,)
+        The files as the data sets' tables name them, which does not change when the root moves.
+    """
+
+    paths: np.ndarray
+    subjects: np.ndarray
+    datasets: np.ndarray
+    labels: np.ndarray
+    names: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def where(self, wanted: np.ndarray) -> "Faces":
+        """The pictures for which ``wanted`` holds."""
+        return Faces(*(values[wanted] for values in vars(self).values()))
+
+    def fingerprint(self) -> str:
+        """A hash of which pictures there are, whose, and with which labels."""
+        content = hashlib.sha256()
+        for values in (self.names, self.datasets, self.subjects):
+            content.update("\n".join(map(str, values.tolist())).encode())
+        content.update(np.ascontiguousarray(self.labels))
+        return content.hexdigest()
+
+
+def faces_folder(root: Path, dataset: str) -> Path:
+    """Where the aligned faces of a data set lie."""
+    return root / "preparation" / f"{dataset}_faces"
+
+
+def read_faces(root: Path, dataset: str) -> tuple[Faces, dict[str, Any], int]:
+    """One data set's pictures and labels; the pictures themselves are not opened.
+
+    Parameters
+    ----------
+    root : Path
+        Holds ``preparation/``.
+    dataset : {"DISFA", "DISFAPlus"}
+        Which.
+
+    Returns
+    -------
+    faces : Faces
+        In the order of the index.
+    settings : dict
+        How the pictures were made.
+    n_ignored : int
+        Labels that are numbers but no intensity, and count as missing.
+
+    Raises
+    ------
+    FergiError
+        If the folder or one of its files is missing, the index cannot be used, or it names pictures that are not there.
+    """
+    folder, script = faces_folder(root, dataset), SCRIPTS[dataset]
+    advice = f"Run {script} first, or leave {dataset} out with --datasets."
+    if not folder.is_dir():
+        raise FergiError(f"There are no aligned faces of {dataset}: {folder} does not exist. {advice}")
+    again = f"Run {script} again."
+    settings = read_json(folder / "settings.json", again)
+    if not isinstance(settings, dict) or settings.get("format") != INDEX_FORMAT:
+        found = settings.get("format") if isinstance(settings, dict) else settings
+        raise FergiError(f"{folder / 'settings.json'} says format {found!r}, not {INDEX_FORMAT}. {again}")
+
+    path = folder / "index.csv"
+    try:
+        table = read_table(path, text_key=["image", "subject", "part", "frame"], kept=LABEL_COLUMNS)
+        labels, n_ignored = _labels(table, path)
+        for name in ("image", "subject"):
+            if table[name].isna().any():
+                raise ValueError(f"{path}, line {int(np.flatnonzero(table[name].isna())[0]) + 2}: no {name}")
+        repeated = np.flatnonzero(table["image"].duplicated())
+        if len(repeated):
+            raise ValueError(f"{path}, line {repeated[0] + 2}: {table['image'].iloc[repeated[0]]} stands there twice")
+    except ValueError as error:
+        raise FergiError(f"{error}. {again}") from error
+
+    there = _pictures_under(folder)
+    missing = [name for name in table["image"] if os.path.normpath(name) not in there]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise FergiError(
+            f"{len(missing)} of {len(table)} pictures of {path} {verb} missing (first: {missing[0]}). {again}"
+        )
+    faces = Faces(
+        paths=np.array([os.fsencode(folder / name) for name in table["image"]]),
+        subjects=table["subject"].to_numpy(str),
+        datasets=np.full(len(table), dataset),
+        labels=labels,
+        names=np.array([os.fsencode(name) for name in table["image"]]),
+    )
+    return faces, settings, n_ignored
+
+
+def _labels(table: pd.DataFrame, path: Path) -> tuple[np.ndarray, int]:
+    """Labels of all 64 AUs, and how many were numbers but no intensity; ValueError if one is text."""
+    labels = np.full((len(table), N_ACTION_UNITS), -1, np.int8)
+    n_ignored = 0
+    for unit, name in zip(ACTION_UNITS, LABEL_COLUMNS, strict=True):
+        numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
+        text = np.flatnonzero(np.isnan(numbers) & table[name].notna().to_numpy())
+        if len(text):
+            raise ValueError(f"{path}, line {text[0] + 2}, column {name}: {table[name].iloc[text[0]]!r} is no number")
+        intensity = (numbers >= 0) & (numbers <= 5) & (numbers % 1 == 0)
+        labels[intensity, unit - 1] = numbers[intensity]
+        n_ignored += int((~intensity & ~np.isnan(numbers) & (numbers != -1)).sum())
+    return labels, n_ignored
+
+
+def _pictures_under(folder: Path) -> set[str]:
+    """Every file below the folder, by its path in it; listing is much faster than asking for each."""
+    return {
+        os.path.normpath(os.path.relpath(os.path.join(parent, name), folder))
+        for parent, _, names in os.walk(folder)
+        for name in names
+    }
+
+
+def joined(parts: Sequence[Faces]) -> Faces:
+    """Several data sets as one, in the given order."""
+    return Faces(*(np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])))
+
+
+def split_by_subject(faces: Faces, held_out: Sequence[str]) -> tuple[Faces, Faces]:
+    """Training pictures and held-out ones; a subject's pictures are on one side, of both data sets alike.
+
+    The subjects of DISFA+ are in DISFA too, under the same names, so that splitting by data set would leak.
+
+    Raises
+    ------
+    FergiError
+        If a held-out subject is not in the data, or nobody is left to train on.
+    """
+    known = sorted(set(faces.subjects.tolist()))
+    unknown = [subject for subject in held_out if subject not in known]
+    if unknown:
+        verb = "is" if len(unknown) == 1 else "are"
+        raise FergiError(
+            f"{len(unknown)} of {len(held_out)} held-out subjects {verb} not in the data (first: {unknown[0]}). "
+            f"Choose from {', '.join(known)}."
+        )
+    out = np.isin(faces.subjects, list(held_out))
+    if out.all():
+        raise FergiError(f"All {len(known)} subjects are held out, nobody is left to train on. Hold out fewer.")
+    return faces.where(~out), faces.where(out)
+
+
+def read_picture(path: Path | str) -> np.ndarray:
+    """One aligned face, shape (112, 112, 3), RGB, uint8.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a picture of that size.
+    """
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError(f"{path} is not a readable picture")
+    if picture.shape != (SIDE, SIDE, 3):
+        raise ValueError(f"{path} has {picture.shape[1]} x {picture.shape[0]} pixels instead of {SIDE} x {SIDE}")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def draw_crop(random: np.random.Generator, size: int, augmentation: Augmentation) -> tuple[int, int, int, int]:
+    """A random crop of a square picture: top, left, height, width, in pixels.
+
+    Area and ratio are drawn anew, up to ten times, until the crop fits; then the whole picture is taken.
+    """
+    smallest, largest = np.log(augmentation.ratio)
+    for _ in range(10):
+        area = size * size * random.uniform(*augmentation.scale)
+        ratio = np.exp(random.uniform(smallest, largest))
+        width, height = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
+        if 0 < width <= size and 0 < height <= size:
+            top, left = random.integers(0, [size - height, size - width], endpoint=True)
+            return int(top), int(left), height, width
+    return 0, 0, size, size
+
+
+def augmented(picture: np.ndarray, random: np.random.Generator, augmentation: Augmentation) -> np.ndarray:
+    """The picture as one pass of training sees it, same shape and type."""
+    if random.random() < 0.5:
+        picture = picture[:, ::-1]
+    top, left, height, width = draw_crop(random, len(picture), augmentation)
+    crop = np.ascontiguousarray(picture[top : top + height, left : left + width])
+    return cv2.resize(crop, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+class Batch(NamedTuple):
+    """One process's share of a batch.
+
+    Attributes
+    ----------
+    pictures : Tensor of uint8, shape (n, 112, 112, 3)
+        RGB.
+    labels : Tensor of int8, shape (n, 64)
+        −1 or 0–5.
+    problem : str
+        Why the batch is of no use; empty if all is well. (An exception would reach the main process as a
+        worker's whole traceback.)
+    """
+
+    pictures: Tensor
+    labels: Tensor
+    problem: str
+
+
+class FaceBatches(Dataset):
+    """Reads whole batches: item ``(epoch, indices)`` is the ``Batch`` of those pictures.
+
+    What chance does to a picture follows from the seed, the epoch and the picture's index alone, not from the
+    batch, the process or the worker that it falls to.
+    """
+
+    def __init__(self, faces: Faces, augmentation: Augmentation | None, seed: int) -> None:
+        self.faces, self.augmentation, self.seed = faces, augmentation, seed
+
+    def __getitem__(self, item: tuple[int, np.ndarray]) -> Batch:
+        epoch, indices = item
+        pictures = np.empty((len(indices), SIDE, SIDE, 3), np.uint8)
+        problem = ""
+        for position, index in enumerate(indices):
+            try:
+                picture = read_picture(os.fsdecode(self.faces.paths[index]))
+            except ValueError as error:
+                problem = str(error)
+                break
+            if self.augmentation is not None:
+                random = np.random.default_rng((self.seed, epoch, int(index)))
+                picture = augmented(picture, random, self.augmentation)
+            pictures[position] = picture
+        return Batch(torch.from_numpy(pictures), torch.from_numpy(self.faces.labels[indices]), problem)
+
+
+class BatchOrder(Sampler):
+    """Which pictures make up each batch, of which every process takes its share.
+
+    The order follows from the seed and the epoch alone. Set ``epoch`` and ``first_step`` before iterating.
+
+    Parameters
+    ----------
+    n : int
+        Number of pictures.
+    batch_size : int
+        Pictures of a batch, all processes together; the last one may be smaller.
+    seed : int or None
+        None keeps the pictures in order.
+    rank, world_size : int
+        This process's number and how many there are.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int | None, rank: int = 0, world_size: int = 1) -> None:
+        self.n, self.batch_size, self.seed, self.rank, self.world_size = n, batch_size, seed, rank, world_size
+        self.epoch = self.first_step = 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return -(-self.n // self.batch_size)
+
+    def size(self, step: int) -> int:
+        """Pictures of one batch, all processes together."""
+        return min(self.batch_size, self.n - step * self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        order = np.arange(self.n)
+        if self.seed is not None:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+        for step in range(self.first_step, len(self)):
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield self.epoch, batch[self.rank :: self.world_size]
+
+
+def _quiet_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def batch_loader(batches: FaceBatches, order: BatchOrder, workers: int, *, pinned: bool) -> DataLoader:
+    """Batches in order, read ahead by worker processes that stay from epoch to epoch (0: read in this process)."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        pin_memory=pinned,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_quiet_worker,
+    )

@@ -1,0 +1,220 @@
+"""Aligned faces as training data: reading, labels, splitting, augmentation, batches."""
+
+import json
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from drawn import drawn_face, write_faces
+from numpy.testing import assert_array_equal
+
+from fergi.action_units.faces_dataset import (
+    Augmentation,
+    BatchOrder,
+    FaceBatches,
+    augmented,
+    batch_loader,
+    draw_crop,
+    joined,
+    read_faces,
+    read_picture,
+    split_by_subject,
+)
+from fergi.files import FergiError
+
+RELEASED = Augmentation(scale=(0.9, 1.0), ratio=(19 / 20, 20 / 19))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """DISFA with three subjects of four frames."""
+    return write_faces(tmp_path, "DISFA", {"SN001": 4, "SN002": 4, "SN003": 4})
+
+
+def change_index(folder, change) -> None:
+    """Edit the index as text, in a table."""
+    table = pd.read_csv(folder / "index.csv", dtype=str)
+    table = change(table)
+    table.to_csv(folder / "index.csv", index=False)
+
+
+def test_pictures_and_labels_are_read(folder, tmp_path):
+    """In the order of the index; AU i in column i − 1, the unlabelled ones −1."""
+    faces, settings, n_ignored = read_faces(tmp_path, "DISFA")
+    table = pd.read_csv(folder / "index.csv")
+    assert len(faces) == 12 and n_ignored == 0 and settings["camera"] == "both"
+    assert faces.subjects.tolist() == ["SN001"] * 4 + ["SN002"] * 4 + ["SN003"] * 4
+    assert_array_equal(faces.labels[:, 3], table["AU4"])
+    assert_array_equal(faces.labels[:, 11], table["AU12"])
+    assert (np.delete(faces.labels, [3, 11], axis=1) == -1).all()
+
+
+def test_labels_that_are_missing_or_no_intensity_do_not_count(folder, tmp_path):
+    """An empty cell, 7, −2 and 2.5 are −1; the last three are reported."""
+    column = ["", "7", "-2", "2.5", "-1", "0", "5", "3.0", "1", "1", "1", "1"]
+    change_index(folder, lambda table: table.assign(AU1=column))
+    faces, _, n_ignored = read_faces(tmp_path, "DISFA")
+    assert faces.labels[:, 0].tolist() == [-1, -1, -1, -1, -1, 0, 5, 3, 1, 1, 1, 1]
+    assert n_ignored == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.drop(columns="AU20"), r"index\.csv has no column AU20\. Run preprocess_DISFA\.py again\."),
+        (lambda table: table.iloc[:0], r"index\.csv has a header but no rows"),
+        (lambda table: table.assign(AU6=["-1"] * 11 + ["high"]), r"line 13, column AU6: 'high' is no number"),
+        (lambda table: table.assign(subject=["SN001"] * 11 + [""]), r"line 13: no subject"),
+        (lambda table: table.assign(image=[table.image[0]] * 12), r"line 3: SN001/1\.png stands there twice"),
+        (
+            lambda table: table.assign(image=[*table.image[:10], "SN003/8.png", "SN003/9.png"]),
+            r"2 of 12 pictures of .* are missing \(first: SN003/8\.png\)\. Run preprocess_DISFA\.py again\.",
+        ),
+    ],
+    ids=["column", "empty", "text", "subject", "twice", "pictures"],
+)
+def test_an_index_that_cannot_be_used(folder, tmp_path, change, message):
+    """One sentence with the place and what to run."""
+    change_index(folder, change)
+    with pytest.raises(FergiError, match=message):
+        read_faces(tmp_path, "DISFA")
+
+
+def test_a_missing_folder_names_its_script(folder, tmp_path):
+    """Or how to do without it."""
+    message = r"DISFAPlus_faces does not exist\. Run preprocess_DISFAPlus\.py first, or leave DISFAPlus out"
+    with pytest.raises(FergiError, match=message):
+        read_faces(tmp_path, "DISFAPlus")
+
+
+@pytest.mark.parametrize("settings", [{"format": 2}, {}, []])
+def test_another_format_is_refused(folder, tmp_path, settings):
+    """Rather than read as if it were this one."""
+    (folder / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(FergiError, match=r"settings\.json says format .*, not 1\. Run preprocess_DISFA\.py again"):
+        read_faces(tmp_path, "DISFA")
+
+
+def test_nobody_is_on_both_sides(folder, tmp_path):
+    """A held-out subject is out of DISFA and of DISFA+."""
+    write_faces(tmp_path, "DISFAPlus", {"SN001": 3, "SN002": 2}, seed=1)
+    both = joined([read_faces(tmp_path, name)[0] for name in ("DISFA", "DISFAPlus")])
+    training, held_out = split_by_subject(both, ["SN002"])
+    assert (len(training), len(held_out)) == (4 + 4 + 3, 4 + 2)
+    assert set(held_out.subjects) == {"SN002"} and set(held_out.datasets) == {"DISFA", "DISFAPlus"}
+    assert "SN002" not in set(training.subjects)
+
+
+def test_held_out_subjects_must_exist_and_leave_somebody(folder, tmp_path):
+    """A mistyped name would otherwise hold nobody out."""
+    faces, _, _ = read_faces(tmp_path, "DISFA")
+    message = r"1 of 2 held-out subjects is not in the data \(first: SN9\)\. Choose from SN001, SN002, SN003\."
+    with pytest.raises(FergiError, match=message):
+        split_by_subject(faces, ["SN001", "SN9"])
+    with pytest.raises(FergiError, match="All 3 subjects are held out"):
+        split_by_subject(faces, ["SN001", "SN002", "SN003"])
+
+
+def test_fingerprint_sees_labels_and_pictures_but_not_the_root(folder, tmp_path):
+    """It decides whether a training can be gone on with."""
+    first, _, _ = read_faces(tmp_path, "DISFA")
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    (tmp_path / "preparation").rename(moved / "preparation")
+    second, _, _ = read_faces(moved, "DISFA")
+    assert first.fingerprint() == second.fingerprint()
+    second.labels[0, 0] = 3
+    assert first.fingerprint() != second.fingerprint()
+    assert first.fingerprint() != first.where(np.arange(12) > 0).fingerprint()
+
+
+def test_a_picture_is_read_as_rgb(tmp_path):
+    """Pure red in a PNG that OpenCV wrote."""
+    cv2.imwrite(str(tmp_path / "red.png"), np.full((112, 112, 3), (0, 0, 255), np.uint8))
+    assert_array_equal(read_picture(tmp_path / "red.png")[0, 0], [255, 0, 0])
+
+
+def test_a_crop_keeps_to_its_limits():
+    """Size, area and ratio of a thousand crops, to the rounding of whole pixels; and they do differ."""
+    random = np.random.default_rng(0)
+    crops = np.array([draw_crop(random, 112, RELEASED) for _ in range(1000)])
+    top, left, height, width = crops.T
+    assert (crops >= 0).all() and (top + height <= 112).all() and (left + width <= 112).all()
+    assert (height * width >= 0.9 * 112**2 - 112).all()
+    assert (width / height > 19 / 20 - 0.01).all() and (width / height < 20 / 19 + 0.01).all()
+    assert len(np.unique(height)) > 5 and len(np.unique(width / height)) > 20 and len(np.unique(top)) > 5
+
+
+def test_a_crop_that_never_fits_is_the_whole_picture():
+    """Wider than the picture whatever is drawn."""
+    assert draw_crop(np.random.default_rng(0), 112, Augmentation((1.0, 1.0), (2.0, 2.0))) == (0, 0, 112, 112)
+
+
+def test_augmentation_flips_every_other_picture():
+    """With the whole picture as crop nothing else happens."""
+    picture = drawn_face(np.random.default_rng(1), 1, 2, 3)
+    whole, random = Augmentation((1.0, 1.0), (1.0, 1.0)), np.random.default_rng(0)
+    seen = [augmented(picture, random, whole) for _ in range(400)]
+    flipped = sum(np.array_equal(each, picture[:, ::-1]) for each in seen)
+    assert flipped + sum(np.array_equal(each, picture) for each in seen) == 400
+    assert 160 < flipped < 240
+
+
+def test_augmentation_keeps_the_picture_in_place():
+    """A smooth picture stays near itself: at most the crop's 6 pixels are lost at an edge."""
+    ramp = np.repeat(np.tile(np.arange(112, dtype=np.uint8)[:, None], (1, 112))[:, :, None], 3, axis=2)
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        seen = augmented(ramp, random, RELEASED).astype(int)
+        assert seen.shape == ramp.shape and np.abs(seen - ramp).max() <= 9
+
+
+def collected(faces, *, world_size: int, workers: int, batch_size: int = 5) -> list[dict]:
+    """Two epochs' pictures of all processes, by batch, each batch's in a fixed order."""
+    batches: list[dict] = []
+    for rank in range(world_size):
+        order = BatchOrder(len(faces), batch_size, 42, rank, world_size)
+        loader = batch_loader(FaceBatches(faces, RELEASED, 42), order, workers, pinned=False)
+        for epoch in range(2):
+            order.epoch = epoch
+            for step, batch in enumerate(loader):
+                if rank == 0:
+                    batches.append({})
+                of_step = batches[epoch * len(order) + step]
+                of_step |= {
+                    picture.numpy().tobytes(): labels.tolist()
+                    for picture, labels in zip(batch.pictures, batch.labels, strict=True)
+                }
+    return batches
+
+
+def test_order_and_augmentation_do_not_depend_on_processes_or_workers(folder, tmp_path):
+    """One process reading itself, three processes, two workers: the same batches of the same pictures."""
+    faces, _, _ = read_faces(tmp_path, "DISFA")
+    alone = collected(faces, world_size=1, workers=0)
+    assert [len(batch) for batch in alone] == [5, 5, 2, 5, 5, 2]
+    assert alone[:3] != alone[3:]
+    assert collected(faces, world_size=3, workers=0) == alone
+    assert collected(faces, world_size=1, workers=2) == alone
+
+
+def test_an_epoch_can_be_entered_in_the_middle():
+    """The remaining batches are those that would have come."""
+    order = BatchOrder(23, 4, 1)
+    order.epoch = 2
+    whole = [indices.tolist() for _, indices in order]
+    order.first_step = 4
+    assert [indices.tolist() for _, indices in order] == whole[4:]
+    assert sorted(np.concatenate(whole)) == list(range(23)) and order.size(5) == 3
+
+
+def test_a_picture_that_is_none_is_reported(folder, tmp_path):
+    """By name, as data, since an exception would reach the main process as a worker's traceback."""
+    faces, _, _ = read_faces(tmp_path, "DISFA")
+    (folder / "SN002" / "3.png").write_bytes(b"not a picture")
+    cv2.imwrite(str(folder / "SN003" / "1.png"), np.zeros((50, 60, 3), np.uint8))
+    batches = FaceBatches(faces, None, 0)
+    assert batches[0, np.array([0, 6])].problem.endswith("SN002/3.png is not a readable picture")
+    assert batches[0, np.array([8])].problem.endswith("SN003/1.png has 60 x 50 pixels instead of 112 x 112")
+    assert not batches[0, np.array([0, 1])].problem

@@ -1,0 +1,147 @@
+"""The AU model's network: names, shapes and outputs of the published one, and the meaning of each output."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fergi.action_units.network import (
+    NETWORKS,
+    intensities,
+    load_network,
+    network_input,
+    random_network,
+    threshold_logits,
+)
+from fergi.files import FergiError
+from fergi.weights import save_weights
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Path:
+    """Folder with the reference inputs and outputs of the original functions."""
+    folder = Path(os.environ.get("FERGI_SHARED") or CHECKOUT.parent / "shared") / "vectors"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} does not exist, so there is nothing to compare with; set FERGI_SHARED")
+    return folder
+
+
+def formula_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights that anybody can make: the i-th entry from RandomState(i), scaled by what it is."""
+    made = {}
+    for index, (name, entry) in enumerate(state.items()):
+        if name.endswith("num_batches_tracked"):
+            made[name] = torch.zeros_like(entry)
+            continue
+        values = np.random.RandomState(index).standard_normal(entry.numel())
+        if name.endswith("running_var"):
+            values = 1 + 0.2 * np.abs(values)
+        elif name.endswith(("running_mean", "bias")):
+            values = 0.05 * values
+        elif entry.dim() >= 2:
+            values = values * np.sqrt(2 / (entry.numel() / entry.shape[0]))
+        elif "prelu" in name:
+            values = 0.25 + 0.05 * values
+        else:
+            values = 1 + 0.1 * values
+        made[name] = torch.tensor(values.reshape(entry.shape), dtype=torch.float32)
+    return made
+
+
+def test_names_order_and_shapes_are_the_published_ones(vectors):
+    """A checkpoint of ours loads in the original, and the other way round."""
+    published = json.loads((vectors / "ir50_state_dict.json").read_text())
+    ours = {name: list(entry.shape) for name, entry in random_network("ir50", 0).state_dict().items()}
+    assert list(ours.items()) == list(published.items())
+
+
+def test_outputs_are_those_of_the_original_network(vectors):
+    """Two pictures through IR-50 with weights from the formula."""
+    reference = np.load(vectors / "network_forward.npz")
+    network = random_network("ir50", 0)
+    network.load_state_dict(formula_weights(network.state_dict()))
+    with torch.inference_mode():
+        outputs = network.eval()(network_input(torch.from_numpy(reference["images_uint8"]))).numpy()
+    expected = reference["ir50_output"]
+    assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_input_is_that_of_the_original_transform(vectors):
+    """RGB in [0, 1], nothing taken off, channels first."""
+    reference = np.load(vectors / "inference_transform.npz")
+    rgb = np.ascontiguousarray(reference["image_bgr"][None, :, :, ::-1])
+    assert_array_equal(network_input(torch.from_numpy(rgb))[0].numpy(), reference["tensor"])
+
+
+def test_each_output_stands_for_one_au_and_threshold():
+    """With the output's number as its value, AU 12 is 11 and its thresholds are 64 + 5·11 to 64 + 5·11 + 4."""
+    outputs = torch.arange(384.0)[None]
+    assert intensities(outputs, [1, 12, 26]).tolist() == [[0, 11, 25]]
+    assert threshold_logits(outputs)[0, 11].tolist() == [119, 120, 121, 122, 123]
+    assert threshold_logits(outputs)[0, 63, 4] == 383
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "ir50"])
+def test_smaller_members_take_and_give_the_same(name):
+    """Shape (n, 3, 112, 112) → (n, 384), in training and in use."""
+    network = random_network(name, 0)
+    pictures = torch.rand(2, 3, 112, 112)
+    assert network(pictures).shape == (2, 384)
+    assert torch.isfinite(network.eval()(pictures)).all()
+
+
+def test_gray_pictures_differ_only_by_brightness():
+    """255 becomes 1 and 51 becomes 0.2."""
+    pictures = torch.stack([torch.full((112, 112, 3), value, dtype=torch.uint8) for value in (0, 51, 255)])
+    assert_allclose(network_input(pictures)[:, 1, 5, 5], [0, 0.2, 1], rtol=1e-6)
+
+
+def test_random_weights_follow_from_the_seed_alone():
+    """And the caller's random numbers go on as if nothing had been drawn."""
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    first, second, other = (random_network("ir10-thin", seed).fc.weight for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(2), expected)
+    assert torch.equal(first, second) and not torch.equal(first, other)
+
+
+def test_last_layer_stays_in_single_precision():
+    """Automatic mixed precision ends before it."""
+    network = random_network("ir10-thin", 0).eval()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert network(torch.rand(1, 3, 112, 112)).dtype == torch.float32
+
+
+def test_a_trained_network_is_read_ready_for_use(tmp_path):
+    """The same weights, in eval mode."""
+    network = random_network("ir10-thin", 5)
+    save_weights(network.state_dict(), tmp_path / "model.pth")
+    read = load_network(tmp_path / "model.pth", "ir10-thin")
+    assert not read.training
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in read.state_dict().items())
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    """The sentence counts what does not fit and names the first."""
+    save_weights(random_network("ir10-thin", 0).state_dict(), tmp_path / "thin.pth")
+    with pytest.raises(FergiError, match=r"does not fit IResNet .* missing \(first: layer1\.1\.bn1\.weight\)"):
+        load_network(tmp_path / "thin.pth", "ir18-thin")
+
+
+def test_an_unknown_network_is_refused():
+    """With the names that there are."""
+    with pytest.raises(FergiError, match=r"There is no network 'ir100'\. Choose one of ir50, "):
+        random_network("ir100", 0)
+
+
+def test_a_missing_model_says_what_makes_it(tmp_path):
+    """Stage 3 does."""
+    with pytest.raises(FergiError, match=r"missing \(first: .*none\.pth\)\. Run DISFAwithPlus_train_model\.py first\."):
+        load_network(tmp_path / "none.pth")
