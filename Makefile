@@ -71,6 +71,8 @@ bench: $(VENV)/complete
 	$(BIN)/python filter_participants_based_on_AU4.py
 	$(BIN)/python -m benchmarks.stages --data "$${FERGI_ROOT:-.}"
 	$(BIN)/python -m benchmarks.differences
+	$(BIN)/python -m benchmarks.clips
+	$(BIN)/python -m benchmarks.training
 
 lint: $(VENV)/complete
 	$(BIN)/ruff format --check
