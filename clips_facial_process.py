@@ -32,6 +32,7 @@ from fergi.dataset import Folders, find_videos, find_videos_anywhere
 from fergi.faces.pipeline import FaceAligner, add_alignment_arguments, alignment_settings
 from fergi.files import FergiError, check_writable, keep_settings
 from fergi.script import argument_parser, run
+from fergi.weights import AU_MODEL
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = choose_device(chosen.device)
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:
         device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
-    checkpoint = chosen.checkpoint or folders.root / "AU_models" / "checkpoint_epoch3.pth"
+    checkpoint = chosen.checkpoint or AU_MODEL.under(folders.root)
     estimator = EstimatorSettings(checkpoint, chosen.network, str(device), chosen.precision)
     AUEstimator(estimator)  # a missing or wrong file is found here, before any process is started
     alignment = alignment_settings(folders.root / "pretrained_models", chosen.landmarks, chosen.luma)

@@ -31,13 +31,15 @@ WINDOW_SECONDS = 0.1
 BASELINE_AU4_PERCENTILE = 80
 BASELINE_AU4_LIMIT = 0.5
 
-# Grids of the leave-one-participant-out search: first, last, step.
-ENSEMBLE_WEIGHT_GRID = (0.0, 1.0, 0.1)  # each weight of eq. 7, summing to 1 (Section 6.2.3)
-DECAY_GRID = (0.1, 2.0, 0.1)  # k of eqs. 3–4, per intensity unit (Section 6.2.4)
-AU4_WEIGHT_GRID = (0.0, 1.0, 0.1)  # w_AU4 of eq. 5 (Section 6.2.4)
-DIFFERENCE_THRESHOLD_GRID = (0.0, 1.0, 0.02)  # d (Section 6.2.4)
-INTEGRATION_WEIGHT_GRID = (0.0, 10.0, 0.1)  # a of eq. 10 (Section 6.2.5)
-INCORRECT_PENALTY = 2  # of eq. 9
+# The leave-one-participant-out search (``fergi.lopo.search_settings``). Grids: first, last, step.
+PREFERENCE_SEARCH = {
+    "ensemble_weight": (0.0, 1.0, 0.1),  # each weight of eq. 7, summing to 1 (Section 6.2.3)
+    "decay": (0.1, 2.0, 0.1),  # k of eqs. 3–4, per intensity unit (Section 6.2.4)
+    "au4_weight": (0.0, 1.0, 0.1),  # w_AU4 of eq. 5 (Section 6.2.4)
+    "threshold": (0.0, 1.0, 0.02),  # d (Section 6.2.4)
+    "integration_weight": (0.0, 10.0, 0.1),  # a of eq. 10 (Section 6.2.5)
+    "incorrect_penalty": 2,  # of eq. 9
+}
 
 # AU model (Section 4, Appendix B.3) --------------------------------------------------------------------------------
 AU_EPOCHS = 3  # passes over the data

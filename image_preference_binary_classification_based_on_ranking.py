@@ -56,12 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     search = search_settings(
         chosen.mode,
         strict=chosen.strict_lopo,
-        ensemble_weight=config.ENSEMBLE_WEIGHT_GRID,
-        decay=config.DECAY_GRID,
-        au4_weight=config.AU4_WEIGHT_GRID,
-        threshold=config.DIFFERENCE_THRESHOLD_GRID,
-        integration_weight=config.INTEGRATION_WEIGHT_GRID,
-        incorrect_penalty=config.INCORRECT_PENALTY,
+        **config.PREFERENCE_SEARCH,
     )
     check_writable(folders.results)
     try:

@@ -40,20 +40,11 @@ from fergi.pairs import pairs_within_sessions
 from fergi.script import argument_parser, run
 from fergi.statistics import EMOTIONS, emotion_rank_sums, rating_correlations
 
-GRIDS = {
-    "ensemble_weight": config.ENSEMBLE_WEIGHT_GRID,
-    "decay": config.DECAY_GRID,
-    "au4_weight": config.AU4_WEIGHT_GRID,
-    "threshold": config.DIFFERENCE_THRESHOLD_GRID,
-    "integration_weight": config.INTEGRATION_WEIGHT_GRID,
-    "incorrect_penalty": config.INCORRECT_PENALTY,
-}
-
 
 def search_rows(images: pd.DataFrame) -> list[list[str]]:
     """Correct pairs of Tables 1 and 2 for each switch of stage 9, alone and together."""
-    released, paper = (search_settings(mode, **GRIDS) for mode in ("released", "paper"))
-    strict = search_settings("paper", strict=True, **GRIDS)
+    released, paper = (search_settings(mode, **config.PREFERENCE_SEARCH) for mode in ("released", "paper"))
+    strict = search_settings("paper", strict=True, **config.PREFERENCE_SEARCH)
     variants: dict[str, Search] = {
         "release": released,
         "… k only up to 2.0": dataclasses.replace(released, decays=released.decays[: len(paper.decays)]),
@@ -136,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\nValid reaction clips: {n_valid[3]} from features with 3 decimals, {n_valid[2]} with 2.")
 
     is_late = pd.MultiIndex.from_frame(images[["participant", *CLIP_KEY]]).isin(late)
-    results = search_preferences(images[~is_late], search_settings("released", **GRIDS))
+    results = search_preferences(images[~is_late], search_settings("released", **config.PREFERENCE_SEARCH))
     shares = []
     for name in (f"AUcomb_selected_{VALENCE}", VALENCE, INTEGRATED_ENSEMBLE):
         correct, total = correct_and_total(results, name)

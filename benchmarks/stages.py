@@ -97,12 +97,7 @@ def plain_stage_9(root: Path, output: Path) -> None:
     )
     search = search_settings(
         "released",
-        ensemble_weight=config.ENSEMBLE_WEIGHT_GRID,
-        decay=config.DECAY_GRID,
-        au4_weight=config.AU4_WEIGHT_GRID,
-        threshold=config.DIFFERENCE_THRESHOLD_GRID,
-        integration_weight=config.INTEGRATION_WEIGHT_GRID,
-        incorrect_penalty=config.INCORRECT_PENALTY,
+        **config.PREFERENCE_SEARCH,
     )
     output.mkdir(parents=True)
     plain_search(images, search).to_csv(output / RESULTS, index=False)

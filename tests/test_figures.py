@@ -447,12 +447,7 @@ def test_published_objective_peaks_where_20_folds_are(published_tables):
     _, included, _ = published_tables
     search = search_settings(
         "paper",
-        ensemble_weight=config.ENSEMBLE_WEIGHT_GRID,
-        decay=config.DECAY_GRID,
-        au4_weight=config.AU4_WEIGHT_GRID,
-        threshold=config.DIFFERENCE_THRESHOLD_GRID,
-        integration_weight=config.INTEGRATION_WEIGHT_GRID,
-        incorrect_penalty=config.INCORRECT_PENALTY,
+        **config.PREFERENCE_SEARCH,
     )
     assert figures.objective_by_decay_and_threshold(included, search).stack().idxmax() == (0.5, 0.26)
 

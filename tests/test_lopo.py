@@ -28,15 +28,6 @@ from fergi.pairs import pairs_within_sessions
 
 LARGE = 1000.0  # e^(−1000 k) is 0 in floats: an activation of this size gives a score of exactly 1
 
-PAPER_GRIDS = {
-    "ensemble_weight": config.ENSEMBLE_WEIGHT_GRID,
-    "decay": config.DECAY_GRID,
-    "au4_weight": config.AU4_WEIGHT_GRID,
-    "threshold": config.DIFFERENCE_THRESHOLD_GRID,
-    "integration_weight": config.INTEGRATION_WEIGHT_GRID,
-    "incorrect_penalty": config.INCORRECT_PENALTY,
-}
-
 
 def one_point(**changed):
     """A search with one candidate for everything, k = 1 and w = 1/2, but for what is changed."""
@@ -237,7 +228,7 @@ def test_constant_score_that_is_not_a_binary_fraction():
 
 def test_grids_of_the_paper():
     """Twenty k, eleven w, 51 d, 101 a, each the decimal number itself."""
-    search = search_settings("paper", **PAPER_GRIDS)
+    search = search_settings("paper", **config.PREFERENCE_SEARCH)
     assert search.decays.tolist() == [round(0.1 * i, 1) for i in range(1, 21)]
     assert search.au4_weights.tolist() == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     assert (len(search.thresholds), search.thresholds[13], search.thresholds[-1]) == (51, 0.26, 1.0)
@@ -248,8 +239,8 @@ def test_grids_of_the_paper():
 
 def test_mode_ensemble_triples():
     """66 in the paper's mode; the release's sums of floats lose six, all of them without HPS v2."""
-    paper = search_settings("paper", **PAPER_GRIDS).ensemble_weights
-    released = search_settings("released", **PAPER_GRIDS).ensemble_weights
+    paper = search_settings("paper", **config.PREFERENCE_SEARCH).ensemble_weights
+    released = search_settings("released", **config.PREFERENCE_SEARCH).ensemble_weights
     tenths = [{tuple(triple) for triple in np.rint(10 * each).astype(int).tolist()} for each in (paper, released)]
     assert (len(paper), len(tenths[0])) == (66, 66)
     assert (len(released), len(tenths[1])) == (60, 60)
@@ -261,8 +252,8 @@ def test_mode_ensemble_triples():
 
 def test_mode_last_decay():
     """The last k is 2.0 in the paper, one step later in the release."""
-    paper = search_settings("paper", **PAPER_GRIDS).decays
-    released = search_settings("released", **PAPER_GRIDS).decays
+    paper = search_settings("paper", **config.PREFERENCE_SEARCH).decays
+    released = search_settings("released", **config.PREFERENCE_SEARCH).decays
     assert (len(paper), paper[-1]) == (20, 2.0)
     assert len(released) == 21
     assert released[-1] == pytest.approx(2.1)
@@ -270,8 +261,8 @@ def test_mode_last_decay():
 
 def test_mode_product_slip_only_outside_the_selection():
     """A frown at the worse image and no smile: eq. 5 sees it, the product does not, the selection always does."""
-    assert not search_settings("paper", **PAPER_GRIDS).product_valence
-    assert search_settings("released", **PAPER_GRIDS).product_valence
+    assert not search_settings("paper", **config.PREFERENCE_SEARCH).product_valence
+    assert search_settings("released", **config.PREFERENCE_SEARCH).product_valence
     rows = [(who, 1, rank, LARGE * (rank == 1), 0.0, 1.0) for who in "ab" for rank in (1, 2)]
     images = people(*rows, ("a", 2, 1, 0, 0, 5.0), ("b", 2, 1, 0, 0, 5.0))
     search = one_point(thresholds=[0.5], integration_weights=[0.0, 1.0])
@@ -285,8 +276,8 @@ def test_mode_product_slip_only_outside_the_selection():
 
 def test_mode_rounding_of_activations():
     """A difference in the twelfth decimal is noise to the paper's mode and a preference to the release."""
-    assert search_settings("paper", **PAPER_GRIDS).activation_decimals == 9
-    assert search_settings("released", **PAPER_GRIDS).activation_decimals is None
+    assert search_settings("paper", **config.PREFERENCE_SEARCH).activation_decimals == 9
+    assert search_settings("released", **config.PREFERENCE_SEARCH).activation_decimals is None
     images = people(*((who, 1, rank, 0.0, 0.3 + 1e-12 * (rank == 2)) for who in "ab" for rank in (1, 2)))
     assert counts(search_preferences(images, one_point()), "AUcomb_valence_score") == [(0, 1)] * 2
     unrounded = replace(one_point(), activation_decimals=None)
@@ -296,7 +287,7 @@ def test_mode_rounding_of_activations():
 def test_unknown_mode():
     """With what is allowed and what came."""
     with pytest.raises(ValueError, match="mode must be 'paper' or 'released', not 'published'"):
-        search_settings("published", **PAPER_GRIDS)
+        search_settings("published", **config.PREFERENCE_SEARCH)
 
 
 # ---- random tables
@@ -583,7 +574,7 @@ def test_published_data_against_the_plain_search(published_root, strict):
         image_columns=["rank_score", *SCORERS],
         activation_columns=["AU4_activation_value", "AU12_activation_value"],
     )
-    full = search_settings("paper", strict=strict, **PAPER_GRIDS)
+    full = search_settings("paper", strict=strict, **config.PREFERENCE_SEARCH)
     coarse = replace(
         full,
         ensemble_weights=full.ensemble_weights[::6],

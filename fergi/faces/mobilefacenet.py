@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fergi.weights import load_state, load_strictly
+from fergi.weights import MOBILEFACENET, load_state, load_strictly
 
 N_LANDMARKS = 68
 
@@ -94,5 +94,6 @@ def load_mobilefacenet(file: Path) -> MobileFaceNet:
         If the file is missing, damaged, or of another layout.
     """
     network = MobileFaceNet()
-    load_strictly(network, load_state(file, key="state_dict"), source=str(file))
+    state = load_state(file, key=MOBILEFACENET.key, advice=MOBILEFACENET.advice)
+    load_strictly(network, state, source=file)
     return network
