@@ -30,14 +30,24 @@ settings.register_profile("fergi", deadline=None, derandomize=True, max_examples
 settings.load_profile("fergi")
 
 
+def shared_folder(name: str) -> Path:
+    """Published files and reference values lie outside the checkout; a test that needs them is skipped without."""
+    folder = Path(os.environ.get("FERGI_SHARED") or CHECKOUT.parent / "shared") / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} does not exist, so there is nothing to compare with; set FERGI_SHARED")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def published() -> Path:
     """Folder with the published files: data/, preparation/ and expected/."""
-    shared = Path(os.environ.get("FERGI_SHARED") or CHECKOUT.parent / "shared")
-    folder = shared / "fergi"
-    if not (folder / "data").is_dir() or not (folder / "expected").is_dir():
-        pytest.skip(f"{folder} does not have the published files (data/, preparation/, expected/); set FERGI_SHARED")
-    return folder
+    return shared_folder("fergi")
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """Folder with inputs of the original functions and what they gave for them."""
+    return shared_folder("vectors")
 
 
 @pytest.fixture(scope="session")

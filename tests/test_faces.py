@@ -1,12 +1,13 @@
 """From a picture to an aligned face, against what the original functions gave for the same inputs."""
 
-import os
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from formula import formula_weights
 from skimage.data import astronaut
 
 from fergi.faces.alignment import Crop, align_face, crop_face, face_frame
@@ -25,16 +26,11 @@ from fergi.faces.pipeline import AlignmentSettings, FaceAligner, alignment_setti
 from fergi.files import FergiError
 from fergi.weights import save_weights
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 
-
-def load_vectors(name: str) -> dict[str, np.ndarray]:
-    """Inputs and outputs of an original function."""
-    file = Path(os.environ.get("FERGI_SHARED") or CHECKOUT.parent / "shared") / "vectors" / f"{name}.npz"
-    if not file.is_file():
-        pytest.skip(f"{file} is missing; set FERGI_SHARED to the folder that holds vectors/")
-    with np.load(file, allow_pickle=False) as vectors:
-        return dict(vectors)
+@pytest.fixture
+def load_vectors(vectors):
+    """Inputs and outputs of an original function, by its name."""
+    return lambda name: dict(np.load(vectors / f"{name}.npz", allow_pickle=False))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +48,7 @@ def aligner(tmp_path_factory) -> FaceAligner:
 
 
 @pytest.mark.parametrize("case", range(4))
-def test_crop_is_the_original_one(case):
+def test_crop_is_the_original_one(case, load_vectors):
     vectors = load_vectors("face_crop")
     box = tuple(int(side) for side in vectors[f"case{case}_box_xywh"])
     np.testing.assert_array_equal(crop_face(vectors["image_rgb"], box).picture, vectors[f"case{case}_crop"])
@@ -82,7 +78,7 @@ def test_crop_wholly_outside_is_black():
 
 
 @pytest.mark.parametrize("case", range(6))
-def test_alignment_equalisation_and_padding_are_the_original_ones_to_the_pixel(case):
+def test_alignment_equalisation_and_padding_are_the_original_ones_to_the_pixel(case, load_vectors):
     vectors = {name.removeprefix(f"case{case}_"): array for name, array in load_vectors("face_alignment").items()}
     picture = vectors["input_rgb"]
     frame = face_frame(vectors["landmarks68"].astype(float) * picture.shape[1::-1])
@@ -261,51 +257,29 @@ def test_facemesh_finds_nothing_in_nothing():
 
 
 @pytest.fixture(scope="module")
-def formula_weights(tmp_path_factory) -> Path:
-    """The checkpoint of which the original network's outputs are known: weights made by a rule."""
-    network = MobileFaceNet()
-    state = {}
-    for index, (name, entry) in enumerate(network.state_dict().items()):
-        random = np.random.RandomState(index).standard_normal(max(entry.numel(), 1))
-        if name.endswith("num_batches_tracked"):
-            value = np.zeros(1)
-        elif name.endswith("running_var"):
-            value = 1 + 0.2 * np.abs(random)
-        elif name.endswith(("running_mean", "bias")):
-            value = 0.05 * random
-        elif entry.dim() >= 2:
-            value = random * np.sqrt(2 / (entry.numel() / entry.shape[0]))
-        elif "prelu" in name:
-            value = 0.25 + 0.05 * random
-        else:
-            value = 1 + 0.1 * random
-        state[name] = torch.tensor(value.reshape(tuple(entry.shape)), dtype=entry.dtype)
+def weights_folder(tmp_path_factory) -> Path:
+    """A folder with the checkpoint of which the original network's outputs are known."""
     folder = tmp_path_factory.mktemp("weights")
-    save_weights({"state_dict": state}, folder / MOBILEFACENET_FILE)
+    save_weights({"state_dict": formula_weights(MobileFaceNet().state_dict())}, folder / MOBILEFACENET_FILE)
     return folder
 
 
-def test_mobilefacenet_is_the_original_network(formula_weights):
+def test_mobilefacenet_is_the_original_network(weights_folder, load_vectors):
     vectors = load_vectors("network_forward")
     pictures = torch.from_numpy(vectors["images_uint8"]).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
-        output = load_mobilefacenet(formula_weights / MOBILEFACENET_FILE).eval()(pictures).numpy()
+        output = load_mobilefacenet(weights_folder / MOBILEFACENET_FILE).eval()(pictures).numpy()
     expected = vectors["mobilefacenet_output"]
     assert np.abs(output - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-def test_mobilefacenet_entries_are_those_of_the_checkpoint():
-    import json
-
-    file = Path(os.environ.get("FERGI_SHARED") or CHECKOUT.parent / "shared") / "vectors/mobilefacenet_state_dict.json"
-    if not file.is_file():
-        pytest.skip(f"{file} is missing; set FERGI_SHARED to the folder that holds vectors/")
+def test_mobilefacenet_entries_are_those_of_the_checkpoint(vectors):
     entries = {name: list(entry.shape) for name, entry in MobileFaceNet().state_dict().items()}
-    assert list(entries.items()) == list(json.loads(file.read_text()).items())
+    assert list(entries.items()) == list(json.loads((vectors / "mobilefacenet_state_dict.json").read_text()).items())
 
 
-def test_mobilefacenet_landmarks_do_not_depend_on_the_batch_and_scale_with_the_crop(formula_weights):
-    back_end = MobileFaceNetLandmarks(formula_weights / MOBILEFACENET_FILE)
+def test_mobilefacenet_landmarks_do_not_depend_on_the_batch_and_scale_with_the_crop(weights_folder):
+    back_end = MobileFaceNetLandmarks(weights_folder / MOBILEFACENET_FILE)
     random = np.random.default_rng(0)
     crops = [Crop(random.integers(0, 256, (112, 112, 3), np.uint8), (0, 0)) for _ in range(3)]
     together = back_end.locate([None] * 3, [None] * 3, crops)
@@ -318,19 +292,19 @@ def test_mobilefacenet_landmarks_do_not_depend_on_the_batch_and_scale_with_the_c
     assert back_end.locate([], [], []) == []
 
 
-def test_the_papers_landmarks_are_the_default_where_their_weights_are(tmp_path, formula_weights):
+def test_the_papers_landmarks_are_the_default_where_their_weights_are(tmp_path, weights_folder):
     assert choose_back_end(None, tmp_path) == "facemesh"
-    assert choose_back_end(None, formula_weights) == "mobilefacenet"
-    assert choose_back_end("facemesh", formula_weights) == "facemesh"
-    assert load_landmarks("mobilefacenet", formula_weights).name == "mobilefacenet"
+    assert choose_back_end(None, weights_folder) == "mobilefacenet"
+    assert choose_back_end("facemesh", weights_folder) == "facemesh"
+    assert load_landmarks("mobilefacenet", weights_folder).name == "mobilefacenet"
     with pytest.raises(ValueError, match="back_end must be one of mobilefacenet, facemesh, not 'dlib'"):
-        load_landmarks("dlib", formula_weights)
+        load_landmarks("dlib", weights_folder)
 
 
-def test_missing_and_damaged_landmark_weights(tmp_path, formula_weights):
+def test_missing_and_damaged_landmark_weights(tmp_path, weights_folder):
     with pytest.raises(FergiError, match=MOBILEFACENET_FILE):
         load_landmarks("mobilefacenet", tmp_path)
-    content = (formula_weights / MOBILEFACENET_FILE).read_bytes()
+    content = (weights_folder / MOBILEFACENET_FILE).read_bytes()
     (tmp_path / MOBILEFACENET_FILE).write_bytes(content[: len(content) // 2])
     with pytest.raises(FergiError, match=MOBILEFACENET_FILE):
         load_landmarks("mobilefacenet", tmp_path)
@@ -356,16 +330,16 @@ def test_a_frame_does_not_depend_on_those_before_it(picture, aligner):
     assert after[1].score == alone.score
 
 
-def test_landmarks_that_make_no_face_count_as_no_face(picture, formula_weights):
+def test_landmarks_that_make_no_face_count_as_no_face(picture, weights_folder):
     """The network with weights made by a rule puts landmarks anywhere."""
-    settings = AlignmentSettings(formula_weights, "mobilefacenet")
+    settings = AlignmentSettings(weights_folder, "mobilefacenet")
     aligner = FaceAligner(settings)
     aligner._landmarks.locate = lambda pictures, faces, crops: [np.zeros((68, 2)) for _ in crops]
     assert aligner.align([picture]) == [None]
 
 
-def test_settings_say_what_was_used(tmp_path, formula_weights):
+def test_settings_say_what_was_used(tmp_path, weights_folder):
     assert alignment_settings(tmp_path, None).describe()["landmarks"] == "facemesh"
-    described = alignment_settings(formula_weights, None, "correct").describe()
+    described = alignment_settings(weights_folder, None, "correct").describe()
     assert described["landmarks"] == "mobilefacenet" and described["luma"] == "correct"
     assert "mediapipe 0.10" in described["detector"]

@@ -1,8 +1,6 @@
 """The training loss against the original's values, and by hand."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,16 +17,11 @@ from fergi.action_units.losses import (
     threshold_counts,
 )
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(scope="module")
-def reference():
+def reference(vectors):
     """Labels and outputs of 16 frames, and what the original makes of them."""
-    folder = Path(os.environ.get("FERGI_SHARED") or CHECKOUT.parent / "shared") / "vectors"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} does not exist, so there is nothing to compare with; set FERGI_SHARED")
-    return np.load(folder / "training_loss.npz")
+    return np.load(vectors / "training_loss.npz")
 
 
 def labels_of(**columns: list[int]) -> torch.Tensor:

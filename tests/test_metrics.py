@@ -1,8 +1,5 @@
 """Agreement of intensities: published examples, the original's values, by hand."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +8,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from fergi.action_units.metrics import METRICS, agreement, agreement_sums, icc31, mae, mse, pearson
-
-CHECKOUT = Path(__file__).resolve().parent.parent
 
 # Shrout and Fleiss (1979), Table 2: six targets, four judges.
 JUDGES = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])
@@ -23,12 +18,9 @@ def test_icc_of_shrout_and_fleiss():
     assert_allclose(icc31(*JUDGES.T), 0.71, atol=0.005)
 
 
-def test_icc_of_the_original():
+def test_icc_of_the_original(vectors):
     """Three columns of fifty random pairs."""
-    folder = Path(os.environ.get("FERGI_SHARED") or CHECKOUT.parent / "shared") / "vectors"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} does not exist, so there is nothing to compare with; set FERGI_SHARED")
-    reference = np.load(folder / "icc31.npz")
+    reference = np.load(vectors / "icc31.npz")
     assert_allclose(icc31(reference["predicted"], reference["labels"]), reference["icc"], rtol=1e-10)
 
 

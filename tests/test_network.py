@@ -1,12 +1,11 @@
 """The AU model's network: names, shapes and outputs of the published one, and the meaning of each output."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from formula import formula_weights
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fergi.action_units.network import (
@@ -19,39 +18,6 @@ from fergi.action_units.network import (
 )
 from fergi.files import FergiError
 from fergi.weights import save_weights
-
-CHECKOUT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def vectors() -> Path:
-    """Folder with the reference inputs and outputs of the original functions."""
-    folder = Path(os.environ.get("FERGI_SHARED") or CHECKOUT.parent / "shared") / "vectors"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} does not exist, so there is nothing to compare with; set FERGI_SHARED")
-    return folder
-
-
-def formula_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights that anybody can make: the i-th entry from RandomState(i), scaled by what it is."""
-    made = {}
-    for index, (name, entry) in enumerate(state.items()):
-        if name.endswith("num_batches_tracked"):
-            made[name] = torch.zeros_like(entry)
-            continue
-        values = np.random.RandomState(index).standard_normal(entry.numel())
-        if name.endswith("running_var"):
-            values = 1 + 0.2 * np.abs(values)
-        elif name.endswith(("running_mean", "bias")):
-            values = 0.05 * values
-        elif entry.dim() >= 2:
-            values = values * np.sqrt(2 / (entry.numel() / entry.shape[0]))
-        elif "prelu" in name:
-            values = 0.25 + 0.05 * values
-        else:
-            values = 1 + 0.1 * values
-        made[name] = torch.tensor(values.reshape(entry.shape), dtype=torch.float32)
-    return made
 
 
 def test_names_order_and_shapes_are_the_published_ones(vectors):
