@@ -30,8 +30,8 @@ from fergi.action_units.parallel import choose_device
 from fergi.clips import PRECISIONS, AUEstimator, ClipJob, EstimatorSettings, process_clips
 from fergi.dataset import Folders, find_videos, find_videos_anywhere
 from fergi.faces.pipeline import FaceAligner, add_alignment_arguments, alignment_settings
-from fergi.files import FergiError, check_writable, keep_settings
-from fergi.script import argument_parser, run
+from fergi.files import FergiError, check_writable, different_settings, keep_settings
+from fergi.script import add_workers_argument, argument_parser, run
 from fergi.weights import AU_MODEL
 
 
@@ -48,16 +48,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="default: %(default)s")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="processes that decode and align (default: %(default)s)"
-    )
+    add_workers_argument(parser, "processes that decode and align")
     parser.add_argument("--shard", metavar="I/N", help="do the I-th of N parts (default: all, or torchrun's part)")
     parser.add_argument("--redo", action="store_true", help="do finished clips again")
     chosen = parser.parse_args(arguments)
     if (chosen.videos is None) != (chosen.out is None):
         parser.error("--videos and --out go together")
-    if chosen.workers < 1:
-        parser.error("--workers must be at least 1")
     chosen.shard = parse_shard(parser, chosen.shard)
     return chosen
 
@@ -87,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     jobs = jobs[chosen.shard[0] - 1 :: chosen.shard[1]]
     todo = [job for job in jobs if chosen.redo or not job.output.is_file()]
     print(f"{len(jobs)} clips, {len(jobs) - len(todo)} of them done already.")
-    if not todo:
+    home = chosen.out or folders.data
+    settings_file = home / "features_settings.json"
+    if not todo and not settings_file.is_file():  # as the published features are
         return
 
     device = choose_device(chosen.device)
@@ -98,9 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     AUEstimator(estimator)  # a missing or wrong file is found here, before any process is started
     alignment = alignment_settings(folders.root / "pretrained_models", chosen.landmarks, chosen.luma)
     FaceAligner(alignment)
-    home = chosen.out or folders.data
     check_writable(home)
-    keep_settings(alignment.describe() | estimator.describe(), home / "features_settings.json", replace=chosen.redo)
+    settings = alignment.describe() | estimator.describe() | {"baseline_decimals": chosen.baseline_decimals}
+    if chosen.redo and different_settings(settings, settings_file):
+        for path in (*(job.output for job in todo), settings_file):  # none of them may count as done with the new ones
+            path.unlink(missing_ok=True)
+    keep_settings(settings, settings_file, "Use the same settings, another folder, or --redo.")
+    if not todo:
+        return
     print(f"Landmarks by {alignment.landmarks}; {chosen.network} from {checkpoint} on {device}, {chosen.precision}.")
 
     started, n_frames = time.monotonic(), 0

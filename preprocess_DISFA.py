@@ -13,7 +13,6 @@ Takes   about 15 ms a frame and core: half an hour for 261,630 frames on two cor
 An interrupted run goes on with the parts that are not finished.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from fergi.action_units.aligned_faces import align_dataset
 from fergi.action_units.disfa import CAMERAS, read_disfa
 from fergi.action_units.faces_dataset import faces_folder
 from fergi.faces.pipeline import add_alignment_arguments, alignment_settings
-from fergi.script import argument_parser, run
+from fergi.script import add_workers_argument, argument_parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argument_parser(__doc__, config.ROOT)
     parser.add_argument("--disfa", type=Path, default=config.DISFA, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--cameras", nargs="+", choices=CAMERAS, default=CAMERAS, help="default: both")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
+    add_workers_argument(parser, "processes")
     add_alignment_arguments(parser)
     chosen = parser.parse_args(arguments)
     parts = read_disfa(chosen.disfa, chosen.cameras)

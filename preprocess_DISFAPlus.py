@@ -9,7 +9,6 @@ Takes   about 15 ms a frame and core; no GPU.
 An interrupted run goes on with the trials that are not finished.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from fergi.action_units.aligned_faces import align_dataset
 from fergi.action_units.disfa import read_disfa_plus
 from fergi.action_units.faces_dataset import faces_folder
 from fergi.faces.pipeline import add_alignment_arguments, alignment_settings
-from fergi.script import argument_parser, run
+from fergi.script import add_workers_argument, argument_parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--disfa-plus", type=Path, default=config.DISFA_PLUS, metavar="DIR", help="default: %(default)s"
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
+    add_workers_argument(parser, "processes")
     add_alignment_arguments(parser)
     chosen = parser.parse_args(arguments)
     parts = read_disfa_plus(chosen.disfa_plus)

@@ -24,6 +24,7 @@ from fergi.features import ACTION_UNITS, NO_FACE, format_clip
 from fergi.files import FergiError, replacing
 from fergi.video import UnreadableVideo, increasing, read_frames
 from fergi.weights import sha256
+from fergi.workers import end_with_parent
 
 FRAMES_AT_A_TIME = 32  # decoded and aligned before they are handed over
 CHUNKS_PER_WORKER = 6  # of that many frames, on their way at a time
@@ -148,6 +149,7 @@ def _chunks(path: Path, size: int) -> Iterator[tuple[list[float], list[np.ndarra
 
 def _align_clips(settings: AlignmentSettings, jobs: Any, messages: Any, places: Any) -> None:
     """An aligning process: take clips until there are none."""
+    end_with_parent()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     aligner = FaceAligner(settings)
@@ -170,6 +172,7 @@ def _align_clips(settings: AlignmentSettings, jobs: Any, messages: Any, places: 
 
 def _estimate_batches(settings: EstimatorSettings, batches: Any, messages: Any) -> None:
     """An estimating process, for a CPU: take batches for as long as there are any."""
+    end_with_parent()
     torch.set_num_threads(1)
     estimator = AUEstimator(settings)
     while (batch := batches.get()) is not None:

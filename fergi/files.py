@@ -227,22 +227,27 @@ def read_tables(
     return tables
 
 
-def keep_settings(settings: dict[str, Any], path: Path, *, replace: bool = False) -> None:
+def keep_settings(settings: dict[str, Any], path: Path, advice: str) -> None:
     """Write what outputs are made with beside them; later runs must use the same.
 
     Raises
     ------
     FergiError
-        If other outputs there were made with other settings, and ``replace`` does not permit it.
+        If outputs there were made with other settings; ``advice`` says what to do then.
     """
-    if path.is_file() and not replace:
-        there = read_json(path, "Remove it together with the files that it describes.")
-        different = [name for name in settings if there.get(name) != settings[name]]
-        if different:
-            name = different[0]
-            raise FergiError(
-                f"{path} says that {name} was {there.get(name)!r} for the files that are there, and now it is "
-                f"{settings[name]!r}. Use the same settings, another folder, or --redo."
-            )
-        return
-    write_json(settings, path)
+    different = different_settings(settings, path)
+    if different is None:
+        write_json(settings, path)
+    elif different:
+        name, (there, now) = next(iter(different.items()))
+        raise FergiError(
+            f"{path} says that {name} was {there!r} for the files that are there, and now it is {now!r}. {advice}"
+        )
+
+
+def different_settings(settings: dict[str, Any], path: Path) -> dict[str, tuple[Any, Any]] | None:
+    """What stands otherwise in a file of settings, as (there, now); None if there is no such file."""
+    if not path.is_file():
+        return None
+    there = read_json(path, "Remove it together with the files that it describes.")
+    return {name: (there.get(name), now) for name, now in settings.items() if there.get(name) != now}

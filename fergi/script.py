@@ -29,6 +29,19 @@ def argument_parser(documentation: str | None, default_root: Path) -> argparse.A
     return parser
 
 
+def add_workers_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--workers``, at least one, by default as many as there are cores."""
+
+    def number(text: str) -> int:
+        if int(text) < 1:
+            raise argparse.ArgumentTypeError("--workers must be at least 1")
+        return int(text)
+
+    parser.add_argument(
+        "--workers", type=number, default=os.cpu_count(), metavar="N", help=f"{what} (default: %(default)s)"
+    )
+
+
 def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Run a script's ``main`` and exit: 0 if all went well, 1 with one sentence if not."""
     try:

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-# Containers may promise some more frames than they hold; a tenth less is a recording that was cut off.
-LEAST_SHARE_OF_FRAMES = 0.9
+# Containers may promise a little more than they hold; a tenth less is a recording that was cut off.
+LEAST_SHARE = 0.9
 
 
 class UnreadableVideo(Exception):
@@ -38,13 +38,14 @@ def read_frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
     with contextlib.closing(_Capture(path)) as capture:
         if not capture.opened:
             raise UnreadableVideo(f"{path} is not a video that OpenCV can open")
-        n_frames = 0
+        n_frames, last = 0, 0.0
         while (frame := capture.read()) is not None:
-            n_frames += 1
+            n_frames, last = n_frames + 1, frame[0]
             yield frame
         if n_frames == 0:
             raise UnreadableVideo(f"{path} has no frames that OpenCV can decode")
-        if n_frames < LEAST_SHARE_OF_FRAMES * capture.promised:
+        # Some containers have no number of frames but an estimate of it, so the time tells whether the end is there.
+        if last + capture.frame_seconds < LEAST_SHARE * capture.seconds:
             raise UnreadableVideo(f"{path} breaks off after {n_frames} of {capture.promised:.0f} frames")
 
 
@@ -57,7 +58,10 @@ class _Capture:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         self.opened = self._capture.isOpened()
+        rate = self._capture.get(cv2.CAP_PROP_FPS) if self.opened else 0.0
+        self.frame_seconds = 1 / rate if rate > 0 else 0.0
         self.promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT) if self.opened else 0.0
+        self.seconds = self.frame_seconds * self.promised
 
     def read(self) -> tuple[float, np.ndarray] | None:
         good, picture = self._capture.read()

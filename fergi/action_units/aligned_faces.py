@@ -7,17 +7,18 @@ index.csv        image, subject, part, frame, AU1, …, AU26; written when all p
 no_face.csv      subject, part, frame of the frames in which no face was found
 """
 
+import io
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
+from PIL import Image
 from tqdm import tqdm
 
 from fergi.action_units.disfa import NOT_LABELLED, LabelledFrames
@@ -25,9 +26,10 @@ from fergi.action_units.faces_dataset import INDEX_FORMAT, LABEL_COLUMNS
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.files import FergiError, check_writable, keep_settings, summarise, write_table
 from fergi.video import UnreadableVideo, read_frames
+from fergi.workers import end_with_parent
 
 FRAMES_AT_A_TIME = 32
-PART_COLUMNS = ("image", "subject", "part", "frame", *LABEL_COLUMNS)
+PART_COLUMNS = ("image", "subject", "part", "frame")
 
 _aligner: FaceAligner | None = None  # one in each worker process
 
@@ -39,44 +41,55 @@ class UnreadableFrames(Exception):
 def _start_worker(settings: AlignmentSettings) -> None:
     """Load the models once in each worker process."""
     global _aligner
+    end_with_parent()
     cv2.setNumThreads(1)
     _aligner = FaceAligner(settings)
 
 
-def _pictures(part: LabelledFrames) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, RGB picture and labels of each frame."""
+def _read_picture(path: Path) -> np.ndarray:
+    """An RGB picture; a file that is none, or only the beginning of one, is refused."""
+    try:
+        content = path.read_bytes()
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        # OpenCV fills up a JPEG that was cut off; Pillow tells.
+        if picture is not None and content[:2] == b"\xff\xd8" and not content.endswith(b"\xff\xd9"):
+            Image.open(io.BytesIO(content)).load()
+    except (OSError, cv2.error):
+        picture = None
+    if picture is None:
+        raise UnreadableFrames(f"{path} is not a picture")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _pictures(part: LabelledFrames) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and RGB picture of each frame."""
     if part.video is None:
-        for path, name, labels in zip(part.pictures, part.names, part.labels, strict=True):
-            picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if picture is None:
-                raise UnreadableFrames(f"{path} is not a picture")
-            yield name, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), labels
+        for path, name in zip(part.pictures, part.names, strict=True):
+            yield name, _read_picture(path)
         return
-    labels_of = dict(zip(part.names, part.labels, strict=True))
-    none = np.full(len(LABEL_COLUMNS), NOT_LABELLED, np.int8)
     try:
         for number, (_, picture) in enumerate(read_frames(part.video), 1):
-            yield str(number), picture, labels_of.get(str(number), none)
+            yield str(number), picture
     except UnreadableVideo as error:
         raise UnreadableFrames(str(error)) from None
 
 
 def _align_part(part: LabelledFrames, output: Path) -> tuple[pd.DataFrame, int, str | None]:
     """Write the aligned faces of a part; its table, how many frames it has, and what is unreadable about it."""
-    rows: list[tuple[Any, ...]] = []
-    waiting: list[tuple[str, np.ndarray, np.ndarray]] = []
+    rows: list[tuple[str, str, str, str]] = []
+    waiting: list[tuple[str, np.ndarray]] = []
     n_frames = 0
     folder = output / part.subject / part.part
 
     def align_waiting() -> None:
         assert _aligner is not None
-        for (name, _, labels), face in zip(waiting, _aligner.align([each[1] for each in waiting]), strict=True):
+        for (name, _), face in zip(waiting, _aligner.align([picture for _, picture in waiting]), strict=True):
             image = ""
             if face is not None:
                 file = folder / f"{Path(name).stem}.png"
                 _write_picture(face.picture, file)
                 image = file.relative_to(output).as_posix()
-            rows.append((image, part.subject, part.part, name, *labels.tolist()))
+            rows.append((image, part.subject, part.part, name))
         waiting.clear()
 
     try:
@@ -89,6 +102,13 @@ def _align_part(part: LabelledFrames, output: Path) -> tuple[pd.DataFrame, int, 
         return pd.DataFrame(columns=list(PART_COLUMNS)), n_frames, str(error)
     align_waiting()
     return pd.DataFrame(rows, columns=list(PART_COLUMNS)), n_frames, None
+
+
+def _with_labels(table: pd.DataFrame, part: LabelledFrames) -> pd.DataFrame:
+    """A part's table with the labels that the data set has now; a frame of a video beyond them has none."""
+    labels = pd.DataFrame(part.labels, index=pd.Index(part.names), columns=list(LABEL_COLUMNS))
+    own = labels.reindex(table["frame"], fill_value=NOT_LABELLED).reset_index(drop=True)
+    return pd.concat([table, own], axis=1)
 
 
 def _write_picture(picture: np.ndarray, file: Path) -> None:
@@ -156,8 +176,13 @@ def align_dataset(
         If the folder has faces made with other settings, a frame is unreadable (the others are done first), a
         worker dies or the disk is full. ``index.csv`` is then not written.
     """
+    FaceAligner(alignment)  # a missing or damaged model is found here, before any process is started
     check_writable(output)
-    keep_settings({"format": INDEX_FORMAT, "dataset": dataset, **alignment.describe()}, output / "settings.json")
+    keep_settings(
+        {"format": INDEX_FORMAT, "dataset": dataset, **alignment.describe()},
+        output / "settings.json",
+        f"Use the same settings, or move {output.name} away.",
+    )
     tables = [output / "parts" / f"{part.subject}_{part.part}.csv" for part in parts]
     todo = [index for index, table in enumerate(tables) if not table.is_file()]
     problems = []
@@ -190,7 +215,10 @@ def align_dataset(
         )
 
     frames = pd.concat(
-        [pd.read_csv(table, dtype={"frame": str, "image": str}, keep_default_na=False) for table in tables],
+        [
+            _with_labels(pd.read_csv(table, dtype=str, keep_default_na=False), part)
+            for table, part in zip(tables, parts, strict=True)
+        ],
         ignore_index=True,
     )
     has_face = frames["image"] != ""

@@ -8,6 +8,7 @@ DISFA+   Images/<SN###>/<trial>/<frame>.<ending>
 Intensities are 0–5. A label that is missing or is none of these counts as −1, "not labelled", as in the release.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,21 +62,26 @@ def read_disfa(root: Path, cameras: Sequence[str] = CAMERAS) -> list[LabelledFra
     Raises
     ------
     FergiError
-        If the data set, a camera's frames of a subject or a label file is missing, or a label file is unreadable.
+        If the data set, a camera's frames of a subject or a label file is missing, a frame is there twice, or a label
+        file is unreadable.
     """
     label_root = _folder(root / "ActionUnit_Labels")
-    subjects = [path.name for path in sorted(label_root.iterdir()) if path.is_dir()]
+    subjects = set(_subfolders(label_root))
+    for camera in cameras:
+        subjects |= set(_subfolders(root / f"Images_{camera}Camera"))
+        videos = (root / f"Videos_{camera}Camera").glob(f"{camera}Video*_comp.avi")
+        subjects |= {video.name.removeprefix(f"{camera}Video").removesuffix("_comp.avi") for video in videos}
     if not subjects:
         raise FergiError(f"{label_root} has no subjects (SN001 and so on). Name DISFA's folder with --disfa DIR.")
     problems: list[str] = []
     found = []
-    for subject in subjects:
+    for subject in sorted(subjects):
         files = {unit: label_root / subject / f"{subject}_au{unit}.txt" for unit in ACTION_UNITS}
         labels = _read_labels(files, _disfa_label, problems)
         for camera in cameras:
             folder = root / f"Images_{camera}Camera" / subject
             video = root / f"Videos_{camera}Camera" / f"{camera}Video{subject}_comp.avi"
-            pictures = _pictures(folder, key=_frame_number) if folder.is_dir() else []
+            pictures = _pictures(folder, _frame_number, problems)
             if pictures:
                 names = [str(_frame_number(path)) for path in pictures]
             elif video.is_file():
@@ -95,30 +101,35 @@ def read_disfa_plus(root: Path) -> list[LabelledFrames]:
     Raises
     ------
     FergiError
-        If the data set, a trial's labels or frames are missing, or a label file is unreadable.
+        If the data set, a trial's labels or frames are missing, a frame is there twice, or a label file is unreadable.
     """
     image_root, label_root = _folder(root / "Images"), root / "Labels"
+    subjects = sorted({*_subfolders(image_root), *_subfolders(label_root)})
+    if not any(_subfolders(image_root / subject) for subject in subjects):
+        raise FergiError(f"{image_root} has no subjects (SN001 and so on). Name DISFA+'s folder with --disfa-plus DIR.")
     problems: list[str] = []
     found = []
-    trials = [
-        trial for subject in sorted(image_root.iterdir()) if subject.is_dir() for trial in sorted(subject.iterdir())
-    ]
-    for trial in trials:
-        if not trial.is_dir():
-            continue
-        subject = trial.parent.name
-        files = {unit: label_root / subject / trial.name / f"AU{unit}.txt" for unit in ACTION_UNITS}
-        labels = _read_labels(files, _disfa_plus_label, problems, header_lines=2)
-        pictures = _pictures(trial, key=lambda path: path.name)
-        if not pictures:
-            problems.append(f"{trial} has no frames")
-            continue
-        found.append(_labelled(subject, trial.name, pictures, None, [path.name for path in pictures], labels))
-    if not trials:
-        raise FergiError(f"{image_root} has no subjects (SN001 and so on). Name DISFA+'s folder with --disfa-plus DIR.")
+    for subject in subjects:
+        trials = sorted({*_subfolders(image_root / subject), *_subfolders(label_root / subject)})
+        if not trials:
+            problems.append(f"{image_root / subject} has no trials")
+        for trial in trials:
+            folder = image_root / subject / trial
+            files = {unit: label_root / subject / trial / f"AU{unit}.txt" for unit in ACTION_UNITS}
+            labels = _read_labels(files, _disfa_plus_label, problems, header_lines=2)
+            pictures = _pictures(folder, lambda path: path.stem, problems)
+            if not pictures:
+                problems.append(f"{folder} has no frames")
+                continue
+            found.append(_labelled(subject, trial, pictures, None, [path.name for path in pictures], labels))
     if problems:
         raise summarise(problems, len(problems) + len(found), "parts of DISFA+", "Complete the data set.")
     return found
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """The names of the folders in a folder; none if it is not there."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def _folder(path: Path) -> Path:
@@ -131,9 +142,16 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _pictures(folder: Path, key: Callable[[Path], int | str]) -> list[Path]:
-    """The pictures in a folder, in order."""
-    return sorted((path for path in folder.iterdir() if path.suffix.lower() in PICTURE_ENDINGS), key=key)
+def _pictures(folder: Path, name: Callable[[Path], int | str], problems: list[str]) -> list[Path]:
+    """The pictures in a folder, ordered by what ``name`` makes of them; two of one name are a problem."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    pictures = sorted((path for path in paths if path.suffix.lower() in PICTURE_ENDINGS), key=lambda path: path.name)
+    pictures.sort(key=name)
+    for one, other in itertools.pairwise(pictures):
+        if name(one) == name(other):
+            problems.append(f"{one} and {other.name} are the same frame")
+            break
+    return pictures
 
 
 def _frame_number(path: Path) -> int:

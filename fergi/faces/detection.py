@@ -1,6 +1,7 @@
 """Where the face is, by MediaPipe's short-range detector."""
 
 import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def detector_model(pretrained_models: Path) -> tuple[Path, str]:
     """The detector's file and where it is from: the folder of weights if it is there, else inside mediapipe."""
     file = pretrained_models / MODEL_FILE
     if file.is_file():
-        return file, str(file)
+        return file, f"{MODEL_FILE}, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
     mediapipe = _mediapipe()
     bundled = Path(mediapipe.__file__).parent / "modules" / "face_detection" / "face_detection_short_range.tflite"
     if not bundled.is_file():

@@ -1,0 +1,508 @@
+"""Aligned faces of DISFA and DISFA+, from pictures and videos to what the training reads."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import filmed
+import numpy as np
+import pandas as pd
+import pytest
+from filmed import GREY, film, moving_face, shared_aligner, snapshot, threads_for_processes
+from numpy.testing import assert_array_equal
+from test_disfa import change, disfa_label, write_disfa, write_disfa_plus
+from test_weights import largest_file
+
+import preprocess_DISFA
+import preprocess_DISFAPlus
+from fergi.action_units import aligned_faces
+from fergi.action_units.disfa import read_disfa
+from fergi.action_units.faces_dataset import read_faces, read_picture
+from fergi.faces.detection import MODEL_FILE, detector_model
+from fergi.faces.pipeline import AlignmentSettings
+from fergi.features import ACTION_UNITS
+from fergi.files import FergiError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+UNITS = [f"AU{unit}" for unit in ACTION_UNITS]
+LEFT_1, LEFT_2, RIGHT_1, RIGHT_2 = [
+    f"Images_{camera}Camera/{subject}" for camera in ("Left", "Right") for subject in ("SN001", "SN002")
+]
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """See ``filmed``."""
+    threads_for_processes(monkeypatch)
+
+
+def save(path: Path, picture: np.ndarray) -> None:
+    """An RGB picture, in place of the empty file."""
+    assert path.exists()
+    assert cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def pictures_of(folder: str) -> list[np.ndarray]:
+    """What the frames of one part show; SN001's third one from the right and all of SN002's from the left are grey."""
+    if folder == LEFT_2:
+        return [GREY] * 3
+    frames = moving_face(*{LEFT_1: (34, 0), RIGHT_1: (5, 7), RIGHT_2: (3, 15)}[folder])
+    if folder == RIGHT_1:
+        frames[2] = GREY
+    return frames
+
+
+@pytest.fixture(scope="module")
+def _disfa(tmp_path_factory) -> Path:
+    """Two subjects; the left camera has seen more of SN001 than the right one."""
+    root = tmp_path_factory.mktemp("disfa") / "DISFA"
+    write_disfa(root, "SN001", n=34)
+    write_disfa(root, "SN002", n=3)
+    for frame in range(6, 35):
+        (root / RIGHT_1 / f"{frame}.png").unlink()
+    for folder in (LEFT_1, LEFT_2, RIGHT_1, RIGHT_2):
+        for number, picture in enumerate(pictures_of(folder), 1):
+            save(root / folder / f"{number}.png", picture)
+    return root
+
+
+@pytest.fixture
+def disfa(_disfa, tmp_path) -> Path:
+    """A copy for each test."""
+    return Path(shutil.copytree(_disfa, tmp_path / "DISFA"))
+
+
+def align(disfa: Path, root: Path, *options: str) -> Path:
+    """Run stage 1 in this process; gives the folder it wrote."""
+    preprocess_DISFA.main(["--root", str(root), "--disfa", str(disfa), "--workers", "1", *options])
+    return root / "preparation" / "DISFA_faces"
+
+
+def expect(message: str, disfa: Path, root: Path, *options: str) -> None:
+    """Stage 1 ends with that sentence."""
+    with pytest.raises(FergiError, match=message) as caught:
+        align(disfa, root, *options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def _finished(_disfa, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("finished") / "root"
+    with pytest.MonkeyPatch.context() as patch:
+        threads_for_processes(patch)
+        align(_disfa, root)
+    return root
+
+
+@pytest.fixture
+def finished(_finished, tmp_path) -> Path:
+    """A root with the aligned faces."""
+    return Path(shutil.copytree(_finished, tmp_path / "finished"))
+
+
+@pytest.fixture
+def expected(_finished) -> dict[str, bytes]:
+    """Every file of one undisturbed run."""
+    return snapshot(_finished / "preparation" / "DISFA_faces")
+
+
+def test_the_index_names_every_face(_finished):
+    """By subject, camera and frame, with its labels; 10 comes after 9."""
+    index = pd.read_csv(_finished / "preparation/DISFA_faces/index.csv")
+    assert list(index) == ["image", "subject", "part", "frame", *UNITS]
+    wanted = [("SN001", "LeftCamera", frame) for frame in range(1, 35)]
+    wanted += [("SN001", "RightCamera", frame) for frame in (1, 2, 4, 5)]
+    wanted += [("SN002", "RightCamera", frame) for frame in (1, 2, 3)]
+    assert list(index[["subject", "part", "frame"]].itertuples(index=False, name=None)) == wanted
+    assert index["image"].tolist() == [f"{subject}/{part}/{frame}.png" for subject, part, frame in wanted]
+    labels = [[disfa_label(frame, unit) for unit in ACTION_UNITS] for *_, frame in wanted]
+    assert_array_equal(index[UNITS], labels)
+
+
+def test_frames_without_a_face_are_reported(expected):
+    assert expected["no_face.csv"].decode() == (
+        "subject,part,frame\nSN001,RightCamera,3\nSN002,LeftCamera,1\nSN002,LeftCamera,2\nSN002,LeftCamera,3\n"
+    )
+
+
+def test_nothing_else_is_there(expected):
+    pictures = {name for name in expected if name.endswith(".png")}
+    assert len(pictures) == 34 + 4 + 3
+    assert set(expected) - pictures == {
+        "index.csv",
+        "no_face.csv",
+        "settings.json",
+        *(f"parts/{subject}_{camera}Camera.csv" for subject in ("SN001", "SN002") for camera in ("Left", "Right")),
+    }
+
+
+@pytest.mark.parametrize("folder", [LEFT_1, RIGHT_1, RIGHT_2])
+def test_pictures_are_those_of_the_aligner(_finished, folder):
+    """To the pixel, colours in their places."""
+    aligner = shared_aligner(AlignmentSettings(Path("no weights"), "facemesh"))
+    camera, subject = folder.removeprefix("Images_").split("/")
+    for number, picture in enumerate(pictures_of(folder), 1):
+        (face,) = aligner.align([picture])
+        file = _finished / "preparation/DISFA_faces" / subject / camera / f"{number}.png"
+        assert file.exists() == (face is not None)
+        if face:
+            assert_array_equal(cv2.imread(str(file))[..., ::-1], face.picture)
+            assert_array_equal(read_picture(file), face.picture)
+            red, _, blue = face.picture[40:80, 40:80].mean(axis=(0, 1))
+            assert red > blue + 15  # skin
+
+
+def test_the_settings_stand_beside_the_faces(_finished):
+    settings = json.loads((_finished / "preparation/DISFA_faces/settings.json").read_text())
+    assert "bundled short-range detector" in settings.pop("detector")
+    assert settings == {"format": 1, "dataset": "DISFA", "landmarks": "facemesh", "luma": "released"}
+
+
+def test_the_training_can_read_them(_finished):
+    faces, settings, n_ignored = read_faces(_finished, "DISFA")
+    assert len(faces) == 41 and n_ignored == 0 and settings["dataset"] == "DISFA"
+    assert faces.subjects.tolist() == ["SN001"] * 38 + ["SN002"] * 3
+    assert faces.labels[9, 11] == disfa_label(10, 12) and faces.labels[9, 2] == -1
+
+
+def test_what_the_script_says(disfa, threads, tmp_path, capsys):
+    """Frames, subjects, faces, and labels that are missing or impossible, with the first part that has some."""
+    change(disfa / "ActionUnit_Labels/SN002/SN002_au4.txt", "2,0\n", "2,7\n")
+    change(disfa / "ActionUnit_Labels/SN001/SN001_au1.txt", "\n4,5\n", "\n")
+    change(disfa / "ActionUnit_Labels/SN001/SN001_au2.txt", "\n34,0\n", "\n")
+    folder = align(disfa, tmp_path)
+    assert capsys.readouterr().out.splitlines() == [
+        "45 frames of 2 subjects.",
+        "Landmarks by facemesh.",
+        "4 parts, 0 of them done before.",
+        "41 aligned faces; 4 frames without a face (no_face.csv).",
+        "3 labels are missing and count as not labelled (first in SN001, LeftCamera).",
+        "2 labels are not 0-5 and count as not labelled (first in SN002, LeftCamera).",
+        f"Wrote {folder / 'index.csv'}.",
+    ]
+    index = pd.read_csv(folder / "index.csv")
+    unlabelled = [(index["image"][row], UNITS[column]) for row, column in np.argwhere(index[UNITS].to_numpy() == -1)]
+    assert unlabelled == [
+        ("SN001/LeftCamera/4.png", "AU1"),
+        ("SN001/LeftCamera/34.png", "AU2"),
+        ("SN001/RightCamera/4.png", "AU1"),
+        ("SN002/RightCamera/2.png", "AU4"),
+    ]
+
+
+def test_running_it_again_does_nothing(disfa, finished, threads, expected, monkeypatch, capsys):
+    """No face is looked for, and no byte changes."""
+    monkeypatch.setattr(aligned_faces, "_align_part", None)
+    assert snapshot(align(disfa, finished)) == expected
+    assert "4 parts, 4 of them done before." in capsys.readouterr().out
+
+
+def test_frames_are_counted(disfa, tmp_path, monkeypatch):
+    """For the bar that shows how far it is; a part with an unreadable frame counts up to there."""
+    aligner = shared_aligner(AlignmentSettings(Path("no weights"), "facemesh"))
+    monkeypatch.setattr(aligned_faces, "_aligner", aligner)
+    part = read_disfa(disfa, ["Right"])[0]
+    table, n_frames, problem = aligned_faces._align_part(part, tmp_path / "faces")
+    assert (len(table), n_frames, problem) == (5, 5, None)
+    part.pictures[3].write_bytes(b"")
+    table, n_frames, problem = aligned_faces._align_part(part, tmp_path / "faces")
+    assert (len(table), n_frames, problem) == (0, 3, f"{part.pictures[3]} is not a picture")
+
+
+def test_one_camera_and_then_both(disfa, threads, tmp_path, expected, capsys):
+    """The index has what was asked for; what was done for one camera is not done again."""
+    folder = align(disfa, tmp_path, "--cameras", "Right")
+    assert set(pd.read_csv(folder / "index.csv")["part"]) == {"RightCamera"}
+    assert not (folder / "SN001/LeftCamera").exists()
+    assert snapshot(align(disfa, tmp_path)) == expected
+    assert "4 parts, 2 of them done before." in capsys.readouterr().out
+
+
+def test_files_that_are_no_pictures(disfa, threads, tmp_path, expected):
+    """They are named, the other parts are done, and there is no index; with better ones the result is the usual."""
+    good = (disfa / RIGHT_1 / "5.png").read_bytes()
+    for name, content in ((f"{RIGHT_1}/5.png", b"no picture"), (f"{RIGHT_2}/1.png", b"")):
+        (disfa / name).write_bytes(content)
+    expect(
+        r"^2 of 4 parts of DISFA are unusable \(first: .*Camera/SN00./.\.png is not a picture\)\. Replace the files "
+        r"and run again; the rest is done\.$",
+        disfa,
+        tmp_path,
+    )
+    folder = tmp_path / "preparation/DISFA_faces"
+    assert not (folder / "index.csv").exists() and not (folder / "no_face.csv").exists()
+    assert {path.name for path in (folder / "parts").iterdir()} == {"SN001_LeftCamera.csv", "SN002_LeftCamera.csv"}
+    (disfa / RIGHT_1 / "5.png").write_bytes(good)
+    save(disfa / RIGHT_2 / "1.png", pictures_of(RIGHT_2)[0])
+    assert snapshot(align(disfa, tmp_path)) == expected
+
+
+def test_a_png_that_is_cut_off(disfa, threads, tmp_path):
+    path = disfa / RIGHT_1 / "4.png"
+    path.write_bytes(path.read_bytes()[:20_000])
+    expect(rf"^1 of 4 parts of DISFA is unusable \(first: {path} is not a picture\)\.", disfa, tmp_path)
+
+
+def test_a_jpeg_that_is_cut_off(disfa, threads, tmp_path):
+    path = disfa / RIGHT_1 / "4.png"
+    content = cv2.imencode(".jpg", cv2.cvtColor(pictures_of(RIGHT_1)[3], cv2.COLOR_RGB2BGR))[1].tobytes()
+    path.unlink()
+    path.with_suffix(".jpg").write_bytes(content[: len(content) * 3 // 4])
+    expect(rf"\(first: {path.with_suffix('.jpg')} is not a picture\)\.", disfa, tmp_path)
+
+
+def test_a_picture_of_an_impossible_size(disfa, threads, tmp_path):
+    """The header of a bitmap of 100,000 × 100,000 pixels."""
+    path = disfa / RIGHT_1 / "4.bmp"
+    path.with_suffix(".png").unlink()
+    side, size = (100_000).to_bytes(4, "little"), (40).to_bytes(4, "little")
+    path.write_bytes(b"BM" + bytes(8) + (54).to_bytes(4, "little") + size + side + side + b"\x01\0\x18\0" + bytes(124))
+    expect(rf"\(first: {path} is not a picture\)\.", disfa, tmp_path)
+
+
+def test_an_interrupted_run_goes_on(disfa, threads, tmp_path, expected, monkeypatch, capsys):
+    """Stopped after two parts, with a picture of the third one half written."""
+    done = []
+    write_table = aligned_faces.write_table
+
+    def interrupted(table: pd.DataFrame, path: Path) -> None:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(path.name)
+        write_table(table, path)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(aligned_faces, "write_table", interrupted)
+        align(disfa, tmp_path)
+    folder = tmp_path / "preparation/DISFA_faces"
+    assert sorted(path.name for path in (folder / "parts").iterdir()) == sorted(done)
+    assert not (folder / "index.csv").exists()
+    for path in folder.glob("SN*/*/*.png"):
+        if f"{path.parts[-3]}_{path.parts[-2]}.csv" not in done:
+            path.write_bytes(path.read_bytes()[:1000])
+    assert snapshot(align(disfa, tmp_path)) == expected
+    assert "4 parts, 2 of them done before." in capsys.readouterr().out
+
+
+def test_a_run_that_is_killed_goes_on(disfa, tmp_path):
+    """By SIGKILL after the first part; then two processes give what one thread gives."""
+    write_disfa(disfa, "SN003", n=102)
+    for frame in range(1, 103):
+        picture = disfa / "Images_LeftCamera/SN003" / f"{frame}.png"
+        picture.unlink()
+        os.link(disfa / LEFT_1 / f"{(frame - 1) % 34 + 1}.png", picture)
+    script = [sys.executable, str(CHECKOUT / "preprocess_DISFA.py"), "--disfa", str(disfa), "--cameras", "Left"]
+    script += ["--root", str(tmp_path), "--workers"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    folder = tmp_path / "preparation/DISFA_faces"
+    first = subprocess.Popen([*script, "1"], stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
+    try:
+        for _ in range(6000):
+            if (folder / "parts/SN001_LeftCamera.csv").exists() or first.poll() is not None:
+                break
+            time.sleep(0.01)
+        first.kill()
+        assert first.wait(30) == -signal.SIGKILL
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)  # its workers
+    assert not (folder / "index.csv").exists()
+    second = subprocess.run([*script, "2"], capture_output=True, text=True, env=environment, check=False)
+    assert second.returncode == 0 and "Traceback" not in second.stderr
+    assert re.search(r"^3 parts, [12] of them done before\.$", second.stdout, re.MULTILINE)
+    with pytest.MonkeyPatch.context() as patch:
+        threads_for_processes(patch)
+        assert snapshot(folder) == snapshot(align(disfa, tmp_path / "undisturbed", "--cameras", "Left"))
+    assert len(list(folder.rglob("*.png"))) == 34 + 102
+
+
+def test_a_worker_that_dies(disfa, tmp_path, monkeypatch):
+    monkeypatch.setattr(aligned_faces, "_start_worker", filmed.killed)
+    expect(
+        r"^A worker process died while aligning DISFA, most likely out of memory\. Run again with fewer --workers; "
+        r"finished parts stay\.$",
+        disfa,
+        tmp_path,
+    )
+    assert not list(tmp_path.rglob("index.csv"))
+
+
+def test_a_full_disk(disfa, threads, tmp_path, expected):
+    """The part without a face needs no room and is finished; the others are when there is room again."""
+    with largest_file(8000):
+        expect(
+            r"^Cannot write .*Camera/\d+\.png: File too large\. Make room and run again; finished parts stay\.$",
+            disfa,
+            tmp_path,
+        )
+    assert not list(tmp_path.rglob("index.csv"))
+    assert snapshot(align(disfa, tmp_path)) == expected
+
+
+def test_a_folder_that_cannot_be_written(disfa, threads, tmp_path):
+    """Before any work."""
+    (tmp_path / "preparation").touch()
+    expect(r"^Cannot write into .*/preparation/DISFA_faces: ", disfa, tmp_path)
+
+
+# Settings
+
+
+def test_faces_of_different_settings_are_not_mixed(disfa, finished, threads, expected):
+    """Nothing is changed."""
+    expect(
+        r"settings\.json says that luma was 'released' for the files that are there, and now it is 'correct'\.",
+        *(disfa, finished, "--luma", "correct"),
+    )
+    assert snapshot(finished / "preparation/DISFA_faces") == expected
+
+
+def test_the_advice_names_no_option_that_is_not_there(disfa, finished, threads):
+    expect(r"^((?!--redo).)*$", disfa, finished, "--luma", "correct")
+
+
+def test_another_luma_gives_other_faces(disfa, threads, tmp_path, expected):
+    folder = align(disfa, tmp_path, "--cameras", "Right", "--luma", "correct")
+    assert json.loads((folder / "settings.json").read_text())["luma"] == "correct"
+    assert (folder / "SN002/RightCamera/1.png").read_bytes() != expected["SN002/RightCamera/1.png"]
+
+
+def test_without_the_landmark_network(disfa, threads, tmp_path):
+    """The sentence names the file, and nothing stands in the way of another choice."""
+    expect(r"mobilefacenet_model_best\.pth\.tar", disfa, tmp_path, "--landmarks", "mobilefacenet")
+    assert not list(tmp_path.rglob("settings.json"))
+
+
+def test_the_settings_do_not_depend_on_how_the_root_is_written(disfa, threads, tmp_path, monkeypatch):
+    """A detector in pretrained_models/ is the same file under ./ and under its whole path."""
+    root = tmp_path / "root"
+    (root / "pretrained_models").mkdir(parents=True)
+    shutil.copy(detector_model(Path("no weights"))[0], root / "pretrained_models" / MODEL_FILE)
+    align(disfa, root, "--cameras", "Right")
+    monkeypatch.chdir(root)
+    align(disfa, Path("."), "--cameras", "Right")
+
+
+def test_labels_that_were_corrected_are_taken_up(disfa, threads, tmp_path):
+    """The script told that one is missing; when it is there, the index must have it."""
+    file = disfa / "ActionUnit_Labels/SN002/SN002_au4.txt"
+    complete = file.read_text()
+    change(file, "2,0\n", "")
+    align(disfa, tmp_path, "--cameras", "Right")
+    file.write_text(complete)
+    index = pd.read_csv(align(disfa, tmp_path, "--cameras", "Right") / "index.csv", index_col="image")
+    assert index["AU4"]["SN002/RightCamera/2.png"] == 0
+
+
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_at_least_one_worker(disfa, disfa_plus, tmp_path, capsys, number):
+    for script, option, folder in (
+        (preprocess_DISFA, "--disfa", disfa),
+        (preprocess_DISFAPlus, "--disfa-plus", disfa_plus),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            script.main(["--root", str(tmp_path / "root"), option, str(folder), "--workers", number])
+        assert "--workers must be at least 1" in capsys.readouterr().err
+        assert not (tmp_path / "root").exists()
+
+
+# Videos
+
+
+@pytest.fixture
+def filmed_disfa(disfa) -> Path:
+    """DISFA with the right camera's frames as videos."""
+    for subject, folder in (("SN001", RIGHT_1), ("SN002", RIGHT_2)):
+        film(disfa / f"Videos_RightCamera/RightVideo{subject}_comp.avi", pictures_of(folder), "MJPG")
+        shutil.rmtree(disfa / folder)
+    return disfa
+
+
+def test_videos_give_as_many_faces_as_frames(filmed_disfa, threads, tmp_path, expected, _finished):
+    """With the same names and labels; the pictures went through another compression and are nearly the same."""
+    folder = align(filmed_disfa, tmp_path)
+    found = snapshot(folder)
+    assert set(found) == set(expected)
+    for name in ("index.csv", "no_face.csv", "settings.json", "SN001/LeftCamera/7.png"):
+        assert found[name] == expected[name]
+    first, second = (
+        read_picture(each / "SN001/RightCamera/4.png") for each in (folder, _finished / "preparation/DISFA_faces")
+    )
+    assert 0 < np.abs(first.astype(int) - second).mean() < 12
+
+
+def test_frames_of_a_video_beyond_the_labels(filmed_disfa, threads, tmp_path):
+    """They have no label, and are there."""
+    film(filmed_disfa / "Videos_RightCamera/RightVideoSN002_comp.avi", moving_face(5, 15), "MJPG")
+    index = pd.read_csv(align(filmed_disfa, tmp_path, "--cameras", "Right") / "index.csv", index_col="image")
+    assert [name for name in index.index if name.startswith("SN002")] == [
+        f"SN002/RightCamera/{frame}.png" for frame in range(1, 6)
+    ]
+    assert (index.loc[["SN002/RightCamera/4.png", "SN002/RightCamera/5.png"], UNITS] == -1).all(axis=None)
+    assert (index.loc["SN002/RightCamera/3.png", UNITS] >= 0).all()
+
+
+def test_a_video_that_breaks_off(filmed_disfa, threads, tmp_path):
+    path = filmed_disfa / "Videos_RightCamera/RightVideoSN001_comp.avi"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    expect(
+        rf"^1 of 2 parts of DISFA is unusable \(first: {path} breaks off after [23] of 5 frames\)\. Replace the files",
+        *(filmed_disfa, tmp_path, "--cameras", "Right"),
+    )
+    assert [each.name for each in tmp_path.rglob("parts/*")] == ["SN002_RightCamera.csv"]
+
+
+# DISFA+
+
+
+@pytest.fixture
+def disfa_plus(tmp_path) -> Path:
+    """Two subjects with a trial each, as JPEG, the second frame of the first without a face."""
+    root = tmp_path / "DISFAPlus"
+    for subject, trial, start in (("SN001", "A1_AU1_TrailNo_1", 0), ("SN003", "Y_Happy", 9)):
+        write_disfa_plus(root, subject, trial)
+        for number, picture in enumerate(moving_face(3, start)):
+            picture = GREY if (subject, number) == ("SN001", 1) else picture
+            save(root / "Images" / subject / trial / f"{number:03}.jpg", picture)
+    return root
+
+
+def test_disfa_plus(disfa_plus, threads, tmp_path, capsys):
+    """The same folder, with trials in the cameras' place, and names of files in the frames'."""
+    preprocess_DISFAPlus.main(["--root", str(tmp_path), "--disfa-plus", str(disfa_plus), "--workers", "1"])
+    assert "5 aligned faces; 1 frames without a face" in capsys.readouterr().out
+    folder = tmp_path / "preparation/DISFAPlus_faces"
+    assert (folder / "no_face.csv").read_text() == "subject,part,frame\nSN001,A1_AU1_TrailNo_1,001.jpg\n"
+    index = pd.read_csv(folder / "index.csv")
+    assert index["image"].tolist() == [
+        "SN001/A1_AU1_TrailNo_1/000.png",
+        "SN001/A1_AU1_TrailNo_1/002.png",
+        *(f"SN003/Y_Happy/{frame:03}.png" for frame in range(3)),
+    ]
+    assert index["frame"].tolist() == ["000.jpg", "002.jpg", "000.jpg", "001.jpg", "002.jpg"]
+    assert_array_equal(index[UNITS], [[(frame * unit) % 6 for unit in ACTION_UNITS] for frame in (0, 2, 0, 1, 2)])
+    assert json.loads((folder / "settings.json").read_text())["dataset"] == "DISFAPlus"
+    faces, _, _ = read_faces(tmp_path, "DISFAPlus")
+    assert faces.subjects.tolist() == ["SN001"] * 2 + ["SN003"] * 3
+
+
+def test_data_sets_that_are_not_there(tmp_path):
+    """Nothing is written."""
+    for script, option, what in (
+        (preprocess_DISFA, "--disfa", "ActionUnit_Labels"),
+        (preprocess_DISFAPlus, "--disfa-plus", "Images"),
+    ):
+        with pytest.raises(
+            FergiError, match=rf"/nowhere/{what} does not exist\. Request the data set from its authors"
+        ):
+            script.main(["--root", str(tmp_path / "root"), option, str(tmp_path / "nowhere")])
+    assert not (tmp_path / "root").exists()

@@ -1,0 +1,244 @@
+"""Reading videos: frames, times, colours, and files that are no videos or only parts of one."""
+
+import os
+import struct
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filmed import film
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fergi.video import UnreadableVideo, increasing, read_frames
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SIDE = 64
+
+
+def plain(*levels: int) -> list[np.ndarray]:
+    """Grey pictures."""
+    return [np.full((SIDE, SIDE, 3), level, np.uint8) for level in levels]
+
+
+def refused(path: Path) -> tuple[int, str]:
+    """How many frames came before the sentence, and the sentence."""
+    n_frames = 0
+    with pytest.raises(UnreadableVideo) as caught:
+        for _ in read_frames(path):
+            n_frames += 1
+    assert "\n" not in str(caught.value)
+    return n_frames, str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mp4v"), ("a.avi", "MJPG"), ("a.mkv", "mp4v")])
+def test_every_frame_once_and_in_order(tmp_path, name, codec):
+    """Each frame is 20 brighter than the one before it."""
+    levels = list(range(20, 240, 20))
+    frames = list(read_frames(film(tmp_path / name, plain(*levels), codec, side=SIDE)))
+    assert_allclose([picture.mean() for _, picture in frames], levels, atol=4)
+    assert all(picture.shape == (SIDE, SIDE, 3) and picture.dtype == np.uint8 for _, picture in frames)
+
+
+@pytest.mark.parametrize("rate", [30, 10])
+def test_times_count_from_zero(tmp_path, rate):
+    """The position before the frame: 0, 1/30, 2/30, …"""
+    frames = list(read_frames(film(tmp_path / "a.mp4", plain(*range(12)), rate=rate, side=SIDE)))
+    assert_allclose([time for time, _ in frames], np.arange(12) / rate, atol=1e-6)
+
+
+def test_red_stays_red(tmp_path):
+    """RGB, not OpenCV's BGR."""
+    red = np.zeros((SIDE, SIDE, 3), np.uint8)
+    red[..., 0] = 220
+    (_, picture), *_ = read_frames(film(tmp_path / "red.mp4", [red] * 3, side=SIDE))
+    assert_allclose(picture.mean(axis=(0, 1)), [220, 0, 0], atol=8)
+
+
+def test_wide_pictures_keep_their_shape(tmp_path):
+    """Rows first, then columns."""
+    import cv2
+
+    writer = cv2.VideoWriter(str(tmp_path / "wide.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 30, (128, 64))
+    writer.write(np.zeros((64, 128, 3), np.uint8))
+    writer.release()
+    ((_, picture),) = read_frames(tmp_path / "wide.mp4")
+    assert picture.shape == (64, 128, 3)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    assert refused(tmp_path / "a.mp4") == (0, f"{tmp_path / 'a.mp4'} does not exist")
+
+
+def test_a_folder_with_the_name_of_a_video(tmp_path):
+    (tmp_path / "a.mp4").mkdir()
+    assert refused(tmp_path / "a.mp4") == (0, f"{tmp_path / 'a.mp4'} does not exist")
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    assert refused(tmp_path / "a.mp4") == (0, f"{tmp_path / 'a.mp4'} is empty")
+
+
+def sound(path: Path) -> None:
+    """A second of silence."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(16000))
+
+
+def text(path: Path) -> None:
+    path.write_text("Dear diary, this is no video.\n" * 50)
+
+
+def random_bytes(path: Path) -> None:
+    path.write_bytes(np.random.default_rng(0).bytes(5000))
+
+
+def cut_mp4(path: Path) -> None:
+    """The index comes last in the file and is gone."""
+    film(path, plain(*range(40)), side=SIDE)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"moov") - 4])
+
+
+@pytest.mark.parametrize("write", [sound, text, random_bytes, cut_mp4])
+def test_a_file_that_is_no_video(tmp_path, write):
+    write(tmp_path / "a.mp4")
+    assert refused(tmp_path / "a.mp4") == (0, f"{tmp_path / 'a.mp4'} is not a video that OpenCV can open")
+
+
+def test_a_video_without_frames(tmp_path):
+    assert refused(film(tmp_path / "a.avi", [], "MJPG", side=SIDE)) == (
+        0,
+        f"{tmp_path / 'a.avi'} has no frames that OpenCV can decode",
+    )
+
+
+def cut_avi(path: Path, n_frames: int, kept: int) -> Path:
+    """A video whose file ends right after some of its frames."""
+    content = film(path, plain(*range(n_frames)), "MJPG", side=SIDE).read_bytes()
+    start = content.index(b"movi")
+    for _ in range(kept):
+        start = content.index(b"00dc", start) + 8
+        size = struct.unpack("<I", content[start - 4 : start])[0]
+        start += size + size % 2
+    path.write_bytes(content[:start])
+    return path
+
+
+@pytest.mark.parametrize("kept", [1, 10, 17])
+def test_a_video_that_breaks_off(tmp_path, kept):
+    """Its frames come first, then the sentence with both numbers."""
+    path = cut_avi(tmp_path / "a.avi", 20, kept)
+    assert refused(path) == (kept, f"{path} breaks off after {kept} of 20 frames")
+
+
+@pytest.mark.parametrize("kept", [18, 19, 20])
+def test_a_container_may_promise_a_tenth_too_much(tmp_path, kept):
+    assert len(list(read_frames(cut_avi(tmp_path / "a.avi", 20, kept)))) == kept
+
+
+def _elements(content: bytes, start: int, end: int):
+    """Identity, position and size of the elements of a Matroska file, which lie inside each other."""
+
+    def number(at: int, marker: bool) -> tuple[int, int]:
+        length = 9 - content[at].bit_length()
+        value = int.from_bytes(content[at : at + length], "big")
+        return (value if marker else value & ((1 << 7 * length) - 1)), at + length
+
+    while start < end:
+        identity, at = number(start, True)
+        size, at = number(at, False)
+        start = min(at + size, end)
+        if identity in (0x18538067, 0x1549A966, 0x1F43B675):  # segment, information, cluster
+            yield from _elements(content, at, start)
+        else:
+            yield identity, at, size
+
+
+def slowing_down(path: Path) -> Path:
+    """Thirty frames in the first second and fifteen in the next: a camera in the evening, recorded by a browser."""
+    content = bytearray(film(path, plain(*range(45)), side=SIDE).read_bytes())
+    elements = list(_elements(bytes(content), 0, len(content)))
+    blocks = [at for identity, at, _ in elements if identity == 0xA3]
+    assert len(blocks) == 45
+    for index, at in enumerate(blocks):
+        struct.pack_into(
+            ">h", content, at + 1, round(1000 * index / 30 if index < 30 else 1000 + 1000 * (index - 30) / 15)
+        )
+    (duration,) = (at for identity, at, _ in elements if identity == 0x4489)
+    struct.pack_into(">d", content, duration, 2000.0)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_video_whose_rate_falls_is_whole(tmp_path):
+    """Every frame is there, with its own time."""
+    frames = list(read_frames(slowing_down(tmp_path / "a.mkv")))
+    assert_allclose([time for time, _ in frames], [*np.arange(30) / 30, *1 + np.arange(15) / 15], atol=1e-3)
+
+
+def test_nothing_but_the_sentence_reaches_the_terminal(tmp_path):
+    """OpenCV and FFmpeg would say it in their own words."""
+    cut_mp4(tmp_path / "a.mp4")
+    cut_avi(tmp_path / "b.avi", 20, 10)
+    program = (
+        "import sys; from pathlib import Path; from fergi.video import *\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: list(read_frames(Path(name)))\n"
+        "    except UnreadableVideo as error: print(error)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "a.mp4"), str(tmp_path / "b.avi")],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+        check=True,
+    )
+    assert run.stderr == ""
+    assert run.stdout.count("\n") == 2
+
+
+def test_files_are_closed(tmp_path):
+    """Also when not all frames are wanted, and after a failure."""
+    good, bad = film(tmp_path / "a.mp4", plain(*range(9)), side=SIDE), cut_avi(tmp_path / "b.avi", 20, 10)
+    list(read_frames(good))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        list(read_frames(good))
+        refused(bad)
+        some = read_frames(good)
+        next(some)
+        some.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# Times
+
+
+def test_good_times_stay_as_they_are():
+    """Whatever the rate, even if it changes."""
+    times = np.array([0.0, 0.02, 0.1, 0.101])
+    assert_array_equal(increasing(times), [0.0, 0.02, 0.1, 0.101])
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [0.0, 0.0, 0.0],  # a container without positions
+        [0.0, 0.03, 0.03],  # a repeat
+        [0.0, 0.05, 0.04],  # backwards
+        [0.0, 0.0331, 0.0334],  # the same millisecond, so the same in the file
+    ],
+)
+def test_frames_are_counted_where_times_are_of_no_use(times):
+    assert_allclose(increasing(np.array(times)), [0, 1 / 30, 2 / 30], atol=1e-12)
+    assert_allclose(increasing(np.array(times), frames_per_second=25), [0, 0.04, 0.08], atol=1e-12)
+
+
+@pytest.mark.parametrize("times", [[], [0.0], [0.5]])
+def test_fewer_than_two_times_cannot_be_wrong(times):
+    assert increasing(np.array(times)).tolist() == times
