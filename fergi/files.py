@@ -5,8 +5,10 @@ A file is written under a temporary name in its own folder and then renamed, so 
 """
 
 import contextlib
+import glob
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -48,36 +50,42 @@ def require(paths: Iterable[Path], what: str, advice: str) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write to, which takes the name ``path`` only when the block ends without an error.
 
+    What a killed process left of the same file is cleared away.
+
     Raises
     ------
     FergiError
         If the folder cannot be made or written, or the disk is full; ``path`` is then as it was before.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.part"):
+            if not _is_running(leftover.suffixes[-2].removeprefix(".")):
+                leftover.unlink(missing_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise FergiError(
             f"Cannot write {path}: {error.strerror or error}. Make room or choose another --root."
         ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    """The permissions that this process withholds from new files (mkstemp withholds more)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _is_running(process: str) -> bool:
+    """Whether a process of that number runs on this machine."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def check_writable(folder: Path) -> None:

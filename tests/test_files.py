@@ -241,3 +241,26 @@ def test_tables_name_the_first_unusable_one(tmp_path):
     tables = read_tables(tmp_path, ["101"], **options)
     assert list(tables) == ["101"]
     np.testing.assert_array_equal(tables["101"]["score"], [0.5, 0.001])
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
+    """And what a living one is writing is not."""
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom fergi.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as file:\n    file.write(b'half')\n    file.flush()\n"
+        "    if sys.argv[2] == 'killed':\n        os.kill(os.getpid(), 9)\n"
+        "    print('here', flush=True)\n    sys.stdin.readline()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "table.csv")]
+    subprocess.run([*command, "killed"], cwd=CHECKOUT, check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    with subprocess.Popen(
+        [*command, "alive"], cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "here\n"
+        with replacing(tmp_path / "table.csv") as file:
+            file.write(b"whole")
+        assert len(list(tmp_path.iterdir())) == 2
+        other.communicate("\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+    assert (tmp_path / "table.csv").read_bytes() == b"half"
