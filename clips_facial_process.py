@@ -63,7 +63,7 @@ def parse_shard(parser: argparse.ArgumentParser, text: str | None) -> tuple[int,
     if text is None:
         return int(os.environ.get("RANK", "0")) + 1, int(os.environ.get("WORLD_SIZE", "1"))
     part, _, parts = text.partition("/")
-    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         parser.error(f"--shard must be like 1/4, the first of four parts, not {text}")
     return int(part), int(parts)
 
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_writable(home)
     settings = alignment.describe() | estimator.describe() | {"baseline_decimals": chosen.baseline_decimals}
     if chosen.redo and different_settings(settings, settings_file):
-        for path in (*(job.output for job in todo), settings_file):  # none of them may count as done with the new ones
+        for path in (*outputs.values(), settings_file):  # none of them may count as done with the new ones
             path.unlink(missing_ok=True)
     keep_settings(settings, settings_file, "Use the same settings, another folder, or --redo.")
     if not todo:

@@ -322,8 +322,6 @@ class _Collector:
                 self._fill_in(message)
             else:
                 self._end(message)
-                if all(clip.decoded for clip in self._clips.values()) and self._faces:
-                    self._send()
         return ClipsReport(
             len(self._jobs) - len(self._failures),
             self._n_frames,

@@ -44,8 +44,9 @@ def read_frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
             yield frame
         if n_frames == 0:
             raise UnreadableVideo(f"{path} has no frames that OpenCV can decode")
-        # Some containers have no number of frames but an estimate of it, so the time tells whether the end is there.
-        if last + capture.frame_seconds < LEAST_SHARE * capture.seconds:
+        # Some containers estimate their number of frames, and some have no positions: only both together tell.
+        ends_early = last + capture.frame_seconds < LEAST_SHARE * capture.seconds
+        if ends_early and n_frames < LEAST_SHARE * capture.promised:
             raise UnreadableVideo(f"{path} breaks off after {n_frames} of {capture.promised:.0f} frames")
 
 

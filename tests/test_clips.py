@@ -747,6 +747,15 @@ def test_an_interrupted_redo_leaves_no_file_of_the_old_settings(finished, thread
     assert after[name] != before[name]
 
 
+def test_a_redo_of_one_shard_leaves_no_file_of_the_old_settings(finished, threads):
+    """The other shards' clips do not count as done any longer."""
+    before = snapshot(finished / "data", FEATURES)
+    run(finished, "--redo", "--luma", "correct", "--shard", "1/2")
+    after = run(finished, "--luma", "correct")
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == set(before) - {"101/session_1/reaction_clip_10_features.csv"}  # which has no face
+
+
 def test_the_settings_do_not_depend_on_how_the_root_is_written(finished, threads, monkeypatch):
     """A detector in pretrained_models/ is the same file under ./ and under its whole path."""
     from fergi.faces.detection import MODEL_FILE, detector_model

@@ -240,6 +240,14 @@ def test_a_subject_without_labels(tmp_path):
     refused(read_disfa, tmp_path, match=r"SN002")
 
 
+def test_a_video_without_labels(tmp_path):
+    """The same for a subject who is there as a video only."""
+    write_disfa(tmp_path)
+    (tmp_path / "Videos_LeftCamera").mkdir()
+    (tmp_path / "Videos_LeftCamera/LeftVideoSN031_comp.avi").touch()
+    refused(read_disfa, tmp_path, match=r"SN031")
+
+
 # DISFA+
 
 
@@ -347,6 +355,9 @@ def test_disfa_plus_labels_without_pictures(tmp_path):
     write_disfa_plus(tmp_path)
     (tmp_path / "Labels/SN001/Z").mkdir()
     refused(read_disfa_plus, tmp_path, match=r"SN001/Z")
+    (tmp_path / "Labels/SN001/Z").rmdir()
+    (tmp_path / "Labels/SN009/Z").mkdir(parents=True)
+    refused(read_disfa_plus, tmp_path, match=r"SN009/Z")
 
 
 def test_disfa_plus_frames_that_differ_in_their_ending_only(tmp_path):

@@ -7,7 +7,6 @@ index.csv        image, subject, part, frame, AU1, …, AU26; written when all p
 no_face.csv      subject, part, frame of the frames in which no face was found
 """
 
-import io
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,7 +17,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
 from fergi.action_units.disfa import NOT_LABELLED, LabelledFrames
@@ -49,11 +47,8 @@ def _start_worker(settings: AlignmentSettings) -> None:
 def _read_picture(path: Path) -> np.ndarray:
     """An RGB picture; a file that is none, or only the beginning of one, is refused."""
     try:
-        content = path.read_bytes()
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        # OpenCV fills up a JPEG that was cut off; Pillow tells.
-        if picture is not None and content[:2] == b"\xff\xd8" and not content.endswith(b"\xff\xd9"):
-            Image.open(io.BytesIO(content)).load()
+        # imread would fill up a JPEG that was cut off; imdecode refuses it.
+        picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error):
         picture = None
     if picture is None:
@@ -102,6 +97,14 @@ def _align_part(part: LabelledFrames, output: Path) -> tuple[pd.DataFrame, int, 
         return pd.DataFrame(columns=list(PART_COLUMNS)), n_frames, str(error)
     align_waiting()
     return pd.DataFrame(rows, columns=list(PART_COLUMNS)), n_frames, None
+
+
+def _is_finished(table: Path, part: LabelledFrames) -> bool:
+    """Whether a part's table is there and has the frames that the data set has now."""
+    if not table.is_file():
+        return False
+    frames = pd.read_csv(table, dtype=str, keep_default_na=False)["frame"]
+    return part.video is not None or list(frames) == list(part.names)
 
 
 def _with_labels(table: pd.DataFrame, part: LabelledFrames) -> pd.DataFrame:
@@ -184,7 +187,7 @@ def align_dataset(
         f"Use the same settings, or move {output.name} away.",
     )
     tables = [output / "parts" / f"{part.subject}_{part.part}.csv" for part in parts]
-    todo = [index for index, table in enumerate(tables) if not table.is_file()]
+    todo = [index for index, part in enumerate(parts) if not _is_finished(tables[index], part)]
     problems = []
     total = sum(len(parts[index].names) for index in todo)
     context = multiprocessing.get_context("spawn")

@@ -1,6 +1,7 @@
 """Picture in, aligned and equalised face out: detection, crop, landmarks, alignment, contrast, padding."""
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from fergi.faces.alignment import align_face, crop_face, face_frame
 from fergi.faces.detection import FaceDetector, detector_model
 from fergi.faces.equalisation import LUMA_ORDERS, equalise, pad_to_square
-from fergi.faces.landmarks import BACK_ENDS, choose_back_end, load_landmarks
+from fergi.faces.landmarks import BACK_ENDS, MOBILEFACENET_FILE, choose_back_end, load_landmarks
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,15 @@ class AlignmentSettings:
 
     def describe(self) -> dict[str, str]:
         """What a reader of the outputs should know."""
-        return {
+        described = {
             "detector": detector_model(self.pretrained_models)[1],
             "landmarks": self.landmarks,
             "luma": self.luma,
         }
+        if self.landmarks == "mobilefacenet":
+            weights = self.pretrained_models / MOBILEFACENET_FILE
+            described["landmarks_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        return described
 
 
 def alignment_settings(pretrained_models: Path, landmarks: str | None, luma: str = "released") -> AlignmentSettings:
