@@ -18,7 +18,7 @@ export DO_NOT_TRACK := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup python reproduce test bench lint
+.PHONY: help setup python reproduce test bench bench-scorers lint
 
 help:
 	@echo "make reproduce   the published files, stages 6 to 10, and the check against the paper"
@@ -73,6 +73,10 @@ bench: $(VENV)/complete
 	$(BIN)/python -m benchmarks.differences
 	$(BIN)/python -m benchmarks.clips
 	$(BIN)/python -m benchmarks.training
+
+# A quarter of an hour and 4 GB of disk: every scorer at its official size, with random weights.
+bench-scorers: $(VENV)/complete
+	$(BIN)/python -m benchmarks.scorers
 
 lint: $(VENV)/complete
 	$(BIN)/ruff format --check

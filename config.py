@@ -52,3 +52,8 @@ AU_SEED = 42  # the release's
 AU_CROP_SCALE = (0.9, 1.0)  # share of the picture's area
 AU_CROP_RATIO = (19 / 20, 20 / 19)  # width by height
 # End of AU model ---------------------------------------------------------------------------------------------------
+
+# Image tables (Section 6.2.3) --------------------------------------------------------------------------------------
+# Whose answers on issues a fault of the survey's page spoilt (a footnote of Section 3.2.3 of the paper).
+UNRELIABLE_ISSUES = ("001", "002", "004", "005", "006", "007", "008")
+# End of image tables -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ of the participant left out.
 Reads   preparation/preprocessed_image_data/<participant>.csv
         preparation/preprocessed_reaction_data/<participant>.csv
         preparation/AU4_excluded_participants.json, valid_sessions.json, invalid_images.json
+        preparation/preprocessed_image_data/scores.json    if stage 5 made the image tables
 Writes  results/image_preference_binary_classification_based_on_ranking.csv
         (with _released or _strict before .csv for --mode released or --strict-lopo)
 Run     python image_preference_binary_classification_based_on_ranking.py
@@ -21,6 +22,7 @@ import config
 from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
 from fergi.files import FergiError, check_writable, write_table
 from fergi.lopo import SCORERS, accuracy_table, search_preferences, search_settings
+from fergi.scorers.record import describe_scores
 from fergi.script import RELEASE_MODES, argument_parser, run
 
 
@@ -68,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     print(f"{len(included)} participants ({len(excluded)} left out), {len(images)} images with a valid reaction.")
     print(accuracy_table(results).to_string(index=False, na_rep="", float_format="{:.2f}".format))
+    for sentence in describe_scores(folders, included, images[list(SCORERS)]):
+        print(sentence)
     print(f"Wrote {output}.")
 
 

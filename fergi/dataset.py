@@ -11,6 +11,17 @@ from fergi.files import FergiError, read_json, read_tables, summarise
 
 CLIP_KINDS = ("baseline", "reaction")
 CLIP_KEY = ("session_index", "image_index")
+# Columns of the image tables: the issues that the survey offers (Section 3.2.3).
+ISSUES = (
+    "unmentioned_content",
+    "repeated_generation",
+    "existence_of_body",
+    "blurry",
+    "psychological_discomfort",
+    "sexual_content",
+    "violent_content",
+    "defamatory_content",
+)
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 FETCH_ADVICE = "Fetch the published files with: python -m fergi.published"
 
@@ -65,6 +76,20 @@ class Folders:
     def image_tables(self) -> Path:
         """One table of ratings, ranks and scores a participant."""
         return self.preparation / "preprocessed_image_data"
+
+    @property
+    def score_record(self) -> Path:
+        """What the scores in those tables were made with (JSON); the published tables have none."""
+        return self.image_tables / "scores.json"
+
+    @property
+    def image_scores(self) -> Path:
+        """Each scorer's finished scores, so that an interrupted stage 5 goes on."""
+        return self.preparation / "image_scores"
+
+    def session(self, participant: str, number: int) -> Path:
+        """One session's clips, images and ``data.json``."""
+        return self.data / participant / f"session_{number}"
 
     def activation_tables(self, kind: str) -> Path:
         """One table of activation values a participant, of the clips of one kind."""

@@ -27,6 +27,7 @@ from fergi.dataset import (
     CLIP_KEY,
     CLIP_KINDS,
     FETCH_ADVICE,
+    ISSUES,
     Folders,
     read_black_images,
     read_excluded_participants,
@@ -65,16 +66,6 @@ NAMES = {
     VALENCE: "AUcomb",
 }
 WITH_AUS = dict(zip((*TRAINED_SCORERS, ENSEMBLE), (*INTEGRATED, INTEGRATED_ENSEMBLE), strict=True))
-ISSUES = (
-    "unmentioned_content",
-    "repeated_generation",
-    "existence_of_body",
-    "blurry",
-    "psychological_discomfort",
-    "sexual_content",
-    "violent_content",
-    "defamatory_content",
-)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,27 @@
 """Files of network weights: which there are, reading them safely, and loading all of one or nothing.
 
-A file is read with PyTorch's reader for plain weights, which runs no code from it. A module takes a state
-dict only if every entry has its place and its shape; what is deliberately left aside is named by the caller.
+A file is read with the reader for plain weights of PyTorch or safetensors, which runs no code from it. A module takes
+a state dict only if every entry has its place and its shape; what is deliberately left aside is named by the caller.
 Random weights never come from here: whoever wants them asks for them by name.
+
+Reads   pretrained_models/, AU_models/
+Writes  pretrained_models/, only what is asked for
+Run     python -m fergi.weights                      what is there, what is missing, how large
+        python -m fergi.weights fetch clip hps-v2    (goes on where an interrupted fetch ended)
+        python -m fergi.weights check                the SHA-256 of what is there
+Takes   fetching all the scorers: 13 GB.
+
+Everything also works with files that were put there by hand, without a network.
 """
 
+import argparse
 import hashlib
-from collections.abc import Mapping, Sequence
+import http.client
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,9 +30,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fergi.files import FergiError, replacing, require
+from fergi.files import FergiError, check_writable, replacing, require
+from fergi.script import argument_parser, run
 
 FETCH_AGAIN = "Fetch or copy it again."
+HUB = "https://huggingface.co"
+SAFETENSORS = ".safetensors"
+BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,16 @@ class WeightFile:
         What to do where it is missing or not usable.
     key : str, optional
         Entry of the file that holds the state dict, where that is not the whole file.
+    name : str, optional
+        What ``python -m fergi.weights fetch`` calls it.
+    url : str, optional
+        Where it can be fetched; what begins with ``/`` is on the model hub.
+    revision : str, optional
+        Which version of its repository that is, where the address pins one.
+    size : int, optional
+        Its bytes, about.
+    sha256 : str, optional
+        Of the published file, where we know it.
     """
 
     path: str
@@ -46,6 +75,11 @@ class WeightFile:
     licence: str
     advice: str
     key: str | None = None
+    name: str = ""
+    url: str | None = None
+    revision: str | None = None
+    size: int | None = None
+    sha256: str | None = None
 
     def under(self, root: Path) -> Path:
         """The file under one root."""
@@ -56,7 +90,25 @@ class WeightFile:
         return load_state(self.under(root), key=self.key, advice=self.advice)
 
 
+def _on_hub(
+    name: str, repository: str, revision: str, file: str, *, path: str, what: str, licence: str, **known: Any
+) -> WeightFile:
+    """A file of a model hub's repository at one revision."""
+    return WeightFile(
+        path=path,
+        what=what,
+        source=f"{HUB}/{repository}",
+        licence=licence,
+        advice=f"Fetch it with: python -m fergi.weights fetch {name}",
+        name=name,
+        url=f"/{repository}/resolve/{revision}/{file}",
+        revision=revision,
+        **known,
+    )
+
+
 GLINT360K_IR50 = WeightFile(
+    name="glint360k",
     path="pretrained_models/glint360k_cosface_r50_fp16_0.1.pth",
     what="IR-50 trained to tell people apart (Glint360K, CosFace): where the AU model starts from (Appendix B.3)",
     source="model zoo of arcface_torch, https://github.com/deepinsight/insightface",
@@ -65,6 +117,7 @@ GLINT360K_IR50 = WeightFile(
     "or ask for random weights with --from-scratch.",
 )
 MOBILEFACENET = WeightFile(
+    name="mobilefacenet",
     path="pretrained_models/mobilefacenet_model_best.pth.tar",
     what="MobileFaceNet for 68 facial landmarks (Appendix B.2)",
     source="https://github.com/cunjian/pytorch_face_landmark",
@@ -73,13 +126,112 @@ MOBILEFACENET = WeightFile(
     key="state_dict",
 )
 AU_MODEL = WeightFile(
+    name="au-model",
     path="AU_models/checkpoint_epoch3.pth",
     what="the AU model: IR-50 with 64 intensities and 64 x 5 thresholds",
     source="made by DISFAwithPlus_train_model.py",
     licence="that of the data it was trained with",
     advice="Run DISFAwithPlus_train_model.py first.",
 )
-WEIGHT_FILES = (GLINT360K_IR50, MOBILEFACENET, AU_MODEL)
+CLIP_L = _on_hub(
+    "clip",
+    "openai/clip-vit-large-patch14",
+    "32bd64288804d66eefd0ccbe215aa642df71cc41",
+    "model.safetensors",
+    path="pretrained_models/clip-vit-large-patch14/model.safetensors",
+    what="CLIP ViT-L/14: CLIP score, and the embeddings of the Aesthetic score (Section 6.2.3)",
+    licence="MIT",
+    size=1_710_540_580,
+    sha256="a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
+)
+AESTHETIC_HEAD = WeightFile(
+    name="aesthetic",
+    path="pretrained_models/sac+logos+ava1-l14-linearMSE.pth",
+    what="head of LAION's improved aesthetic predictor (Section 6.2.3)",
+    source="https://github.com/christophschuhmann/improved-aesthetic-predictor",
+    licence="Apache-2.0",
+    advice="Fetch it with: python -m fergi.weights fetch aesthetic",
+    url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/"
+    "6934dd81792f086e613a121dbce43082cb8be85e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
+    revision="6934dd81792f086e613a121dbce43082cb8be85e",
+    size=3_714_759,
+    sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+)
+BLIP_LARGE = WeightFile(
+    name="blip",
+    path="pretrained_models/model_large.pth",
+    what="BLIP (large), pretrained: BLIP score (Section 6.2.3)",
+    source="https://github.com/salesforce/BLIP",
+    licence="BSD-3-Clause",
+    advice="Fetch it with: python -m fergi.weights fetch blip",
+    key="model",
+    url="https://storage.googleapis.com/sfr-vision-language-research/BLIP/models/model_large.pth",
+)
+IMAGE_REWARD = _on_hub(
+    "image-reward",
+    "THUDM/ImageReward",
+    "5736be03b2652728fb87788c9797b0570450ab72",
+    "ImageReward.pt",
+    path="pretrained_models/ImageReward.pt",
+    what="ImageReward-v1.0 (Section 6.2.3)",
+    licence="Apache-2.0",
+    size=1_790_000_000,
+)
+PICK_SCORE = _on_hub(
+    "pick-score",
+    "yuvalkirstain/PickScore_v1",
+    "a4e4367c6dfa7288a00c550414478f865b875800",
+    "model.safetensors",
+    path="pretrained_models/PickScore_v1/model.safetensors",
+    what="PickScore, a CLIP ViT-H/14 (Section 6.2.3)",
+    licence="see its model card",
+    size=3_940_000_000,
+)
+HPS_V2 = _on_hub(
+    "hps-v2",
+    "xswu/HPSv2",
+    "697403c78157020a1ae59d23f111aa58ced35b0a",
+    "HPS_v2_compressed.pt",
+    path="pretrained_models/HPS_v2_compressed.pt",
+    what="HPS v2.0, a CLIP ViT-H/14 (Section 6.2.3)",
+    licence="Apache-2.0",
+    key="state_dict",
+    size=1_970_000_000,
+)
+HPS_V2_1 = _on_hub(
+    "hps-v2.1",
+    "xswu/HPSv2",
+    "697403c78157020a1ae59d23f111aa58ced35b0a",
+    "HPS_v2.1_compressed.pt",
+    path="pretrained_models/HPS_v2.1_compressed.pt",
+    what="HPS v2.1, which the paper does not use",
+    licence="Apache-2.0",
+    key="state_dict",
+    size=1_970_000_000,
+    sha256="c57a38fb4a2f7e7c15bf00da2ea377cdf165448b4dd1052a484c215a998c9837",
+)
+BERT_VOCABULARY = _on_hub(
+    "bert-vocabulary",
+    "google-bert/bert-base-uncased",
+    "86b5e0934494bd15c9632b12f734a8a67f723594",
+    "vocab.txt",
+    path="pretrained_models/bert-base-uncased/vocab.txt",
+    what="vocabulary of BERT, in which BLIP and ImageReward read prompts",
+    licence="Apache-2.0",
+    size=231_508,
+    sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+)
+SCORER_FILES = (
+    CLIP_L,
+    AESTHETIC_HEAD,
+    BLIP_LARGE,
+    IMAGE_REWARD,
+    PICK_SCORE,
+    HPS_V2,
+    HPS_V2_1,
+    BERT_VOCABULARY,
+)
+WEIGHT_FILES = (GLINT360K_IR50, MOBILEFACENET, AU_MODEL, *SCORER_FILES)
 
 
 def read_weights_file(path: Path, advice: str = FETCH_AGAIN) -> Any:
@@ -91,6 +243,14 @@ def read_weights_file(path: Path, advice: str = FETCH_AGAIN) -> Any:
         If the file is missing, cut off, or holds anything but tensors and plain values.
     """
     require([path], "weight file", advice)
+    if path.suffix == SAFETENSORS:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise FergiError(f"{path} cannot be read: it is cut off or not a safetensors file. {advice}") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -105,7 +265,7 @@ def load_state(path: Path, *, key: str | None = None, advice: str = FETCH_AGAIN)
     Parameters
     ----------
     path : Path
-        File that ``torch.save`` wrote.
+        File that ``torch.save`` wrote, or safetensors.
     key : str, optional
         Entry of the file that holds the state dict; without it the file is the state dict.
     advice : str
@@ -220,3 +380,133 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(file: WeightFile, root: Path, *, hub: str = HUB, progress: Callable[[int], None] | None = None) -> str:
+    """Fetch one file to where it belongs, or the rest of it if an earlier fetch was interrupted.
+
+    Parameters
+    ----------
+    file : WeightFile
+        Which one; it must have an address.
+    root : Path
+        Under which it belongs.
+    hub : str
+        Address of the model hub.
+    progress : callable, optional
+        Called with the number of bytes there are so far.
+
+    Returns
+    -------
+    str
+        Its SHA-256.
+
+    Raises
+    ------
+    FergiError
+        If there is no address, no connection or no room, or the content is not the published one.
+    """
+    path = file.under(root)
+    if file.url is None:
+        raise FergiError(f"{path.name} cannot be fetched from here. {file.advice}")
+    check_writable(path.parent)
+    partial = path.with_name(f"{path.name}.part")
+    begun = partial.stat().st_size if partial.exists() else 0
+    missing, free = (file.size or 0) - begun, shutil.disk_usage(path.parent).free
+    if missing > free:
+        raise FergiError(
+            f"{path.name} needs {_gigabytes(missing)} more, and {path.parent} has {_gigabytes(free)}. Make room."
+        )
+    address = (hub.rstrip("/") + file.url) if file.url.startswith("/") else file.url
+    request = urllib.request.Request(address, headers={"User-Agent": "fergi"})
+    if begun:
+        request.add_header("Range", f"bytes={begun}-")
+    again = f"Run the same command again to go on, or put the file from {file.source} there by hand."
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            goes_on = answer.status == http.client.PARTIAL_CONTENT
+            length = answer.headers.get("Content-Length")
+            total = None if length is None else int(length) + (begun if goes_on else 0)
+            with partial.open("ab" if goes_on else "wb") as output:
+                while block := answer.read(BLOCK):
+                    output.write(block)
+                    if progress:
+                        progress(output.tell())
+    except urllib.error.HTTPError as error:
+        if not (begun and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE):
+            raise FergiError(f"{address} answers {error.code} {error.reason}. {again}") from error
+        total = begun  # all of it was there already
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise FergiError(f"{path.name} could not be fetched from {address}: {error}. {again}") from error
+    there = partial.stat().st_size
+    if total is not None and there != total:
+        raise FergiError(f"{path.name} was cut off at {there} of {total} bytes. {again}")
+    found = sha256(partial)
+    if file.sha256 is not None and found != file.sha256:
+        partial.unlink()
+        raise FergiError(f"{address} has the SHA-256 {found}, not {file.sha256}; nothing was kept. {again}")
+    os.replace(partial, path)
+    return found
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _inventory(root: Path, *, check: bool) -> str:
+    """A table of all files: name, whether it is there, size, licence, path."""
+    rows = [("name", "state", "size", "licence", "path")]
+    for file in WEIGHT_FILES:
+        path = file.under(root)
+        partial = path.with_name(f"{path.name}.part")
+        size = path.stat().st_size if path.is_file() else file.size
+        state = "there" if path.is_file() else "begun" if partial.is_file() else "missing"
+        if check and path.is_file():
+            found = sha256(path)
+            state = f"SHA-256 {found}"
+            if file.sha256 is not None:
+                state += ", as published" if found == file.sha256 else ", not the published file"
+        rows.append((file.name, state, _gigabytes(size) if size else "?", file.licence, file.path))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _parse(arguments: Sequence[str] | None, default_root: Path) -> argparse.Namespace:
+    parser = argument_parser(__doc__, default_root)
+    parser.add_argument("what", nargs="?", choices=("list", "fetch", "check"), default="list", help="default: list")
+    names = [file.name for file in WEIGHT_FILES]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"files to fetch: {', '.join(names)}, or all")
+    hub = os.environ.get("HF_ENDPOINT") or HUB
+    parser.add_argument("--hub", default=hub, metavar="URL", help="the model hub (default: %(default)s)")
+    chosen = parser.parse_args(arguments)
+    unknown = [name for name in chosen.names if name not in (*names, "all")]
+    if unknown:
+        parser.error(f"there is no file {unknown[0]}; there are {', '.join(names)}, and all for every scorer's")
+    if bool(chosen.names) != (chosen.what == "fetch"):
+        parser.error("name files to fetch, with fetch and only there")
+    return chosen
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """List the files, check them, or fetch some."""
+    chosen = _parse(arguments, Path(__file__).resolve().parent.parent)
+    if chosen.what != "fetch":
+        print(_inventory(chosen.root, check=chosen.what == "check"))
+        return
+    from tqdm import tqdm
+
+    wanted = [
+        file for file in WEIGHT_FILES if file.name in chosen.names or ("all" in chosen.names and file in SCORER_FILES)
+    ]
+    for file in wanted:
+        if file.under(chosen.root).is_file():
+            print(f"{file.path} is there already.")
+            continue
+        with tqdm(total=file.size, unit="B", unit_scale=True, desc=file.name, disable=None) as bar:
+            found = fetch(file, chosen.root, hub=chosen.hub, progress=lambda there, bar=bar: bar.update(there - bar.n))
+        known = "as published" if file.sha256 else "of which we do not know the published one"
+        print(f"Wrote {file.path}, SHA-256 {found}, {known}; licence: {file.licence}.")
+
+
+if __name__ == "__main__":
+    run(main)

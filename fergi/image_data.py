@@ -1,0 +1,274 @@
+"""What participants said about the generated images (Sections 3.2.3 and 3.3), checked before anything is computed.
+
+Every session has a folder with ``data.json`` (prompt, ranking, one survey an image) and ``image<i>.png``.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fergi.dataset import CLIP_KEY, ISSUES, Folders, read_black_images
+from fergi.files import FergiError, summarise
+from fergi.scorers.pictures import is_black, open_picture
+from fergi.statistics import EMOTIONS
+
+# Column → entry of the survey.
+RATINGS = {
+    "overall_rating": "overallRating",
+    "alignment_rating": "alignmentRating",
+    "fidelity_rating": "fidelityRating",
+}
+HIGHEST_RATING = 7
+
+
+@dataclass(frozen=True)
+class RatedImage:
+    """One generated image and what its participant said about it.
+
+    Attributes
+    ----------
+    participant, session, image
+        Which one; images are numbered from 1.
+    path : Path
+        The picture.
+    prompt : str
+        What it was made from.
+    ratings : tuple of int
+        Overall, alignment, fidelity: 1 to 7, or 0 where none was given.
+    issues : tuple of bool, or None
+        In the order of ``ISSUES``; None where the answers are not reliable.
+    emotions : tuple of bool
+        In the order of ``EMOTIONS``.
+    rank_score : int
+        Number of the session's images less its place in the ranking, from 0: the best has the number of images.
+    black : bool
+        Whether every pixel is black.
+    fingerprint : str
+        SHA-256 of prompt and picture, by which a finished score is known to be of both.
+    """
+
+    participant: str
+    session: int
+    image: int
+    path: Path
+    prompt: str
+    ratings: tuple[int, ...]
+    issues: tuple[bool, ...] | None
+    emotions: tuple[bool, ...]
+    rank_score: int
+    black: bool
+    fingerprint: str
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Participant, session, image."""
+        return self.participant, self.session, self.image
+
+
+def read_image_data(
+    folders: Folders, sessions: Mapping[str, Sequence[int]], *, unreliable_issues: Iterable[str] = ()
+) -> list[RatedImage]:
+    """All images of the sessions, the black ones too, by participant, session and image; every picture is decoded.
+
+    Parameters
+    ----------
+    folders : Folders
+        Where the sessions are.
+    sessions : mapping
+        Participant → session numbers (``read_valid_sessions``).
+    unreliable_issues : iterable of str
+        Participants whose answers on issues are left empty, whatever they are.
+
+    Raises
+    ------
+    FergiError
+        Counting the sessions that cannot be used, and naming what is wrong with the first.
+    """
+    unreliable = set(unreliable_issues)
+    wanted = [(participant, number) for participant, numbers in sessions.items() for number in numbers]
+
+    def read(session: tuple[str, int]) -> list[RatedImage] | str:
+        try:
+            return _read_session(folders, *session, reliable=session[0] not in unreliable)
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = list(threads.map(read, wanted))
+    problems = [each for each in found if isinstance(each, str)]
+    if problems:
+        raise summarise(
+            problems,
+            len(wanted),
+            f"sessions named in {folders.valid_sessions.name}",
+            "Put data.json and the images there, which FERGI's authors give on request, "
+            "or take the session out of that file.",
+        )
+    return [image for each in found for image in each]
+
+
+def _read_session(folders: Folders, participant: str, number: int, *, reliable: bool) -> list[RatedImage]:
+    """The images of one session; ValueError with what is wrong."""
+    folder = folders.session(participant, number)
+    path = folder / "data.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    matches = [re.fullmatch(r"image(\d+)\.png", each.name) for each in folder.iterdir()]
+    numbers = sorted(int(match[1]) for match in matches if match)
+    expected = list(range(1, 1 + max(numbers, default=0)))
+    if not expected:
+        raise ValueError(f"{folder} has no images (image1.png and so on)")
+    if numbers != expected:
+        gap = next(each for each in expected if each not in numbers)
+        raise ValueError(f"{folder / f'image{gap}.png'} does not exist")
+    try:
+        prompt, ranks, surveys = _answers(content, len(numbers))
+        answers = [_survey(survey, place, reliable=reliable) for place, survey in enumerate(surveys, start=1)]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    images = []
+    for image, rank, (ratings, issues, emotions) in zip(numbers, ranks, answers, strict=True):
+        picture = folder / f"image{image}.png"
+        try:
+            data = picture.read_bytes()
+        except OSError as error:
+            raise ValueError(f"{picture} cannot be read: {error.strerror}") from None
+        black = is_black(open_picture(data, str(picture)))
+        fingerprint = hashlib.sha256(prompt.encode() + b"\0" + data).hexdigest()
+        images.append(
+            RatedImage(participant, number, image, picture, prompt, ratings, issues, emotions, rank, black, fingerprint)
+        )
+    return images
+
+
+def _answers(content: Any, n_images: int) -> tuple[str, list[int], list[Any]]:
+    """Prompt, rank score of each image, survey of each image."""
+    if not isinstance(content, dict):
+        raise ValueError("must be an object with prompt, ranking and survey")
+    for name, kind in (("prompt", str), ("ranking", list), ("survey", list)):
+        if not isinstance(content.get(name), kind):
+            raise ValueError(f"{name} must be a {'text' if kind is str else 'list'}, not {_shown(content.get(name))}")
+    prompt, ranking, surveys = (content[name] for name in ("prompt", "ranking", "survey"))
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the prompt has half a character in it (a lone surrogate)") from None
+    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in ranking]
+    if any(type(each) is not int for each in ids) or sorted(ids) != list(range(n_images)):
+        raise ValueError(f"the ranking must have the ids 0 to {n_images - 1} once each, not {_shown(ids)}")
+    if len(surveys) != n_images:
+        raise ValueError(f"there are {len(surveys)} surveys for {n_images} images")
+    return prompt, [n_images - ids.index(each) for each in range(n_images)], surveys
+
+
+def _survey(
+    survey: Any, image: int, *, reliable: bool
+) -> tuple[tuple[int, ...], tuple[bool, ...] | None, tuple[bool, ...]]:
+    """Ratings, issues and emotions of one image."""
+    if not isinstance(survey, dict):
+        raise ValueError(f"image {image}: the survey must be an object, not {_shown(survey)}")
+    for name in RATINGS.values():
+        rating = survey.get(name)
+        if type(rating) is not int or not 0 <= rating <= HIGHEST_RATING:
+            raise ValueError(
+                f"image {image}: {name} must be a whole number from 1 to {HIGHEST_RATING}, or 0, not {_shown(rating)}"
+            )
+    lists = []
+    for name, columns in (("issuesList", ISSUES), ("reactionList", EMOTIONS)):
+        if name == "issuesList" and not reliable:
+            lists.append(None)
+            continue
+        options = survey.get(name)
+        ticked = list(options.values()) if isinstance(options, dict) else []
+        if len(ticked) != len(columns) or any(type(each) is not bool for each in ticked):
+            raise ValueError(
+                f"image {image}: {name} must have {len(columns)} options that are true or false, not {_shown(options)}"
+            )
+        lists.append(tuple(ticked))
+    return tuple(survey[name] for name in RATINGS.values()), lists[0], lists[1]
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def compare_black_images(folders: Folders, sessions: Mapping[str, Sequence[int]], images: Sequence[RatedImage]) -> None:
+    """Stop if the images that are black are not those that ``invalid_images.json`` names; it may also be missing.
+
+    Raises
+    ------
+    FergiError
+        Counting the images on which they disagree, and naming the first.
+    """
+    if not folders.black_images.is_file():
+        return
+    named = read_black_images(folders, sessions)
+    named = {(who, *key) for who, keys in named.items() for key in keys if key[0] in sessions[who]}
+    found = {image.key for image in images if image.black}
+    problems = [
+        f"participant {key[0]}, session {key[1]}, image {key[2]} is {'' if key in found else 'not '}black"
+        for key in sorted(named ^ found)
+    ]
+    if problems:
+        verb = "is" if len(problems) == 1 else "are"
+        raise FergiError(
+            f"{len(problems)} of {len(images)} images {verb} not what {folders.black_images} says "
+            f"(first: {problems[0]}). Correct that file, or remove it to have it written from the images."
+        )
+
+
+def black_image_list(
+    sessions: Mapping[str, Sequence[int]], images: Sequence[RatedImage]
+) -> dict[str, dict[str, list[int]]]:
+    """Participant → session → numbers of its black images, every session listed: ``invalid_images.json``."""
+    listed: dict[str, dict[str, list[int]]] = {
+        participant: {str(number): [] for number in numbers} for participant, numbers in sessions.items()
+    }
+    for image in images:
+        if image.black:
+            listed[image.participant][str(image.session)].append(image.image)
+    return listed
+
+
+def image_tables(
+    images: Sequence[RatedImage],
+    scores: Mapping[str, Mapping[tuple[str, int, int], float]],
+) -> dict[str, pd.DataFrame]:
+    """The tables of all participants, in the columns and order of the published ones, without black images.
+
+    Parameters
+    ----------
+    images : sequence of RatedImage
+        By participant, session and image.
+    scores : mapping
+        Column → (participant, session, image) → score, in the order of the columns.
+    """
+    rows: dict[str, list[tuple[Any, ...]]] = {image.participant: [] for image in images}
+    for image in images:
+        if not image.black:
+            rows[image.participant].append(
+                (
+                    image.session,
+                    image.image,
+                    *image.ratings,
+                    *(image.issues or [None] * len(ISSUES)),
+                    *image.emotions,
+                    image.rank_score,
+                    *(scores[column][image.key] for column in scores),
+                )
+            )
+    columns = [*CLIP_KEY, *RATINGS, *ISSUES, *EMOTIONS, "rank_score", *scores]
+    return {participant: pd.DataFrame(table, columns=columns) for participant, table in rows.items()}

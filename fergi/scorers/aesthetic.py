@@ -1,0 +1,66 @@
+"""Aesthetic score: LAION's improved predictor, linear layers on the image's embedding by CLIP ViT-L/14."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fergi.scorers.clip import VIT_L_14, ClipNetwork
+from fergi.scorers.interface import Scorer, load_network
+from fergi.scorers.pictures import cropped
+from fergi.weights import AESTHETIC_HEAD, CLIP_L
+
+
+class LinearHead(nn.Module):
+    """Five linear layers in a row, with dropout between the first four and no activation functions.
+
+    ImageReward's head has the same form.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(size, 1024),
+            nn.Dropout(0.2),
+            nn.Linear(1024, 128),
+            nn.Dropout(0.2),
+            nn.Linear(128, 64),
+            nn.Dropout(0.1),
+            nn.Linear(64, 16),
+            nn.Linear(16, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (n, size) → (n, 1)."""
+        return self.layers(x)
+
+
+class Aesthetic(Scorer):
+    """About 1 to 10; the prompt plays no part."""
+
+    name = "Aesthetic"
+    column = "Aesthetic_score"
+    files = (CLIP_L, AESTHETIC_HEAD)
+    packages = ("transformers",)
+    settings: ClassVar = {
+        "picture": "shorter side to 224 pixels, bicubic, centre",
+        "text": "not used",
+        "score": "five linear layers on the normalised image embedding",
+    }
+
+    def __init__(self, root: Path, device: torch.device, layout: dict[str, Any] = VIT_L_14) -> None:
+        self.device = device
+        head, state = self.files[1], self.files[1].read(root)
+        self.head = load_network(LinearHead(layout["projection_dim"]), state, head.under(root), device)
+        self.clip = ClipNetwork(self.files[0], root, device, layout)
+
+    def pixels(self, picture: Image.Image) -> Tensor:
+        """The centre, cut as torchvision does."""
+        return cropped(picture, self.clip.side, odd="even")
+
+    def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
+        """The head's output."""
+        return self.head(self.clip.images(pixels).float())[:, 0]

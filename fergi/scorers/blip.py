@@ -1,0 +1,144 @@
+"""BLIP score: the cosine of the projected text and image embeddings by BLIP (large), as ImageReward's benchmark has it.
+
+The networks are those of the image-reward package, which ImageReward itself is made of.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fergi.scorers.interface import Scorer, load_network, normalised, offline_import, once_each
+from fergi.scorers.pictures import cropped
+from fergi.scorers.text import bert_tokenizer
+from fergi.weights import BERT_VOCABULARY, BLIP_LARGE
+
+TOKENS = 35  # the package's
+
+
+@dataclass(frozen=True)
+class BlipLayout:
+    """Sizes of BLIP; the defaults are those of the official files.
+
+    Attributes
+    ----------
+    side, patch : int
+        Pixels of the picture and of one patch.
+    vision_width, vision_depth, vision_heads : int
+        Of the image encoder.
+    projection : int
+        Dimensions in which text and image are compared.
+    text : dict
+        Of the text encoder, as arguments of transformers' ``BertConfig``.
+    """
+
+    side: int = 224
+    patch: int = 16
+    vision_width: int = 1024
+    vision_depth: int = 24
+    vision_heads: int = 16
+    projection: int = 256
+    text: dict[str, Any] = field(
+        default_factory=lambda: {
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "max_position_embeddings": 512,
+            "vocab_size": 30524,
+            "layer_norm_eps": 1e-12,
+        }
+    )
+
+
+class BlipEncoders(nn.Module):
+    """The image encoder and the text encoder, which can also look at the image."""
+
+    def __init__(self, layout: BlipLayout) -> None:
+        super().__init__()
+        with offline_import():
+            from ImageReward.models.BLIP.med import BertConfig, BertModel
+            from ImageReward.models.BLIP.vit import VisionTransformer
+        self.visual_encoder = VisionTransformer(
+            img_size=layout.side,
+            patch_size=layout.patch,
+            embed_dim=layout.vision_width,
+            depth=layout.vision_depth,
+            num_heads=layout.vision_heads,
+        )
+        text = BertConfig(**layout.text, encoder_width=layout.vision_width, add_cross_attention=True)
+        self.text_encoder = BertModel(config=text, add_pooling_layer=False)
+
+
+class BlipCosine(BlipEncoders):
+    """The encoders and the projections by which text and image are compared."""
+
+    def __init__(self, layout: BlipLayout) -> None:
+        super().__init__(layout)
+        self.vision_proj = nn.Linear(layout.vision_width, layout.projection)
+        self.text_proj = nn.Linear(layout.text["hidden_size"], layout.projection)
+
+
+class BlipScorer(Scorer):
+    """What the BLIP score and ImageReward have in common."""
+
+    packages = ("image-reward", "transformers", "timm")
+    layout: BlipLayout
+    tokenizer: Any
+
+    def pixels(self, picture: Image.Image) -> Tensor:
+        """The centre, cut as torchvision does."""
+        return cropped(picture, self.layout.side, odd="even")
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token numbers and which of them count, both of shape (n, 35)."""
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
+        )
+        return tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
+
+
+class Blip(BlipScorer):
+    """Cosine, −1 to 1."""
+
+    name = "BLIP"
+    column = "BLIP_score"
+    files = (BLIP_LARGE, BERT_VOCABULARY)
+    settings: ClassVar = {
+        "picture": "shorter side to 224 pixels, bicubic, centre",
+        "text": "35 tokens",
+        "score": "cosine of the projected first tokens",
+    }
+    # Of its training: the slowly moving copies, their queues, the matching head and the caption decoder.
+    UNUSED: ClassVar = (
+        "visual_encoder_m.",
+        "vision_proj_m.",
+        "text_encoder_m.",
+        "text_proj_m.",
+        "text_decoder.",
+        "itm_head.",
+        "image_queue",
+        "text_queue",
+        "queue_ptr",
+        "temp",
+    )
+
+    def __init__(self, root: Path, device: torch.device, layout: BlipLayout | None = None) -> None:
+        self.layout, self.device = layout or BlipLayout(), device
+        file = self.files[0]
+        self.tokenizer = bert_tokenizer(root, self.layout.text["vocab_size"])
+        network, state = BlipCosine(self.layout), file.read(root)
+        self.network = load_network(network, state, file.under(root), device, unused=self.UNUSED)
+
+    def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
+        """Cosines."""
+        different, places = once_each(prompts)
+        tokens, counts = self.tokens(different)
+        texts = self.network.text_encoder(tokens, attention_mask=counts, return_dict=True, mode="text")
+        texts = normalised(self.network.text_proj(texts.last_hidden_state[:, 0]))[places]
+        images = normalised(self.network.vision_proj(self.network.visual_encoder(pixels)[:, 0]))
+        return (texts * images).sum(dim=-1)

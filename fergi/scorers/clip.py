@@ -1,0 +1,103 @@
+"""CLIP score: the cosine of the prompt's and the image's embedding by CLIP ViT-L/14."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fergi.scorers.interface import Scorer, load_network, normalised, offline_import, once_each
+from fergi.scorers.pictures import cropped
+from fergi.scorers.text import clip_tokens
+from fergi.weights import CLIP_L, WeightFile
+
+VIT_L_14 = {
+    "projection_dim": 768,
+    "vision_config": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+        "image_size": 224,
+        "hidden_act": "quick_gelu",
+    },
+    "text_config": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
+        "hidden_act": "quick_gelu",
+    },
+}
+
+
+class ClipNetwork:
+    """A CLIP in the layout of transformers: embeddings of prompts and pictures.
+
+    Parameters
+    ----------
+    file : WeightFile
+        Its weights.
+    root : Path
+        Under which they lie.
+    device : torch.device
+        Where to compute.
+    layout : dict
+        Sizes, as arguments of transformers' ``CLIPConfig``.
+    """
+
+    def __init__(self, file: WeightFile, root: Path, device: torch.device, layout: dict[str, Any]) -> None:
+        state = file.read(root)
+        with offline_import():
+            from transformers import CLIPConfig, CLIPModel
+        dimension = layout["projection_dim"]
+        config = CLIPConfig(
+            text_config=layout["text_config"] | {"projection_dim": dimension},
+            vision_config=layout["vision_config"] | {"projection_dim": dimension},
+            projection_dim=dimension,
+        )
+        self.network = load_network(CLIPModel(config), state, file.under(root), device)
+        self.side = config.vision_config.image_size
+        self.length = config.text_config.max_position_embeddings
+        self.device = device
+
+    def texts(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings of length 1, shape (n, dimension)."""
+        different, places = once_each(prompts)
+        tokens = clip_tokens(different, self.length).to(self.device)
+        return normalised(self.network.get_text_features(input_ids=tokens))[places]
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """Embeddings of length 1, shape (n, dimension)."""
+        return normalised(self.network.get_image_features(pixel_values=pixels))
+
+
+class Clip(Scorer):
+    """Cosine, not scaled; −1 to 1."""
+
+    name = "CLIP"
+    column = "CLIP_score"
+    files = (CLIP_L,)
+    packages = ("transformers", "open_clip_torch")
+    settings: ClassVar = {
+        "picture": "shorter side to 224 pixels, bicubic, centre",
+        "text": "77 tokens",
+        "score": "cosine",
+    }
+
+    def __init__(self, root: Path, device: torch.device, layout: dict[str, Any] = VIT_L_14) -> None:
+        self.device = device
+        self.clip = ClipNetwork(self.files[0], root, device, layout)
+
+    def pixels(self, picture: Image.Image) -> Tensor:
+        """The centre, cut as transformers does."""
+        return cropped(picture, self.clip.side, odd="floor")
+
+    def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
+        """Cosines."""
+        return (self.clip.texts(prompts) * self.clip.images(pixels)).sum(dim=-1)

@@ -1,0 +1,63 @@
+"""HPS v2 and v2.1: the cosine of a CLIP ViT-H/14 that was trained further on people's rankings.
+
+The network is open_clip's, and pictures are padded, not cropped, as in the hpsv2 package.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fergi.scorers.interface import Scorer, load_network, normalised, offline_import, once_each
+from fergi.scorers.pictures import padded
+from fergi.scorers.text import clip_tokens
+from fergi.weights import HPS_V2, HPS_V2_1
+
+VIT_H_14 = "ViT-H-14"  # open_clip's name of the layout
+
+
+class HpsV2(Scorer):
+    """Cosine, not scaled; about 0.27 for images and their prompts."""
+
+    name = "HPSv2"
+    column = "HPS_V2_score"
+    files = (HPS_V2,)
+    packages = ("open_clip_torch",)
+    settings: ClassVar = {
+        "picture": "longer side to 224 pixels, bicubic, antialiased, padded with zeros",
+        "text": "77 tokens",
+        "score": "cosine",
+    }
+
+    def __init__(self, root: Path, device: torch.device, layout: str | dict[str, Any] = VIT_H_14) -> None:
+        self.device = device
+        file = self.files[0]
+        state = file.read(root)
+        with offline_import():
+            import open_clip
+        sizes = open_clip.get_model_config(layout) if isinstance(layout, str) else layout
+        self.network = load_network(open_clip.CLIP(**sizes), state, file.under(root), device)
+        self.side = sizes["vision_cfg"]["image_size"]
+        self.length = sizes["text_cfg"]["context_length"]
+
+    def pixels(self, picture: Image.Image) -> Tensor:
+        """The whole picture."""
+        return padded(picture, self.side)
+
+    def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
+        """Cosines."""
+        different, places = once_each(prompts)
+        tokens = clip_tokens(different, self.length).to(self.device)
+        texts = normalised(self.network.encode_text(tokens))[places]
+        return (texts * normalised(self.network.encode_image(pixels))).sum(dim=-1)
+
+
+class HpsV21(HpsV2):
+    """The same with the weights of version 2.1, which the paper does not use."""
+
+    name = "HPSv2.1"
+    column = "HPS_V2_1_score"
+    files = (HPS_V2_1,)

@@ -1,0 +1,61 @@
+"""ImageReward: a head on BLIP's text encoder, which looks at the image while it reads the prompt."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fergi.scorers.aesthetic import LinearHead
+from fergi.scorers.blip import BlipEncoders, BlipLayout, BlipScorer
+from fergi.scorers.interface import load_network
+from fergi.scorers.text import bert_tokenizer
+from fergi.weights import BERT_VOCABULARY, IMAGE_REWARD
+
+# By which the head's output is standardised, as published with the weights.
+MEAN = 0.16717362830052426
+SPREAD = 1.0333394966054072
+
+
+class ImageRewardNetwork(nn.Module):
+    """The encoders of BLIP and the head."""
+
+    def __init__(self, layout: BlipLayout) -> None:
+        super().__init__()
+        self.blip = BlipEncoders(layout)
+        self.mlp = LinearHead(layout.text["hidden_size"])
+
+
+class ImageReward(BlipScorer):
+    """Mean 0 and standard deviation 1 on the data that it was trained with."""
+
+    name = "ImageReward"
+    column = "ImageReward_score"
+    files = (IMAGE_REWARD, BERT_VOCABULARY)
+    settings: ClassVar = {
+        "picture": "shorter side to 224 pixels, bicubic, centre",
+        "text": "35 tokens",
+        "score": f"(head - {MEAN}) / {SPREAD}",
+    }
+    UNUSED: ClassVar = ("blip.vision_proj.", "blip.text_proj.")
+
+    def __init__(self, root: Path, device: torch.device, layout: BlipLayout | None = None) -> None:
+        self.layout, self.device = layout or BlipLayout(), device
+        file = self.files[0]
+        self.tokenizer = bert_tokenizer(root, self.layout.text["vocab_size"])
+        network, state = ImageRewardNetwork(self.layout), file.read(root)
+        self.network = load_network(network, state, file.under(root), device, unused=self.UNUSED)
+
+    def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
+        """Standardised rewards."""
+        tokens, counts = self.tokens(prompts)
+        seen = self.network.blip.visual_encoder(pixels)
+        read = self.network.blip.text_encoder(
+            tokens,
+            attention_mask=counts,
+            encoder_hidden_states=seen,
+            encoder_attention_mask=torch.ones(seen.shape[:-1], dtype=torch.long, device=self.device),
+            return_dict=True,
+        )
+        return (self.network.mlp(read.last_hidden_state[:, 0])[:, 0] - MEAN) / SPREAD

@@ -1,0 +1,185 @@
+"""What every scorer is, and how its weights come into it.
+
+A scorer names its checkpoint files, makes pixels of a picture, and computes scores of prompts and pixels. It is only
+ever made with all of its weights: entries that are missing, unknown, misshapen or not finite stop it.
+"""
+
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fergi.files import FergiError
+from fergi.scorers.pictures import open_picture
+from fergi.weights import WeightFile, load_strictly, sha256
+
+POSITIONS = "position_ids"
+
+
+class Scorer(ABC):
+    """Scores of images under their prompts.
+
+    Attributes
+    ----------
+    name : str
+        What ``--scorers`` calls it.
+    column : str
+        Its column in the image tables.
+    files : tuple of WeightFile
+        Everything that it loads.
+    packages : tuple of str
+        Libraries that its network comes from.
+    settings : dict
+        What else the scores depend on, in words.
+    """
+
+    name: ClassVar[str]
+    column: ClassVar[str]
+    files: ClassVar[tuple[WeightFile, ...]]
+    packages: ClassVar[tuple[str, ...]]
+    settings: ClassVar[dict[str, Any]]
+
+    device: torch.device
+
+    @abstractmethod
+    def __init__(self, root: Path, device: torch.device) -> None:
+        """Load every file below ``root``."""
+
+    @abstractmethod
+    def pixels(self, picture: Image.Image) -> Tensor:
+        """An RGB picture as the network takes it, shape (3, side, side), on the CPU."""
+
+    @abstractmethod
+    def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
+        """Scores, shape (n,), of n prompts and pixels of shape (n, 3, side, side), on the device."""
+
+    def score(self, prompts: Sequence[str], images: Sequence[Path | Image.Image]) -> np.ndarray:
+        """Scores of images, each under the prompt at its place.
+
+        Parameters
+        ----------
+        prompts : sequence of str
+            Any text; what is longer than the network takes is cut off.
+        images : sequence of Path or PIL.Image.Image
+            As many.
+
+        Returns
+        -------
+        ndarray of float, shape (n,)
+
+        Raises
+        ------
+        ValueError
+            If the numbers differ, or a picture cannot be used.
+        FergiError
+            If a score is not a finite number.
+        """
+        return self.score_pixels(prompts, [self.pixels(open_picture(image)) for image in images])
+
+    def score_pixels(self, prompts: Sequence[str], pixels: Sequence[Tensor]) -> np.ndarray:
+        """Scores of pictures that ``pixels`` has prepared."""
+        if len(prompts) != len(pixels):
+            raise ValueError(f"{len(prompts)} prompts for {len(pixels)} images")
+        if not prompts:
+            return np.empty(0)
+        with torch.inference_mode():
+            scores = self.compute(list(prompts), torch.stack(list(pixels)).to(self.device)).double().cpu().numpy()
+        if scores.shape != (len(prompts),) or not np.isfinite(scores).all():
+            broken = prompts[int(np.argmin(np.isfinite(scores)))]
+            raise FergiError(
+                f"{self.name} gives no finite number for the prompt {broken[:60]!r}. Its weights do not fit this use."
+            )
+        return scores
+
+    @classmethod
+    def record(cls, root: Path, device: torch.device) -> dict[str, Any]:
+        """What its scores are made with: checkpoints by their SHA-256, library versions, settings."""
+        checkpoints = []
+        for file in cls.files:
+            found = sha256(file.under(root))
+            published = None if file.sha256 is None else found == file.sha256
+            checkpoints.append({"file": file.path, "sha256": found, "is_published_file": published})
+        return {
+            "scorer": cls.name,
+            "checkpoints": checkpoints,
+            "libraries": {package: version(package) for package in ("torch", "pillow", *cls.packages)},
+            "settings": cls.settings | {"precision": "float32", "device": device.type},
+        }
+
+
+def load_network(
+    network: nn.Module, state: Mapping[str, Tensor], source: Path, device: torch.device, *, unused: Sequence[str] = ()
+) -> nn.Module:
+    """Put a state into a network, all of it or nothing, and make it ready for use.
+
+    Lists of positions (0, 1, 2, …), which some versions of the libraries store, may be there or not.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Just made.
+    state : mapping
+        Name → tensor.
+    source : Path
+        Where the state came from, for the error.
+    device : torch.device
+        Where it is to compute.
+    unused : sequence of str
+        Beginnings of names in the file of parts that the score does not need, which the network does not have.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same network, in evaluation mode.
+
+    Raises
+    ------
+    FergiError
+        Naming the first entry that does not fit.
+    """
+    own = network.state_dict()
+    if any(name.startswith(tuple(unused)) for name in own):
+        raise ValueError(f"{type(network).__name__} has entries among those that are not used: {', '.join(unused)}")
+    positions = {name: value for name, value in state.items() if name.endswith(POSITIONS)}
+    for name, value in positions.items():
+        if not torch.equal(value.flatten().long(), torch.arange(value.numel())):
+            raise FergiError(f"{source} does not fit: its entry {name} does not count 0, 1, 2, …")
+    given = {name: value for name, value in state.items() if name not in positions}
+    left_aside = [name for name in own if name.endswith(POSITIONS)]
+    left_aside += [start for start in unused if any(name.startswith(start) for name in given)]
+    load_strictly(network, given, source=source, except_for=left_aside)
+    return network.eval().requires_grad_(False).to(device)
+
+
+def normalised(embeddings: Tensor) -> Tensor:
+    """Rows of length 1, in double precision so that what follows adds no rounding."""
+    embeddings = embeddings.double()
+    return embeddings / embeddings.norm(dim=-1, keepdim=True)
+
+
+def once_each(prompts: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The different prompts, and which of them each prompt is: the images of one session share one."""
+    different = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    return list(different), [different[prompt] for prompt in prompts]
+
+
+@contextmanager
+def offline_import() -> Iterator[None]:
+    """Import of libraries that could reach for a model hub, with that and their telemetry switched off.
+
+    What they do to Python's warning filters when they are imported is undone.
+    """
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY"):
+        os.environ[name] = "1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

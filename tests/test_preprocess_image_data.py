@@ -1,0 +1,306 @@
+"""Stage 5 as a script: small scorers whose weights are files, the tables, going on, and how it refuses."""
+
+import importlib
+import json
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from small_scorers import BLACK, CPU, LAYOUTS, NAMES, drawn, small_class, write_sessions, write_small_models
+
+from fergi.dataset import Folders
+from fergi.files import FergiError
+from fergi.scorers.record import EXPECTED, describe_scores, made_here, scorer_agreement, untrained_columns
+from fergi.scorers.registry import PAPER_SCORERS
+from fergi.weights import CLIP_L, sha256
+
+STAGE = importlib.import_module("preprocess_image_data")
+SEARCH = importlib.import_module("image_preference_binary_classification_based_on_ranking")
+SIX = ["CLIP_score", "Aesthetic_score", "BLIP_score", "ImageReward_score", "PickScore", "HPS_V2_score"]
+
+
+@pytest.fixture(scope="session")
+def _prepared(tmp_path_factory):
+    root = tmp_path_factory.mktemp("prepared") / "root"
+    write_sessions(root)
+    with pytest.MonkeyPatch.context() as patch:
+        write_small_models(root, patch)
+    return root
+
+
+@pytest.fixture
+def root(_prepared, tmp_path, monkeypatch):
+    """Sessions and small models; the script takes the small layouts."""
+    monkeypatch.setattr(STAGE, "scorer_class", small_class)
+    return shutil.copytree(_prepared, tmp_path / "root")
+
+
+def run(root, *options):
+    """The script, on the CPU."""
+    STAGE.main(["--root", str(root), "--device", "cpu", "--workers", "2", *options])
+
+
+def tables(root):
+    """Participant → image table."""
+    return {
+        path.stem: path.read_text() for path in sorted((root / "preparation/preprocessed_image_data").glob("*.csv"))
+    }
+
+
+def snapshot(root):
+    """Every file and what is in it."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_the_six_scores(root, capsys, monkeypatch):
+    """Each value is the scorer's own for this image; columns as released; the record names the files."""
+    run(root, "--batch-size", "3")
+    out = capsys.readouterr().out
+    assert "9 images of 3 sessions of 2 participants, 1 of them black." in out
+    assert "model.safetensors is not the published file" in out
+    found = pd.read_csv(root / "preparation/preprocessed_image_data/009.csv")
+    assert found.columns[-6:].tolist() == SIX
+    assert found[["session_index", "image_index"]].values.tolist() == [[2, 1], [2, 2], [2, 4]]
+    for name, column in zip(PAPER_SCORERS, SIX, strict=True):
+        scorer = small_class(name)(root, CPU)
+        expected = scorer.score(["a red cat on the moon 2"] * 3, [drawn(64, 64, 200 + image) for image in (1, 2, 4)])
+        np.testing.assert_allclose(found[column], expected, atol=1e-5)
+    first = tables(root)["001"].splitlines()[1]
+    assert first.startswith("1,1,1,7,0,,,,,,,,,False,True,")  # 001 is one of those with spoilt answers
+    assert json.loads((root / "preparation/invalid_images.json").read_text())["009"] == {"2": [BLACK[2]]}
+
+    record = json.loads((root / "preparation/preprocessed_image_data/scores.json").read_text())
+    assert list(record["columns"]) == SIX
+    clip = record["columns"]["CLIP_score"]
+    assert clip["checkpoints"] == [
+        {"file": CLIP_L.path, "sha256": sha256(CLIP_L.under(root)), "is_published_file": False}
+    ]
+    assert clip["libraries"]["transformers"] and clip["settings"]["score"] == "cosine"
+    assert "Scores: CLIP_score made here with model.safetensors (" in out
+
+
+def test_batches_do_not_matter(root, tmp_path):
+    """One image at a time, or all at once."""
+    other = shutil.copytree(root, tmp_path / "other")
+    run(root, "--batch-size", "1")
+    run(other, "--batch-size", "64")
+    for name in ("001.csv", "009.csv"):
+        one, many = (pd.read_csv(each / "preparation/preprocessed_image_data" / name) for each in (root, other))
+        pd.testing.assert_frame_equal(one, many, atol=1e-5, rtol=0)
+
+
+def test_a_run_goes_on(root, tmp_path, capsys, monkeypatch):
+    """Interrupted in the third batch of the second scorer; the end is that of a run in one piece."""
+    whole = shutil.copytree(root, tmp_path / "whole")
+    options = ("--scorers", "CLIP", "HPSv2", "--batch-size", "2")
+    run(whole, *options)
+    calls = []
+
+    class Interrupted(small_class("HPSv2")):
+        def compute(self, prompts, pixels):
+            calls.append(len(prompts))
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return super().compute(prompts, pixels)
+
+    monkeypatch.setattr(STAGE, "scorer_class", lambda name: Interrupted if name == "HPSv2" else small_class(name))
+    with pytest.raises(KeyboardInterrupt):
+        run(root, *options)
+    assert not tables(root)
+    capsys.readouterr()
+    run(root, *options)
+    out = capsys.readouterr().out
+    assert "CLIP: 8 images scored already, 0 to do" in out and "HPSv2: 4 images scored already, 4 to do" in out
+    assert calls == [2, 2, 2, 2, 2]
+    assert tables(root) == tables(whole)
+    before = snapshot(root)
+    monkeypatch.setattr(STAGE, "score_images", None)  # nothing is left to do
+    run(root, *options)
+    assert snapshot(root) == before
+
+
+def test_some_scorers_now_and_others_later(root):
+    """Columns in the order of the released ones, whichever came first; 2.1 behind them."""
+    run(root, "--scorers", "HPSv2.1", "PickScore")
+    assert tables(root)["009"].splitlines()[0].endswith("rank_score,PickScore,HPS_V2_1_score")
+    run(root, "--scorers", "CLIP")
+    assert tables(root)["009"].splitlines()[0].endswith("rank_score,CLIP_score,PickScore,HPS_V2_1_score")
+
+
+def test_a_new_picture_or_prompt_is_scored_again(root, capsys):
+    """What was finished for another picture is not taken for this one."""
+    run(root, "--scorers", "CLIP")
+    before = tables(root)
+    drawn(64, 64, 999).save(root / "data/001/session_1/image2.png")
+    path = root / "data/009/session_2/data.json"
+    path.write_text(path.read_text().replace("red cat", "dog"))
+    capsys.readouterr()
+    run(root, "--scorers", "CLIP")
+    assert "CLIP: 4 images scored already, 4 to do" in capsys.readouterr().out
+    changed = [a != b for a, b in zip(before["001"].splitlines(), tables(root)["001"].splitlines(), strict=True)]
+    assert changed == [False, False, True, False, False, False]
+
+
+def test_another_checkpoint_needs_redo(root):
+    """Scores of two checkpoints in one column would be of neither."""
+    run(root, "--scorers", "CLIP")
+    before = snapshot(root)
+    other = root / "pretrained_models/PickScore_v1/model.safetensors"
+    shutil.copy(other, CLIP_L.under(root))
+    with pytest.raises(FergiError, match=r"CLIP\.json says that checkpoints was .*--redo"):
+        run(root, "--scorers", "CLIP")
+    assert {k: v for k, v in snapshot(root).items() if "pretrained" not in k} == {
+        k: v for k, v in before.items() if "pretrained" not in k
+    }
+    run(root, "--scorers", "CLIP", "--redo")
+    assert tables(root)["009"].encode() != before["preparation/preprocessed_image_data/009.csv"]
+
+
+def refuses(root, *options, message):
+    """It stops with the sentence before any network is loaded, and changes nothing."""
+    before = snapshot(root)
+    with pytest.raises(FergiError, match=message) as caught:
+        run(root, *options)
+    assert "\n" not in str(caught.value) and snapshot(root) == before
+
+
+def test_everything_is_checked_before_a_network_is_loaded(root, monkeypatch):
+    """A picture, an answer, a black image, a weight file."""
+
+    def nothing(name):
+        made = small_class(name)
+        made.__init__ = None
+        return made
+
+    monkeypatch.setattr(STAGE, "scorer_class", nothing)
+    CLIP_L.under(root).unlink()
+    refuses(root, message=r"1 of \d weight files is missing .* python -m fergi\.weights fetch clip$")
+    (root / "preparation/invalid_images.json").write_text('{"001": {"1": [2]}, "009": {"2": [3]}}')
+    refuses(root, message="participant 001, session 1, image 2 is not black")
+    (root / "data/009/session_2/image4.png").write_bytes(b"")
+    refuses(root, message=r"1 of 3 sessions .*image4\.png is not a picture")
+    refuses(root, "--unreliable-issues", "003", message=r"not in valid_sessions\.json \(first: 003\)")
+    (root / "preparation/valid_sessions.json").unlink()
+    refuses(root, message=r"valid_sessions\.json")
+
+
+def test_a_broken_checkpoint_leaves_no_table(root):
+    """The scorers before it keep what they finished."""
+    path = root / "pretrained_models/HPS_v2_compressed.pt"
+    path.write_text("<html>")
+    with pytest.raises(FergiError, match=r"HPS_v2_compressed\.pt .*(cut off|not a file of plain PyTorch weights)"):
+        run(root, "--scorers", "CLIP", "HPSv2")
+    assert not tables(root) and (root / "preparation/image_scores/CLIP.csv").is_file()
+
+
+def test_published_tables_are_not_lost_by_chance(root):
+    """Only with --replace."""
+    folder = root / "preparation/preprocessed_image_data"
+    folder.mkdir()
+    (folder / "001.csv").write_text("published\n")
+    refuses(root, "--scorers", "CLIP", message=r"1 of 2 tables .* were not made by this script.* --replace")
+    run(root, "--scorers", "CLIP", "--replace")
+    run(root, "--scorers", "CLIP")
+
+
+def test_answers_on_issues_of_those_named(root):
+    """Instead of the seven."""
+    run(root, "--scorers", "CLIP", "--unreliable-issues", "009")
+    assert tables(root)["001"].splitlines()[1].startswith("1,1,1,7,0,False,True,")
+    assert tables(root)["009"].splitlines()[1].startswith("2,1,1,7,0,,,,,,,,,")
+    run(root, "--scorers", "CLIP", "--unreliable-issues")
+    assert tables(root)["009"].splitlines()[1].startswith("2,1,1,7,0,False,True,")
+
+
+def test_a_damaged_table_of_finished_scores(root):
+    """Named, with what to do."""
+    run(root, "--scorers", "CLIP")
+    (root / "preparation/image_scores/CLIP.csv").write_text("participant\n")
+    with pytest.raises(FergiError, match=r"CLIP\.csv is not a table of finished scores.*--redo"):
+        run(root, "--scorers", "CLIP")
+    run(root, "--scorers", "CLIP", "--redo")
+
+
+def test_no_network(root, monkeypatch):
+    """Nothing is asked of a hub, and no connection is tried."""
+    import socket
+
+    def refused(*arguments, **options):
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    run(root)
+    assert os.environ["HF_HUB_OFFLINE"] == "1" and set(NAMES) == set(LAYOUTS)
+
+
+# ---- where scores come from
+
+
+def test_published_columns_of_untrained_networks(published):
+    """Aesthetic and BLIP, as found in the release's code; the other four are those of trained networks."""
+    files = sorted((published / "preparation/preprocessed_image_data").glob("*.csv"))
+    scores = pd.concat([pd.read_csv(path) for path in files])[SIX]
+    sentences = untrained_columns(scores)
+    assert [sentence.split()[0] for sentence in sentences] == ["Aesthetic_score", "BLIP_score"]
+
+
+def test_what_counts_as_trained():
+    """In the expected range and not all the same; of few images only the median counts."""
+    for column, (lowest, highest, least) in EXPECTED.items():
+        middle = np.linspace(-2 * least, 2 * least, 20) + (lowest + highest) / 2
+        assert untrained_columns(pd.DataFrame({column: middle})) == []
+        assert len(untrained_columns(pd.DataFrame({column: middle / 100 + highest}))) == 1
+        assert len(untrained_columns(pd.DataFrame({column: [lowest + highest] * 20}) / 2)) == 1
+        assert untrained_columns(pd.DataFrame({column: [(lowest + highest) / 2] * 3})) == []
+    assert untrained_columns(pd.DataFrame({"mine": [0.0], "CLIP_score": [np.nan]})) == []
+
+
+def test_a_record_counts_only_for_its_tables(root):
+    """Tables that were fetched or changed afterwards are not described by it."""
+    run(root, "--scorers", "CLIP")
+    folders = Folders(root)
+    assert list(made_here(folders, ["001", "009"])) == ["CLIP_score"] and list(made_here(folders, ["009"]))
+    assert made_here(folders, ["001", "002"]) is None
+    path = folders.image_tables / "009.csv"
+    path.write_text(path.read_text().replace("True", "False", 1))
+    assert made_here(folders, ["001", "009"]) is None
+    assert describe_scores(folders, ["009"], pd.DataFrame({"CLIP_score": [0.3]})) == [
+        "Scores: published, or of an unknown origin (no record of them beside the tables)."
+    ]
+
+
+def test_stage_9_says_where_scores_come_from(tiny, capsys):
+    """And warns of columns that look untrained; the small data set's are all around 0."""
+    SEARCH.main(["--root", str(tiny.root)])
+    out = capsys.readouterr().out
+    assert "Scores: published, or of an unknown origin" in out
+    assert "Warning: Aesthetic_score does not look like a trained network's: median" in out
+    assert "Warning: ImageReward_score" not in out
+
+
+def test_agreement_of_scorers():
+    """Ranks by hand: the same order, the reverse, and one exchange of neighbours among four (1 - 6·2/60 = 0.8)."""
+    images = pd.DataFrame(
+        {
+            "CLIP_score": [0.1, 0.2, 0.3, 0.9, 0.5],
+            "PickScore": [20, 22, 21, 30, 25],
+            "overall_rating": [4, 3, 2, 1, 0],
+        }
+    )
+    found = scorer_agreement(images, ["CLIP_score", "PickScore"])
+    assert list(found.columns) == ["CLIP_score", "PickScore", "overall_rating"]
+    np.testing.assert_allclose(found.loc["CLIP_score"], [1, 0.9, -1])  # five images: 1 - 6·2/120
+    np.testing.assert_allclose(found.loc["PickScore"], [0.9, 1, -0.8])  # four of them have a rating
+
+
+def test_a_black_image_needs_no_score(root):
+    """It has none, and no table has it."""
+    run(root, "--scorers", "CLIP")
+    kept = (root / "preparation/image_scores/CLIP.csv").read_text()
+    assert "009,2,3," not in kept and "009,2,4," in kept
+    Image.new("RGB", (64, 64)).save(root / "data/009/session_2/image4.png")
+    with pytest.raises(FergiError, match="session 2, image 4 is black"):
+        run(root, "--scorers", "CLIP")
