@@ -10,7 +10,6 @@ from fergi import paper
 from fergi.dataset import Folders, read_valid_sessions
 from fergi.files import FergiError
 from fergi.image_data import (
-    ISSUES,
     black_image_list,
     compare_black_images,
     image_tables,
