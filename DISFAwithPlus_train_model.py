@@ -34,9 +34,9 @@ from fergi.action_units.faces_dataset import SCRIPTS, Augmentation, joined, read
 from fergi.action_units.network import NETWORKS, PRETRAINED_HEAD, random_network
 from fergi.action_units.parallel import choose_device, joined_process
 from fergi.action_units.training import PRECISIONS, Training, TrainingSettings, choose_precision
-from fergi.files import FergiError, check_writable
+from fergi.files import FergiError, check_writable, sha256
 from fergi.script import RELEASE_MODES, argument_parser, run
-from fergi.weights import GLINT360K_IR50, load_strictly, sha256
+from fergi.weights import GLINT360K_IR50, load_strictly
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,9 +21,8 @@ import torch
 from fergi.action_units.network import SIDE, intensities, load_network, network_input
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import ACTION_UNITS, NO_FACE, format_clip
-from fergi.files import FergiError, replacing
+from fergi.files import FergiError, replacing, sha256
 from fergi.video import UnreadableVideo, increasing, read_frames
-from fergi.weights import sha256
 from fergi.workers import end_with_parent
 
 FRAMES_AT_A_TIME = 32  # decoded and aligned before they are handed over

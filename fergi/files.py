@@ -6,6 +6,7 @@ A file is written under a temporary name in its own folder and then renamed, so 
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import platform
@@ -259,3 +260,9 @@ def different_settings(settings: dict[str, Any], path: Path) -> dict[str, tuple[
         return None
     there = read_json(path, "Remove it together with the files that it describes.")
     return {name: (there.get(name), now) for name, now in settings.items() if there.get(name) != now}
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

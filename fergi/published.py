@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from fergi.files import FergiError, check_writable, summarise
+from fergi.files import FergiError, check_writable, sha256, summarise
 from fergi.script import argument_parser, run
 
 REPOSITORY = "https://github.com/ShuangquanFeng/FERGI"
@@ -77,7 +77,7 @@ class Entry:
 
 def digest(files: Sequence[Path], session: bool) -> str:
     """SHA-256 of a file, or of a session's files as in ``Entry``."""
-    sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    sums = [sha256(file) for file in files]
     if not session:
         return sums[0]
     lines = "".join(f"{each}  {file.name}\n" for each, file in zip(sums, files, strict=True))

@@ -15,7 +15,6 @@ Everything also works with files that were put there by hand, without a network.
 """
 
 import argparse
-import hashlib
 import http.client
 import os
 import shutil
@@ -30,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fergi.files import FergiError, check_writable, replacing, require
+from fergi.files import FergiError, check_writable, replacing, require, sha256
 from fergi.script import argument_parser, run
 
 FETCH_AGAIN = "Fetch or copy it again."
@@ -374,12 +373,6 @@ def save_weights(content: Any, path: Path) -> None:
             torch.save(content, file)
     except RuntimeError as error:  # PyTorch's writer hides the operating system's error in one of its own
         raise FergiError(f"Cannot write {path}: the disk may be full. Make room or choose another --root.") from error
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch(file: WeightFile, root: Path, *, hub: str = HUB, progress: Callable[[int], None] | None = None) -> str:

@@ -1,7 +1,6 @@
 """Where the face is, by MediaPipe's short-range detector."""
 
 import contextlib
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fergi.files import FergiError
+from fergi.files import FergiError, sha256
 
 MODEL_FILE = "blaze_face_short_range.tflite"
 
@@ -35,7 +34,7 @@ def detector_model(pretrained_models: Path) -> tuple[Path, str]:
     """The detector's file and where it is from: the folder of weights if it is there, else inside mediapipe."""
     file = pretrained_models / MODEL_FILE
     if file.is_file():
-        return file, f"{MODEL_FILE}, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+        return file, f"{MODEL_FILE}, SHA-256 {sha256(file)}"
     mediapipe = _mediapipe()
     bundled = Path(mediapipe.__file__).parent / "modules" / "face_detection" / "face_detection_short_range.tflite"
     if not bundled.is_file():

@@ -1,7 +1,6 @@
 """Picture in, aligned and equalised face out: detection, crop, landmarks, alignment, contrast, padding."""
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from fergi.faces.alignment import align_face, crop_face, face_frame
 from fergi.faces.detection import FaceDetector, detector_model
 from fergi.faces.equalisation import LUMA_ORDERS, equalise, pad_to_square
 from fergi.faces.landmarks import BACK_ENDS, MOBILEFACENET_FILE, choose_back_end, load_landmarks
+from fergi.files import sha256
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class AlignmentSettings:
         }
         if self.landmarks == "mobilefacenet":
             weights = self.pretrained_models / MOBILEFACENET_FILE
-            described["landmarks_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+            described["landmarks_sha256"] = sha256(weights)
         return described
 
 

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fergi.files import FergiError
+from fergi.files import FergiError, sha256
 from fergi.scorers.pictures import open_picture
-from fergi.weights import WeightFile, load_strictly, sha256
+from fergi.weights import WeightFile, load_strictly
 
 POSITIONS = "position_ids"
 

@@ -3,7 +3,6 @@
 Needs no network libraries, so that stage 9 stays quick.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from fergi.dataset import Folders
-from fergi.files import read_json, write_json
+from fergi.files import read_json, sha256, write_json
 
 # Column → where the median of images under their own prompts lies, and the least standard deviation over images.
 # Wide on purpose: any trained scorer lies far inside, whatever the images.
@@ -73,7 +72,7 @@ def scorer_agreement(images: pd.DataFrame, columns: Sequence[str]) -> pd.DataFra
 
 def _table_sums(folders: Folders, participants: Iterable[str]) -> dict[str, str | None]:
     def of(path: Path) -> str | None:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        return sha256(path) if path.is_file() else None
 
     return {f"{participant}.csv": of(folders.image_tables / f"{participant}.csv") for participant in participants}
 
