@@ -18,9 +18,10 @@ export DO_NOT_TRACK := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup python reproduce test bench bench-scorers lint
+.PHONY: help setup python demo reproduce test bench bench-scorers lint
 
 help:
+	@echo "make demo        every script on synthetic data with a planted effect, in demo/; needs no data, weights or GPU"
 	@echo "make reproduce   the published files, stages 6 to 10, and the check against the paper"
 	@echo "make test        all tests"
 	@echo "make bench       the measurements that the README quotes"
@@ -48,6 +49,9 @@ python:
 	exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' || { \
 	echo "$(PYTHON) cannot make virtual environments. On Debian: apt-get install python3.11-venv" >&2; exit 1; }
+
+demo: $(VENV)/complete
+	$(BIN)/python -m fergi.synthetic demo --root demo
 
 reproduce: $(NUMBERS_SETUP)
 	$(BIN)/python -m fergi.published

@@ -53,6 +53,11 @@ class Folders:
         return self.root / "figures"
 
     @property
+    def synthetic_truth(self) -> Path:
+        """What was planted in synthetic data (JSON); real data have no such file."""
+        return self.data / "synthetic.json"
+
+    @property
     def published(self) -> Path:
         """The release's own tables of what the stages compute, kept apart to compare with."""
         return self.results / "published"

@@ -1,8 +1,8 @@
-"""Figures 3 and 4 of the paper, and four of ours that show what its tables rest on.
+"""Figures 3 to 6 of the paper, and four of ours that show what its tables rest on.
 
 Two kinds of functions, neither of which reads a file. The first compute what is to be drawn, from the tables of
-stages 5 to 9. The others take such tables and return a ``matplotlib.figure.Figure``; ``save`` writes it. The figures
-are made without pyplot, so that nothing opens a window or stays in memory.
+stages 5 to 9. The others take such tables (or examples of reactions) and return a ``matplotlib.figure.Figure``;
+``save`` writes it. The figures are made without pyplot, so that nothing opens a window or stays in memory.
 
 A box in these figures reaches from the first to the third quartile, with a line at the median; there are no
 whiskers and no single points (captions of Figures 3 and 4). Sizes are those of a printed page: 18 cm wide, type
@@ -10,7 +10,8 @@ of 7 points and more. Colours are never alone in saying something: position, a l
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -22,8 +23,10 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
+from fergi.examples import Example
 from fergi.files import replacing
 from fergi.lopo import (
     ENSEMBLE,
@@ -43,6 +46,8 @@ CURVES = {VALENCE: "AUcomb valence", ENSEMBLE: "ensemble of ImageReward, PickSco
 MODES = {"paper": "paper mode", "released": "released mode", "strict": "strict folds"}
 
 _WIDTH = 7.1  # inches, 18 cm
+_DOTS = 200  # per inch
+_STAMP_STRIP = 0.28  # inches above the figure
 _INK, _GREY, _PALE = "#222222", "#767676", "#d9d9d9"
 _BLUE, _ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"  # told apart with every common colour blindness
 _BLUES = LinearSegmentedColormap.from_list("rating", ["#e3eef9", "#3a84c1"])
@@ -70,6 +75,8 @@ _STYLE = {
 def marked(values: pd.DataFrame, p_values: pd.DataFrame, *, digits: int = 2) -> pd.DataFrame:
     """Statistics as text, with an asterisk where the p value is below the Bonferroni threshold (Section 6.1).
 
+    A dash stands where there was nothing to test (NaN), as with an emotion that nobody felt.
+
     Parameters
     ----------
     values, p_values : pandas.DataFrame, both of one shape
@@ -79,7 +86,10 @@ def marked(values: pd.DataFrame, p_values: pd.DataFrame, *, digits: int = 2) -> 
     """
     threshold = bonferroni_threshold()
     text = [
-        [f"{value:.{digits}f}{' *' if p < threshold else ''}" for value, p in zip(*row, strict=True)]
+        [
+            "–" if np.isnan(value) else f"{value:.{digits}f}{' *' if p < threshold else ''}"
+            for value, p in zip(*row, strict=True)
+        ]
         for row in zip(values.to_numpy(float), p_values.to_numpy(float), strict=True)
     ]
     return pd.DataFrame(text, index=values.index, columns=values.columns)
@@ -252,10 +262,21 @@ def objective_by_decay_and_threshold(images: pd.DataFrame, search: Search) -> pd
 # --------------------------------------------------------------------------- drawing
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save(figure: Figure, folder: Path, name: str, stamp: str | None = None) -> list[Path]:
     """Write a figure as ``<name>.pdf`` and ``<name>.png`` (200 dots per inch): both, or neither.
 
     The files hold no date, so the same figure gives the same files.
+
+    Parameters
+    ----------
+    figure : Figure
+        What to write; it stays as it is.
+    folder : Path
+        Where; made if need be.
+    name : str
+        File name without ending.
+    stamp : str, optional
+        A framed label at the top right, in a strip that is added above the figure, so that it covers nothing.
 
     Raises
     ------
@@ -265,10 +286,43 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     without_date = {"pdf": {"CreationDate": None}, "png": {}}
     paths = [folder / f"{name}.{kind}" for kind in without_date]
     with contextlib.ExitStack() as stack, mpl.rc_context(_STYLE):
+        area = stack.enter_context(_stamped(figure, stamp)) if stamp else None
         files = [stack.enter_context(replacing(path)) for path in paths]
         for file, (kind, metadata) in zip(files, without_date.items(), strict=True):
-            figure.savefig(file, format=kind, metadata=metadata, dpi=200)
+            figure.savefig(file, format=kind, metadata=metadata, dpi=_DOTS, bbox_inches=area)
     return paths
+
+
+@contextlib.contextmanager
+def _stamped(figure: Figure, stamp: str) -> Iterator[Bbox]:
+    """The figure with the label above its top edge, and the area to write, in inches."""
+    width, height = figure.get_size_inches()
+    engine, dots = figure.get_layout_engine(), figure.dpi
+    figure.dpi = _DOTS  # the room that text takes depends on it
+    figure.draw_without_rendering()  # everything is in its place now and must not move up with the upper edge
+    figure.dpi = dots
+    figure.set_layout_engine("none")
+    label = figure.text(
+        width - 0.08,
+        height + _STAMP_STRIP / 2,
+        stamp,
+        transform=figure.dpi_scale_trans,
+        ha="right",
+        va="center",
+        fontsize=8,
+        color="#7a3300",
+        parse_math=False,
+        bbox={"boxstyle": "square,pad=0.3", "facecolor": "#fff1dc", "edgecolor": _ORANGE, "linewidth": 0.8},
+    )
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+    try:
+        yield Bbox.from_extents(0, 0, width, height + _STAMP_STRIP)
+    finally:
+        label.remove()
+        for legend in figure.legends:
+            legend.set_bbox_to_anchor(None)
+        figure.set_layout_engine(engine)
 
 
 @mpl.rc_context(_STYLE)
@@ -414,11 +468,14 @@ def selection_figure(predictions: pd.DataFrame, *, resamples: int, seed: int, le
     resamples, seed : int
         Of the bootstrap (see ``selection_curve``).
     least_pairs : int
-        Where the curves begin: shares of fewer pairs are too few to draw.
+        Where the curves begin, or at a tenth of all pairs if that is less: shares of fewer are too few to draw.
     """
     curve = selection_curve(predictions, resamples=resamples, seed=seed)
-    curve = curve[curve["n_selected"] >= min(least_pairs, len(predictions))]
+    curve = curve[curve["n_selected"] >= min(least_pairs, len(predictions) / 10)]
     selected = predictions[predictions["selected"]]
+    lowest = min(
+        [curve[list(CURVES)].min(axis=None), *(100 * selected[name].mean() for name in CURVES if len(selected))]
+    )
     figure = Figure(figsize=(_WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, colour, line, marker in ((VALENCE, _BLUE, "-", "o"), (ENSEMBLE, _ORANGE, "--", "s")):
@@ -441,7 +498,7 @@ def selection_figure(predictions: pd.DataFrame, *, resamples: int, seed: int, le
     axes.axhline(50, color=_GREY, linewidth=0.8, linestyle=":")
     axes.text(100, 50.4, "guessing", color=_GREY, ha="right", va="bottom")
     axes.set_xlim(0, 100)
-    axes.set_ylim(min(40, 10 * np.floor(curve[list(CURVES)].min(axis=None) / 10)), 100)
+    axes.set_ylim(min(40, 10 * np.floor(lowest / 10)), 100)
     axes.set_xlabel(f"pairs selected, largest valence difference first (% of {len(predictions):,})")
     axes.set_ylabel("correct predictions (%)")
     axes.grid(axis="y", color=_PALE, linewidth=0.5)
@@ -641,6 +698,107 @@ def accuracy_figure(intervals: pd.DataFrame) -> Figure:
     handles.append(Line2D([], [], linestyle="none", label="(one mark where modes agree)"))
     figure.legend(handles=handles, ncols=4, loc="outside upper left", columnspacing=1.2)
     return figure
+
+
+@mpl.rc_context(_STYLE)
+def example_figure(examples: Sequence[Example]) -> Figure:
+    """Figures 5 and 6: single reactions, one below the other, each with what its participant said.
+
+    From left to right: the face before the image, the image, the face at the AU's highest estimate, and the AU's
+    course over the reaction clip with the two windows of eq. 2 and their means. Frames that do not count (Section
+    5.1) are gaps in the course.
+
+    Parameters
+    ----------
+    examples : sequence of Example
+        At least one, all of one AU.
+    """
+    captions = [_caption(chr(97 + place), example) for place, example in enumerate(examples)]
+    shapes = [_shape([getattr(example, name) for example in examples]) for name in ("before", "picture", "at_peak")]
+    gap, for_labels, least_course = 0.08, 0.5, 1.8  # inches, as is everything here
+    height = min(1.5, (_WIDTH - 5 * gap - for_labels - least_course) / sum(shapes))
+    widths = [max(shape * height, title) for shape, title in zip(shapes, (0.95, 0.65, 1.4), strict=True)]
+    lines = [0.155 * (caption.count("\n") + 1) for caption in captions]
+    figure = Figure(figsize=(_WIDTH, 0.3 + sum(lines) + (height + 0.75) * len(examples)))
+    figure_height = figure.get_figheight()
+
+    def place_axes(left: float, top: float, width: float) -> Axes:
+        return figure.add_axes(
+            (left / _WIDTH, 1 - (top + height) / figure_height, width / _WIDTH, height / figure_height)
+        )
+
+    top = 0.3
+    for example, caption, text_height in zip(examples, captions, lines, strict=True):
+        figure.text(gap / _WIDTH, 1 - top / figure_height, caption, va="top", parse_math=False, linespacing=1.25)
+        top, left = top + text_height + 0.25, gap
+        titles = (
+            "before the image",
+            "the image",
+            f"AU{example.unit} at its highest ({example.times[example.peak]:.1f} s)",
+        )
+        pictures = (example.before, example.picture, example.at_peak)
+        for picture, title, width in zip(pictures, titles, widths, strict=True):
+            axes = place_axes(left, top, width)
+            axes.imshow(picture)
+            axes.set_axis_off()
+            axes.set_title(title, fontsize=7.5, pad=3)
+            left += width + gap
+        left += for_labels
+        _draw_course(place_axes(left, top, _WIDTH - gap - left), example)
+        top += height + 0.5
+    handles = [
+        Patch(facecolor=_PALE, label="first valid window"),
+        Patch(facecolor="#f6c9a8", label="highest window"),
+        Line2D([], [], color=_ORANGE, linewidth=1, linestyle="--", label="their means; activation: the difference"),
+        Line2D([], [], marker="o", markersize=4.5, color=_ORANGE, linestyle="none", label="frame shown"),
+    ]
+    figure.legend(handles=handles, ncols=4, loc="upper left", columnspacing=1.2, handlelength=1.6)
+    return figure
+
+
+def _shape(pictures: Sequence[np.ndarray]) -> float:
+    """Width by height of the widest picture."""
+    return max(picture.shape[1] / picture.shape[0] for picture in pictures)
+
+
+def _caption(letter: str, example: Example) -> str:
+    """The prompt, and what the participant said about the image."""
+    overall, alignment, fidelity = (str(rating) if rating else "none" for rating in example.ratings)
+    said = [
+        f"Participant {example.participant}, session {example.session}, image {example.image}",
+        f"ranked {example.place} of {example.n_images}",
+        f"overall rating {overall}, alignment {alignment}, fidelity {fidelity}",
+        f"felt {', '.join(example.emotions) or 'none of the emotions'}",
+    ]
+    if example.issues is not None:
+        said.append(f"issues: {', '.join(example.issues).replace('_', ' ') or 'none'}")
+    lines = [*textwrap.wrap(f"({letter}) “{example.prompt}”", 112), *textwrap.wrap("; ".join(said) + ".", 112)]
+    return "\n".join(lines)
+
+
+def _draw_course(axes: Axes, example: Example) -> None:
+    """One AU over a reaction clip, with the windows of eq. 2, their means and the frame that is shown."""
+    times, values = example.times, np.where(example.valid, example.intensities, np.nan)
+    frame = (times[-1] - times[0]) / max(len(times) - 1, 1)
+    for window, colour in ((example.first_window, _PALE), (example.highest_window, "#f6c9a8")):
+        mean = example.intensities[window].mean()
+        axes.axvspan(times[window.start], times[window.stop - 1] + frame, color=colour, linewidth=0, zorder=0)
+        axes.plot([times[0], times[-1]], [mean, mean], color=_ORANGE, linewidth=0.8, linestyle="--", zorder=1)
+    axes.plot(times, values, color=_BLUE, linewidth=1, zorder=2)
+    axes.plot(
+        [times[example.peak]],
+        [values[example.peak]],
+        marker="o",
+        markersize=4.5,
+        color=_ORANGE,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        zorder=3,
+    )
+    axes.set_title(f"AU{example.unit} activation {example.activation:.2f}", fontsize=7.5, pad=3)
+    axes.set_xlabel("seconds of the reaction clip")
+    axes.set_ylabel(f"AU{example.unit} intensity")
+    axes.margins(x=0.02, y=0.1)
 
 
 def _readable(name: str) -> str:

@@ -7,6 +7,7 @@ Writes  results/paper_check.csv                   claim, paper, released mode, p
         results/overall_rating_correlations.csv   Section 6.1 (with _released before .csv for that mode)
         results/emotion_rank_sums.csv             likewise
 Run     python -m fergi.paper            or all before it as well: make reproduce
+        python -m fergi.paper --without-check    for other data than the published: all but the first of these files
 Takes   about four seconds; no GPU.
 
 Exits with 1 if a claim that should hold does not. Known disagreements are shown with their reason and do not count.
@@ -490,6 +491,13 @@ def tables_1_and_2(results: pd.DataFrame, *, resamples: int, seed: int) -> pd.Da
     return table
 
 
+def _show_interval(row: pd.Series) -> str:
+    """An estimate with its interval; few people can leave no pair in the sample, or in some of the resamples."""
+    if pd.isna(row.estimate):
+        return "no pairs"
+    return f"{row.estimate:.2f} " + ("(no interval)" if pd.isna(row.lower) else f"[{row.lower:.2f}, {row.upper:.2f}]")
+
+
 def read_results(folders: Folders, mode: str, strict_lopo: bool = False) -> pd.DataFrame:
     """The results of stage 9 in one mode.
 
@@ -514,15 +522,26 @@ def _read_results(path: Path, advice: str) -> pd.DataFrame:
         raise FergiError(f"{error}. {advice}") from error
 
 
+def _reactions(folders: Folders, sessions: dict[str, list[int]]) -> pd.DataFrame:
+    """What Section 6.1 rests on: one row an image with a valid reaction."""
+    return read_image_reactions(
+        folders, sessions, image_columns=["overall_rating", *EMOTIONS], activation_columns=ACTIVATION_COLUMNS
+    )
+
+
+def _statistics(reactions: pd.DataFrame, mode: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two tables of Section 6.1 in one mode."""
+    decimals = None if mode == "released" else 9
+    return rating_correlations(reactions, decimals), emotion_rank_sums(reactions, decimals)
+
+
 def measure(folders: Folders, mode: str, *, resamples: int, seed: int) -> Measurements:
     """Everything that claims are compared with, in one mode (``released`` or ``paper``)."""
     sessions = read_valid_sessions(folders)
-    reactions = read_image_reactions(
-        folders, sessions, image_columns=["overall_rating", *EMOTIONS], activation_columns=ACTIVATION_COLUMNS
-    )
-    decimals = None if mode == "released" else 9
+    reactions = _reactions(folders, sessions)
     images = read_tables(folders.image_tables, sessions, key=CLIP_KEY, kept=ISSUES, advice=FETCH_ADVICE)
     results = read_results(folders, mode)
+    ratings, emotions = _statistics(reactions, mode)
     return Measurements(
         sessions=sessions,
         black=read_black_images(folders, sessions),
@@ -531,8 +550,8 @@ def measure(folders: Folders, mode: str, *, resamples: int, seed: int) -> Measur
         reactions=reactions,
         excluded=read_excluded_participants(folders, sessions),
         results=results,
-        ratings=rating_correlations(reactions, decimals),
-        emotions=emotion_rank_sums(reactions, decimals),
+        ratings=ratings,
+        emotions=emotions,
         intervals=tables_1_and_2(results, resamples=resamples, seed=seed),
         equal_activations=sum(_equal_activations(folders, kind, sessions) for kind in CLIP_KINDS),
         equal_results=_equal_results(results, folders),
@@ -619,16 +638,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argument_parser(__doc__, Path.cwd())
     parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=2312_03187, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument(
+        "--without-check",
+        action="store_true",
+        help="for other data than the published: compare nothing with the paper, and remove an earlier comparison",
+    )
     chosen = parser.parse_args(arguments)
     folders = Folders(chosen.root)
+    if folders.synthetic_truth.is_file() and not chosen.without_check:
+        raise FergiError(
+            f"{folders.synthetic_truth} says that these data are synthetic, which the paper's claims are not about. "
+            "Leave the comparison out with: python -m fergi.paper --without-check"
+        )
     check_writable(folders.results)
     bootstrap = {"resamples": chosen.resamples, "seed": chosen.seed}
-    measured = {mode: measure(folders, mode, **bootstrap) for mode in MODES}
-    intervals = {mode: measured[mode].intervals for mode in MODES}
+    check_file = folders.results / "paper_check.csv"
+    if chosen.without_check:
+        reactions = _reactions(folders, read_valid_sessions(folders))
+        statistics = {mode: _statistics(reactions, mode) for mode in MODES}
+        intervals = {mode: tables_1_and_2(read_results(folders, mode), **bootstrap) for mode in MODES}
+    else:
+        measured = {mode: measure(folders, mode, **bootstrap) for mode in MODES}
+        statistics = {mode: (measured[mode].ratings, measured[mode].emotions) for mode in MODES}
+        intervals = {mode: measured[mode].intervals for mode in MODES}
     intervals["strict"] = tables_1_and_2(read_results(folders, "paper", strict_lopo=True), **bootstrap)
-    table = check(measured)
 
-    write_table(table, folders.results / "paper_check.csv")
+    if chosen.without_check:
+        check_file.unlink(missing_ok=True)
+    else:
+        table = check(measured)
+        write_table(table, check_file)
     write_table(
         pd.concat(intervals, names=["mode"]).reset_index()[
             ["mode", "table", "figure", "kind", "estimate", "lower", "upper"]
@@ -637,24 +676,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for mode in MODES:
         suffix = "_released" if mode == "released" else ""
-        for name, statistics in (
-            ("overall_rating_correlations", measured[mode].ratings),
-            ("emotion_rank_sums", measured[mode].emotions),
-        ):
-            write_table(statistics.reset_index(), folders.results / f"{name}{suffix}.csv")
-    print(report(table))
-    print("\nTables 1 and 2 with 95 % bootstrap intervals over participants (percent, percentage points):\n")
+        for name, each in zip(("overall_rating_correlations", "emotion_rank_sums"), statistics[mode], strict=True):
+            write_table(each.reset_index(), folders.results / f"{name}{suffix}.csv")
+    if not chosen.without_check:
+        print(report(table) + "\n")
+    print("Tables 1 and 2 with 95 % bootstrap intervals over participants (percent, percentage points):\n")
     print(
         pd.concat(
-            {
-                mode: each.apply(lambda row: f"{row.estimate:.2f} [{row.lower:.2f}, {row.upper:.2f}]", axis=1)
-                for mode, each in intervals.items()
-            },
+            {mode: each.apply(_show_interval, axis=1) for mode, each in intervals.items()},
             axis=1,
         ).to_string()
     )
+    written = "accuracy_intervals.csv and the statistics of Section 6.1"
+    if chosen.without_check:
+        print(f"\nWrote {written} to {folders.results}. Nothing was compared with the paper.")
+        return 0
+    print(f"\nWrote paper_check.csv, {written} to {folders.results}.")
     failed = table[table["verdict"] == "FAILS"]
-    print(f"\nWrote paper_check.csv, accuracy_intervals.csv and the statistics of Section 6.1 to {folders.results}.")
     if len(failed):
         raise FergiError(
             f"{len(failed)} of {len(table)} claims that should hold do not "

@@ -47,6 +47,7 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
     try:
         sys.exit(main(None))
     except FergiError as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+        script = Path(sys.argv[0])
+        sys.exit(f"{script.parent.name if script.name == '__main__.py' else script.name}: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted; every finished file is whole.")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,15 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.testing import assert_allclose
+from PIL import Image
 
 import config
-from fergi import figures
+from fergi import figures, paper
 from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
+from fergi.examples import Example
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
-from fergi.lopo import ENSEMBLE, SCORERS, VALENCE, Search, search_settings
+from fergi.lopo import ENSEMBLE, SCORERS, VALENCE, Search, search_preferences, search_settings
 from fergi.statistics import EMOTIONS, emotion_rank_sums, rating_correlations
 
 LN2 = np.log(2)
@@ -309,6 +312,13 @@ def test_selection_figure_marks_the_operating_point(predictions):
     assert len({line.get_linestyle() for line in curves}) == 2
 
 
+def test_selection_curves_of_few_pairs_begin_at_a_tenth():
+    """Of 30 pairs, all with their own difference, the curves begin at 3."""
+    table = pd.DataFrame({"participant": ["a", "b"] * 15, "difference": np.arange(30) / 30, "selected": False})
+    axes = figures.selection_figure(table.assign(**{VALENCE: True, ENSEMBLE: True}), resamples=20, seed=0).axes[0]
+    assert min(axes.lines[0].get_xdata()) == pytest.approx(10)
+
+
 def test_objective_figure_shows_the_choices_of_the_folds():
     """Three folds at one point and one at another; cells of 0 and less are left blank."""
     objective = pd.DataFrame([[-3.0, 5.0], [0.0, 2.0]], index=[0.5, 0.6], columns=[0.0, 0.02])
@@ -358,6 +368,155 @@ def test_accuracy_figure_draws_estimates_and_intervals():
     assert [axes.get_yticklabels()[0].get_text() for axes in figure.axes[::2]] == ["CLIP", "AUcomb − CLIP"]
 
 
+def test_accuracy_figure_without_selected_pairs():
+    """No number, no mark; an estimate without an interval is a mark all the same."""
+    rows = [
+        {"mode": "paper", "table": table, "figure": f"CLIP, {pairs}", "kind": kind}
+        | dict(zip(("estimate", "lower", "upper"), numbers, strict=True))
+        for (table, pairs), numbers in (
+            (("Table 1", "selected"), (np.nan, np.nan, np.nan)),
+            (("Table 2", "all"), (40.0, np.nan, np.nan)),
+        )
+        for kind in ("accuracy", "difference")
+    ]
+    figure = figures.accuracy_figure(pd.DataFrame(rows))
+    marks = [[line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"] for axes in figure.axes]
+    assert [np.isfinite(each).tolist() for each in marks] == [[False], [True]] * 2
+    figure.draw_without_rendering()
+
+
+# --------------------------------------------------------------------------- examples
+
+
+def an_example(**changes):
+    """A reaction of thirty frames at ten a second, with one frame that does not count."""
+    course = np.full(30, 0.5)
+    course[10:13] = [2.0, 2.5, 2.1]
+    given = {
+        "participant": "007",
+        "session": 3,
+        "image": 2,
+        "unit": 4,
+        "prompt": "a $5 note and $6 more",
+        "ratings": (2, 0, 1),
+        "place": 5,
+        "n_images": 5,
+        "issues": ("existence_of_body", "blurry"),
+        "emotions": ("disappointed",),
+        "picture": np.zeros((40, 40, 3), np.uint8),
+        "before": np.full((48, 64, 3), 50, np.uint8),
+        "at_peak": np.full((48, 64, 3), 90, np.uint8),
+        "times": np.arange(30) / 10,
+        "intensities": course,
+        "valid": np.arange(30) != 20,
+        "first_window": slice(0, 3),
+        "highest_window": slice(10, 13),
+        "peak": 11,
+        "activation": 1.7,
+    }
+    return Example(**given | changes)
+
+
+def test_example_figure_shows_what_was_seen_and_said():
+    """Four panels a reaction: pictures in order, the course with its gap, both means, both windows, the peak."""
+    figure = figures.example_figure([an_example(), an_example(issues=None, emotions=(), place=1)])
+    before, picture, peak, course = figure.axes[:4]
+    assert len(figure.axes) == 8
+    assert [axes.images[0].get_array()[0, 0, 0] for axes in (before, picture, peak)] == [50, 0, 90]
+    assert [axes.get_title() for axes in figure.axes[:4]] == [
+        "before the image",
+        "the image",
+        "AU4 at its highest (1.1 s)",
+        "AU4 activation 1.70",
+    ]
+    curve = next(line for line in course.lines if len(line.get_xdata()) == 30)
+    assert np.flatnonzero(np.isnan(curve.get_ydata())).tolist() == [20]
+    assert_allclose([line.get_ydata() for line in course.lines if line.get_linestyle() == "--"], [[0.5] * 2, [2.2] * 2])
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in course.lines if line.get_marker() == "o"] == [
+        (1.1, 2.5)
+    ]
+    assert_allclose([(span.get_x(), span.get_width()) for span in course.patches], [(0, 0.3), (1, 0.3)])
+    first, second = (text.get_text().replace("\n", " ") for text in figure.texts)
+    assert first == (
+        "(a) “a $5 note and $6 more” Participant 007, session 3, image 2; ranked 5 of 5; overall rating 2, alignment "
+        "none, fidelity 1; felt disappointed; issues: existence of body, blurry."
+    )
+    assert second.startswith("(b) ") and second.endswith(
+        "ranked 1 of 5; overall rating 2, alignment none, fidelity 1; felt none of the emotions."
+    )
+    assert not any(text.get_parse_math() for text in figure.texts)  # dollar signs make no formula
+
+
+@pytest.mark.parametrize(
+    ("frame", "picture"), [((480, 640), (512, 512)), ((1280, 720), (512, 512)), ((720, 1280), (300, 900))]
+)
+def test_example_figure_has_no_overlaps(frame, picture):
+    """Panels and captions of upright, usual and wide pictures, with a prompt of many lines, stay apart and inside."""
+    example = an_example(
+        before=np.zeros((*frame, 3), np.uint8),
+        at_peak=np.zeros((*frame, 3), np.uint8),
+        picture=np.zeros((*picture, 3), np.uint8),
+        prompt="a very long prompt, " * 20,
+    )
+    figure = figures.example_figure([example] * 3)
+    figure.draw_without_rendering()
+    boxes = [axes.get_tightbbox() for axes in figure.axes] + [text.get_window_extent() for text in figure.texts]
+    boxes += [legend.get_window_extent() for legend in figure.legends]
+    for place, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+        assert not any(box.overlaps(other) for other in boxes[:place])
+
+
+# --------------------------------------------------------------------------- small cohorts
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_figure_of_a_small_cohort(seed):
+    """Three to six people, one or two sessions, three to five images; nobody scared, nobody rates 1 or 5.
+
+    With the first seed no face ever moves.
+    """
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"participant": f"{person:03d}", "session_index": session, "image_index": image, "rank_score": image}
+        | {"overall_rating": rng.choice([0, 2, 3, 4, 6, 7])}
+        | {emotion: rng.integers(0, 2) * (emotion != "scared") for emotion in EMOTIONS}
+        | {name: rng.normal() for name in SCORERS}
+        | {f"AU{unit}_activation_value": rng.exponential(0.3 if seed else 0) for unit in ACTION_UNITS}
+        for person in range(rng.integers(3, 7))
+        for session in range(1, rng.integers(2, 4))
+        for image in range(1, rng.integers(4, 7))
+    ]
+    table = pd.DataFrame(rows)
+    search = search_settings("paper", **config.PREFERENCE_SEARCH)
+    results = search_preferences(table, search)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of tests with nothing to test
+        correlations, sums = rating_correlations(table), emotion_rank_sums(table)
+        intervals = paper.tables_1_and_2(results, resamples=50, seed=0).assign(mode="paper").reset_index()
+    by_person = dict(iter(table.groupby("participant")))
+    for figure in (
+        figures.rating_figure(table, correlations),
+        figures.emotion_figure(table, sums),
+        figures.accuracy_figure(intervals),
+        figures.selection_figure(figures.pair_predictions(table, results), resamples=50, seed=0),
+        figures.objective_figure(figures.objective_by_decay_and_threshold(table, search), results),
+        figures.participant_figure(by_person, by_person, percentile=80, limit=0.5, excluded=[]),
+    ):
+        figure.draw_without_rendering()
+    shown = figures.marked(sums[[f"{emotion}_z" for emotion in EMOTIONS]], sums[[f"{e}_p" for e in EMOTIONS]])
+    assert (shown["scared_z"] == "–").all()
+
+
+def test_selection_figure_shows_marks_below_forty_percent(predictions):
+    """Nothing that was selected is right: the marks are on the figure all the same."""
+    predictions[VALENCE] = ~predictions["selected"]
+    axes = figures.selection_figure(predictions, resamples=20, seed=0).axes[0]
+    assert axes.get_ylim()[0] == 0
+    nothing = figures.selection_figure(predictions.assign(selected=False), resamples=20, seed=0).axes[0]
+    assert not [line for line in nothing.lines if line.get_marker() in ("o", "s")]
+
+
 # --------------------------------------------------------------------------- files
 
 
@@ -377,6 +536,32 @@ def test_save_writes_both_files_and_no_date(tmp_path):
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert b"CreationDate" not in first[0].read_bytes()
     assert sorted(path.name for path in first[0].parent.iterdir()) == ["name.pdf", "name.png"]
+
+
+@pytest.mark.parametrize("layout", [None, "constrained"])
+def test_a_stamp_stands_above_the_figure_and_changes_nothing_in_it(tmp_path, layout):
+    """The stamped PNG is the other one with a strip of 0.28 inches on top, in which there is colour."""
+    figure = Figure(figsize=(5, 3), layout=layout)
+    figure.subplots().plot([1, 2], [3, 4], label="a line that has a name")
+    figure.legend(loc="outside upper left" if layout else "upper left")
+    _, plain = figures.save(figure, tmp_path, "plain")
+    _, stamped = figures.save(figure, tmp_path, "stamped", "synthetic data")
+    _, again = figures.save(figure, tmp_path, "again")
+    plain_pixels, pixels = (np.asarray(Image.open(path).convert("RGB")).astype(int) for path in (plain, stamped))
+    assert pixels.shape == (656, 1000, 3)
+    assert (pixels[56:] == plain_pixels).all()
+    strip = pixels[:56]
+    assert (strip.max(axis=2) - strip.min(axis=2)).max() > 100  # the frame
+    drawn = np.flatnonzero((strip < 255).any(axis=(0, 2)))
+    assert drawn.min() > 500 and drawn.max() < 1000
+    assert plain.read_bytes() == again.read_bytes()
+    assert (tmp_path / "plain.pdf").read_bytes() == (tmp_path / "again.pdf").read_bytes()
+
+
+def test_a_stamp_is_on_the_pdf_too(tmp_path):
+    """The page is as much higher: 3.28 inches of 72 points."""
+    figures.save(Figure(figsize=(5, 3)), tmp_path, "stamped", "synthetic data")
+    assert b"/MediaBox [ 0 0 360 236.16 ]" in (tmp_path / "stamped.pdf").read_bytes()
 
 
 def test_save_into_a_folder_that_cannot_be(tmp_path):

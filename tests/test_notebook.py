@@ -1,4 +1,4 @@
-"""result_analysis.ipynb: clean in the repository, and runs from top to bottom on a small and on the published data."""
+"""result_analysis.ipynb: clean in the repository, and runs from top to bottom on small, drawn and published data."""
 
 import json
 import os
@@ -11,6 +11,8 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from test_examples import run_stages, write_data
 
 import config
 from fergi import paper
@@ -40,15 +42,33 @@ def execute(root, output):
     )
 
 
-def outputs(folder):
-    """What the cells of an executed notebook gave, by cell id: kind of content → content."""
+def all_outputs(folder):
+    """All that the cells of an executed notebook gave, by cell id: a list of kind of content → content."""
     notebook = nbformat.read(folder / NOTEBOOK.name, as_version=4)
-    data = {
-        cell.id: [output["data"] for output in cell.outputs if "data" in output]
+    return {
+        cell.id: [output["data"] if "data" in output else {"printed": output["text"]} for output in cell.outputs]
         for cell in notebook.cells
         if cell.cell_type == "code"
     }
+
+
+def outputs(folder):
+    """What the cells of an executed notebook showed first, by cell id: kind of content → content."""
+    data = {name: [each for each in given if "printed" not in each] for name, given in all_outputs(folder).items()}
     return {name: each[0] for name, each in data.items() if each}
+
+
+def printed(folder, cell):
+    """What a cell printed."""
+    return "".join(each.get("printed", "") for each in all_outputs(folder)[cell])
+
+
+def words(folder):
+    """All words in the outputs of an executed notebook."""
+    kinds = ("printed", "text/plain", "text/html", "text/markdown")
+    return " ".join(
+        each[kind] for given in all_outputs(folder).values() for each in given for kind in kinds if kind in each
+    )
 
 
 def rows(data):
@@ -56,11 +76,20 @@ def rows(data):
     return [re.findall(r">([^<>\n]+)</t[hd]>", row) for row in data["text/html"].split("</tr>")]
 
 
-def check_figures(root):
-    """Every figure is there in both forms, and nothing else is."""
+def check_figures(root, names=FIGURES):
+    """Every figure is there in both forms, and nothing else is; none is blank."""
     written = {path.name: path.read_bytes()[:4] for path in (root / "figures").iterdir()}
-    expected = {f"{name}.pdf": b"%PDF" for name in FIGURES} | {f"{name}.png": b"\x89PNG" for name in FIGURES}
+    expected = {f"{name}.pdf": b"%PDF" for name in names} | {f"{name}.png": b"\x89PNG" for name in names}
     assert written == expected
+    for name in names:
+        picture = np.asarray(Image.open(root / "figures" / f"{name}.png").convert("L"))
+        assert (picture < 128).mean() > 0.001, f"{name} is blank"
+
+
+def stamped(root, name):
+    """Whether a figure has the label of synthetic data at its top right."""
+    corner = np.asarray(Image.open(root / "figures" / f"{name}.png").convert("RGB")).astype(int)[:56, 700:]
+    return bool((corner == (255, 241, 220)).all(axis=2).sum() > 1000)
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +180,54 @@ def test_notebook_runs_on_a_small_data_set(small_root, tmp_path):
     assert any(row[-4:-1] == ["58.25", "50.00", "51.00"] for row in rows(shown["tables-1-2"]))
     assert "These are drawn numbers." in shown["disagreements"]["text/html"]
     assert "Needs the videos." in shown["not-checkable"]["text/html"]
+    assert "videos and prompts and images are not public" in printed(tmp_path, "figure-5")
+    assert printed(tmp_path, "figure-6") == ""
+    assert "ynthetic" not in words(tmp_path)
+    assert not any(stamped(small_root, name) for name in FIGURES)
+
+
+def test_notebook_on_synthetic_data(tmp_path):
+    """Every section and figure says so; examples from the videos; nothing of the paper, not even an old check."""
+    root = tmp_path / "root"
+    people = {"001": [1, 2], "002": [1], "003": [2, 4], "004": [1, 2]}
+    folders = write_data(root, people, n_images=4, silent=["002"])
+    run_stages(root)
+    folders.synthetic_truth.write_text("{}")
+    paper.main(["--root", str(root), "--without-check", "--resamples", "50"])
+    (folders.results / "paper_check.csv").write_text("an old check")
+    rows_planted = [("AU12 of each frame", "1", "0.97", "0.90", "recovered")]
+    columns = ["quantity", "planted", "recovered", "required", "verdict"]
+    pd.DataFrame(rows_planted, columns=columns).to_csv(folders.results / "planted_recovered.csv", index=False)
+    done = execute(root, tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = (*FIGURES, "figure_5", "figure_6")
+    check_figures(root, names)
+    assert all(stamped(root, name) for name in names)
+    given = all_outputs(tmp_path)
+    assert "speaks of real faces" in given["root"][0]["text/markdown"]
+    for section in range(1, 7):
+        assert "Synthetic data" in given[f"mark-{section}"][0]["text/markdown"]
+    shown = outputs(tmp_path)
+    assert sum("image/png" in data for data in shown.values()) == len(names)
+    assert "ranked last" in printed(tmp_path, "figure-5") and "ranked first" in printed(tmp_path, "figure-6")
+    assert ["all", "7", "28", "28", "28", "42"] in rows(shown["counts"])
+    table = rows(shown["tables-1-2"])
+    assert table[0][-3:] == ["released", "paper mode", "strict"]
+    assert sum(len(row) >= 4 for row in table[1:]) == 8 + 12
+    assert "not the published data" in printed(tmp_path, "tables-1-2")
+    assert "not the published data" in printed(tmp_path, "verdicts")
+    assert not {"verdicts", "disagreements", "not-checkable"} & set(shown)
+    assert "–" in shown["emotion-table"]["text/html"]  # nobody was scared
+    heading, mark, result = given["planted"]
+    assert "What was planted, and what came back" in heading["text/markdown"]
+    assert "Synthetic data" in mark["text/markdown"]
+    assert list(rows_planted[0]) in rows(result)
 
 
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        ("results/paper_check.csv", "FergiError: 1 of 2 tables of the comparison .*Run python -m fergi.paper first"),
+        ("results/accuracy_intervals.csv", "FergiError: 1 of 1 table of accuracies .*Run python -m fergi.paper first"),
         ("preparation/preprocessed_baseline_data/003.csv", "FergiError: 1 of 5 participants has no table in .*003.csv"),
     ],
 )
@@ -194,3 +265,4 @@ def test_notebook_runs_on_the_published_data(published, tmp_path):
     assert table["AUcomb, selected"] == ["72.70"] * 4
     assert table["ensemble with AUs, all"] == ["67.49", "67.49", "68.28", "68.08"]  # strict: 2406 of 3534
     assert not any("nan" in row for row in table.values())
+    assert "ynthetic" not in words(tmp_path)

@@ -1,5 +1,6 @@
 """The check against the paper: it confirms what holds and fails on what does not."""
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -180,3 +181,44 @@ def test_the_report_fits_a_wide_terminal(checked):
     assert max(map(len, table.splitlines())) <= 150
     assert notes.startswith("[1] ")
     assert text.endswith("74 agrees, 10 not checkable, 7 agrees as released, 2 disagrees.")
+
+
+WRITTEN = (
+    "accuracy_intervals.csv",
+    *(f"{name}{end}.csv" for name in ("overall_rating_correlations", "emotion_rank_sums") for end in ("", "_released")),
+)
+
+
+def test_without_the_check_the_same_tables_are_written_and_an_earlier_check_goes(root, capsys):
+    """Nothing of the release is needed; the tables are those of a run with the check, to the last byte."""
+    results = root / "results"
+    with_check = {name: (results / name).read_bytes() for name in WRITTEN}
+    for name in WRITTEN:
+        (results / name).unlink()
+    shutil.rmtree(results / "published")
+    assert paper.main(["--root", str(root), "--without-check", *BOOTSTRAP]) == 0
+    assert {name: (results / name).read_bytes() for name in WRITTEN} == with_check
+    assert not (results / "paper_check.csv").exists()
+    said = capsys.readouterr().out
+    assert "Nothing was compared with the paper." in said and "agrees" not in said
+    assert re.search(r"AUcomb, selected +72\.70 \[\d\d\.\d\d, \d\d\.\d\d\]", said)
+
+
+def test_synthetic_data_are_not_compared_with_the_paper(root):
+    """One sentence that names the option, before anything is read or written."""
+    Folders(root).data.mkdir()
+    Folders(root).synthetic_truth.write_text("{}")
+    before = (root / "results" / "paper_check.csv").read_bytes()
+    with pytest.raises(FergiError, match=r"data/synthetic\.json says that .* --without-check$"):
+        paper.main(["--root", str(root), *BOOTSTRAP])
+    assert (root / "results" / "paper_check.csv").read_bytes() == before
+    assert paper.main(["--root", str(root), "--without-check", *BOOTSTRAP]) == 0
+
+
+def test_intervals_that_few_people_leave_without_pairs():
+    """As a reader understands it, and not as a computer says it."""
+    row = pd.Series({"estimate": 50.0, "lower": 40.0, "upper": 61.234})
+    nothing = float("nan")
+    assert paper._show_interval(row) == "50.00 [40.00, 61.23]"
+    assert paper._show_interval(row.replace({40.0: nothing, 61.234: nothing})) == "50.00 (no interval)"
+    assert paper._show_interval(row * nothing) == "no pairs"

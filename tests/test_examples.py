@@ -1,0 +1,316 @@
+"""fergi/examples.py: which reactions are chosen, and that what is shown of them is what lies in their files."""
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SCORES, STAGES, clip_text
+from filmed import film
+from numpy.testing import assert_allclose
+from PIL import Image
+
+import config
+from fergi.dataset import ISSUES, Folders, read_image_reactions, read_valid_sessions
+from fergi.examples import choose_examples, lacking_material, read_examples
+from fergi.features import ACTION_UNITS
+from fergi.files import FergiError, read_tables
+from fergi.statistics import EMOTIONS
+
+FRAMES, SIDE = 30, 64
+SETTINGS = {"limits": config.FRAME_LIMITS, "window_seconds": config.WINDOW_SECONDS}
+
+
+def grey(level):
+    """A picture of one grey level."""
+    return np.full((SIDE, SIDE, 3), level, np.uint8)
+
+
+def level_of(frame):
+    """The grey level of a clip's frame, from 0."""
+    return 20 + 7 * frame
+
+
+def write_data(root, sessions, *, n_images=3, seed=0, silent=()):
+    """Videos, features, images, answers and image tables of a small cohort, with nothing to find in them.
+
+    Frame f of every video has the grey level ``level_of(f)``. Nobody is ever scared, and nobody rates 1 or 5.
+
+    Parameters
+    ----------
+    root : Path
+        Where.
+    sessions : dict
+        Participant → session numbers.
+    n_images : int
+        Of each session.
+    seed : int
+        Of all that is drawn.
+    silent : sequence of str
+        Whose faces do not move in reaction.
+    """
+    rng = np.random.default_rng(seed)
+    folders = Folders(root)
+    folders.image_tables.mkdir(parents=True)
+    video = film(root / "clip.mp4", [grey(level_of(frame)) for frame in range(FRAMES)], side=SIDE).read_bytes()
+    (root / "clip.mp4").unlink()
+    for participant, numbers in sessions.items():
+        rows = []
+        for session in numbers:
+            folder = folders.session(participant, session)
+            folder.mkdir(parents=True)
+            order = rng.permutation(n_images)
+            surveys = []
+            for image in range(1, n_images + 1):
+                overall, alignment, fidelity = (int(rng.choice([2, 3, 4, 6, 7])) for _ in range(3))
+                issues = dict(zip(ISSUES, (rng.random(len(ISSUES)) < 0.2).tolist(), strict=True))
+                felt = dict(zip(EMOTIONS, (rng.random(len(EMOTIONS)) < 0.3).tolist(), strict=True)) | {"scared": False}
+                surveys.append(
+                    {
+                        "overallRating": overall,
+                        "alignmentRating": alignment,
+                        "fidelityRating": fidelity,
+                        "issuesList": issues,
+                        "reactionList": felt,
+                    }
+                )
+                rows.append(
+                    {"session_index": session, "image_index": image, "overall_rating": overall}
+                    | issues
+                    | felt
+                    | {"rank_score": n_images - int(np.flatnonzero(order == image - 1)[0])}
+                    | {name: round(float(rng.normal()), 4) for name in SCORES}
+                )
+                Image.fromarray(grey(200 + image)).save(folder / f"image{image}.png")
+                at_rest = rng.uniform(0, 0.02, (FRAMES, 12)).round(3)
+                (folder / f"baseline_clip_{image}_features.csv").write_text(clip_text(at_rest))
+                moved = np.zeros((FRAMES, 12))
+                if participant not in silent:
+                    moved = rng.uniform(0, 0.1, (FRAMES, 12))
+                    moved[10:20] += rng.uniform(0, 2, 12)
+                (folder / f"reaction_clip_{image}_features.csv").write_text(clip_text(moved.round(3)))
+                for kind in ("baseline", "reaction"):
+                    (folder / f"{kind}_clip_{image}.mp4").write_bytes(video)
+            content = {
+                "prompt": f"a ${session} cat of $ {participant}",
+                "ranking": [{"id": int(each)} for each in order],
+                "survey": surveys,
+            }
+            (folder / "data.json").write_text(json.dumps(content))
+        pd.DataFrame(rows).to_csv(folders.image_tables / f"{participant}.csv", index=False)
+    folders.valid_sessions.write_text(json.dumps(sessions))
+    folders.black_images.write_text(json.dumps({participant: {} for participant in sessions}))
+    return folders
+
+
+def run_stages(root, *stages):
+    """Stages 6 to 9, the last in all its modes."""
+    for stage in stages or STAGES:
+        importlib.import_module(stage).main(["--root", str(root)])
+    if not stages:
+        for options in (["--mode", "released"], ["--strict-lopo"]):
+            importlib.import_module(STAGES[-1]).main(["--root", str(root), *options])
+
+
+def edit_json(path, change):
+    """Change the content of a JSON file in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# --------------------------------------------------------------------------- choosing
+
+
+@pytest.fixture
+def tables():
+    """Reactions of three people and the tables of all their images; b's image 3 has no valid reaction."""
+    rows = [
+        ("a", 1, 1, 3, 0.9),
+        ("a", 1, 2, 1, 0.5),
+        ("a", 2, 1, 1, 0.6),
+        ("a", 2, 2, 2, 0.1),
+        ("b", 1, 1, 2, 0.8),
+        ("b", 1, 2, 3, 0.7),
+        ("c", 1, 1, 2, 0.6),
+        ("c", 1, 2, 4, 0.0),
+    ]
+    names = ["participant", "session_index", "image_index", "rank_score", "AU4_activation_value"]
+    reactions = pd.DataFrame(rows, columns=names)
+    images = {name: table.iloc[:, 1:4] for name, table in reactions.groupby("participant")}
+    images["b"] = pd.concat([images["b"], pd.DataFrame([(1, 3, 1)], columns=names[1:4])])
+    return reactions, images
+
+
+def test_the_strongest_reactions_to_the_image_ranked_last_one_a_participant(tables):
+    """A has 0.5 and 0.6; the one that b ranked last is not among the reactions; c's was last of two, with rank 2."""
+    chosen = choose_examples(*tables, 4, ranked="last")
+    assert chosen.to_numpy().tolist() == [["a", 2, 1, 0.6], ["c", 1, 1, 0.6]]
+    assert list(chosen) == ["participant", "session_index", "image_index", "activation"]
+    assert choose_examples(*tables, 4, ranked="last", number=1)["participant"].to_list() == ["a"]
+
+
+def test_the_strongest_reactions_to_the_image_ranked_first(tables):
+    """C has no activation at all, and is not shown."""
+    chosen = choose_examples(*tables, 4, ranked="first")
+    assert chosen.to_numpy().tolist() == [["a", 1, 1, 0.9], ["b", 1, 2, 0.7]]
+
+
+def test_nobody_to_show(tables):
+    """Nobody moved: an empty table."""
+    reactions, images = tables
+    assert choose_examples(reactions.assign(AU4_activation_value=0.0), images, 4, ranked="last").empty
+
+
+# --------------------------------------------------------------------------- reading
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Two people with two sessions of three images each, after stages 6 and 7, written once."""
+    root = tmp_path_factory.mktemp("cohort") / "root"
+    write_data(root, {"101": [1, 2], "102": [1, 3]})
+    course = np.zeros((FRAMES, 12))
+    # AU4: first valid window 0.1; the highest window is frames 20–22, mean 1.7; the highest valid frame is 25.
+    au4 = ACTION_UNITS.index(4)
+    course[:, au4] = 0.1
+    course[20:23, au4] = [1.6, 1.8, 1.7]
+    course[25, au4] = 2.0
+    course[28, au4] = 4.0
+    turned = np.full(FRAMES, 0.5)
+    turned[[0, 1, 28]] = 0.9
+    text = clip_text(course, yaw_indicative_ratio=turned)
+    (root / "data/102/session_3/reaction_clip_2_features.csv").write_text(text)
+    hidden = np.full(FRAMES, 0.95)
+    hidden[-3:] = 0.2
+    text = clip_text(np.zeros((FRAMES, 12)), face_detection_confidence_score=hidden)
+    (root / "data/102/session_3/baseline_clip_2_features.csv").write_text(text)
+    run_stages(root, *STAGES[:2])
+    return root
+
+
+@pytest.fixture
+def root(cohort, tmp_path):
+    """A copy to change."""
+    return shutil.copytree(cohort, tmp_path / "root")
+
+
+CHOSEN = pd.DataFrame([("102", 3, 2, 1.6)], columns=["participant", "session_index", "image_index", "activation"])
+
+
+def test_an_example_is_what_lies_in_its_files(root):
+    """The course and its windows as worked out above; frames by their grey levels; the answers as given."""
+    ranking = [{"id": 1}, {"id": 0}, {"id": 2}]
+
+    def answer(content):
+        content["ranking"] = ranking
+        survey = content["survey"][1]
+        survey["overallRating"], survey["alignmentRating"], survey["fidelityRating"] = 2, 0, 7
+        survey["issuesList"] = dict.fromkeys(ISSUES, False) | {"blurry": True}
+        survey["reactionList"] = dict.fromkeys(EMOTIONS, False) | {"disgusted": True, "amused": True}
+
+    edit_json(root / "data/102/session_3/data.json", answer)
+    (example,) = read_examples(Folders(root), CHOSEN, 4, **SETTINGS)
+    assert (example.participant, example.session, example.image, example.unit) == ("102", 3, 2, 4)
+    assert example.prompt == "a $3 cat of $ 102"
+    assert example.ratings == (2, 0, 7)
+    assert (example.place, example.n_images) == (1, 3)
+    assert example.issues == ("blurry",)
+    assert example.emotions == ("disgusted", "amused")
+    assert example.first_window == slice(2, 5)
+    assert example.highest_window == slice(20, 23)
+    assert example.peak == 25
+    assert example.activation == pytest.approx(1.6)
+    assert np.flatnonzero(~example.valid).tolist() == [0, 1, 28]
+    assert_allclose(example.times[[0, 29]], [0, 0.967])
+    assert example.intensities[28] == 4.0
+    assert (example.picture == 202).all()
+    # The last three frames before the image have no face that counts.
+    assert_allclose([example.before.mean(), example.at_peak.mean()], [level_of(26), level_of(25)], atol=3)
+
+
+def test_before_is_the_last_frame_where_no_frame_at_rest_is_valid(root):
+    text = clip_text(np.zeros((FRAMES, 12)), face_detection_confidence_score=0.2)
+    (root / "data/102/session_3/baseline_clip_2_features.csv").write_text(text)
+    (example,) = read_examples(Folders(root), CHOSEN, 4, **SETTINGS)
+    assert example.before.mean() == pytest.approx(level_of(FRAMES - 1), abs=3)
+
+
+def test_issues_are_not_told_where_the_answers_are_not_reliable(root):
+    """Their columns are empty in the image table."""
+    path = Folders(root).image_tables / "102.csv"
+    table = pd.read_csv(path)
+    table[list(ISSUES)] = np.nan
+    table.to_csv(path, index=False)
+    assert read_examples(Folders(root), CHOSEN, 4, **SETTINGS)[0].issues is None
+
+
+def test_chosen_reactions_can_be_read(root):
+    """What is chosen from the tables fits what is read from the files."""
+    folders = Folders(root)
+    sessions = read_valid_sessions(folders)
+    reactions = read_image_reactions(
+        folders, sessions, image_columns=["rank_score"], activation_columns=["AU12_activation_value"]
+    )
+    images = read_tables(
+        folders.image_tables, sessions, key=["session_index", "image_index"], numeric=["rank_score"], advice=""
+    )
+    for ranked, place in (("first", 1), ("last", 3)):
+        chosen = choose_examples(reactions, images, 12, ranked=ranked)
+        examples = read_examples(folders, chosen, 12, **SETTINGS)
+        assert len(examples) == 2
+        assert [example.place for example in examples] == [place, place]
+        assert_allclose([example.activation for example in examples], chosen["activation"])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("reaction_clip_2.mp4", "remove", "There is no video for .*reaction_clip_2_features.csv"),
+        ("baseline_clip_2.mp4", "remove", "There is no video for .*baseline_clip_2_features.csv"),
+        ("reaction_clip_2.mp4", "empty", "reaction_clip_2.mp4 is empty. Put the whole video there"),
+        ("reaction_clip_2.mp4", "shorten", "reaction_clip_2.mp4 has no frame 26, though reaction_clip_2_features.csv"),
+        ("baseline_clip_2_features.csv", "remove", "baseline_clip_2_features.csv: No such file.*clips_facial_process"),
+        ("reaction_clip_2_features.csv", "replace", "gives an AU4 activation of .*, the table .* 1.600. Run prepro"),
+        ("image2.png", "remove", "image2.png does not exist"),
+        ("data.json", "remove", "data.json does not exist"),
+    ],
+)
+def test_what_is_missing_or_does_not_fit_is_named(root, name, change, sentence):
+    path = root / "data/102/session_3" / name
+    if change == "remove":
+        path.unlink()
+    elif change == "empty":
+        path.write_bytes(b"")
+    elif change == "shorten":
+        film(path, [grey(100)] * 20, side=SIDE)
+    else:
+        path.write_bytes(path.with_name("reaction_clip_1_features.csv").read_bytes())
+    with pytest.raises(FergiError, match=sentence):
+        read_examples(Folders(root), CHOSEN, 4, **SETTINGS)
+
+
+def test_what_there_is_to_make_examples_of(root, tmp_path):
+    """Every kind of file is looked for by itself; features alone are not enough."""
+    folders = Folders(root)
+    assert lacking_material(folders) == []
+    for path in root.rglob("reaction_clip_*.mp4"):
+        path.rename(path.with_suffix(".AVI"))
+    assert lacking_material(folders) == []
+    for path in root.rglob("*.AVI"):
+        path.unlink()
+    assert lacking_material(folders) == ["videos"]
+    for path in [*root.rglob("data.json"), *root.rglob("*.png")]:
+        path.unlink()
+    assert lacking_material(folders) == ["videos", "prompts", "images"]
+    assert lacking_material(Folders(tmp_path / "nothing")) == ["videos", "prompts", "images"]
+
+
+def test_the_notebook_needs_no_video_library_without_videos():
+    """Stages 6 to 10 run where neither OpenCV nor PyTorch is installed."""
+    code = "import sys, fergi.figures, fergi.examples; sys.exit('cv2' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=config.ROOT, check=False).returncode == 0
