@@ -11,6 +11,7 @@ from fergi.features import ACTION_UNITS
 EMOTIONS = ("disappointed", "satisfied", "surprised", "disgusted", "amused", "scared")
 MIDDLE_RATING = 4
 N_TESTS = len(ACTION_UNITS) * (2 + len(EMOTIONS))
+NO_TEST = (float("nan"), float("nan"))  # statistic and p value
 
 
 def bonferroni_threshold(level: float = 0.05) -> float:
@@ -43,7 +44,7 @@ def rating_correlations(images: pd.DataFrame, decimals: int | None = 9) -> pd.Da
     -------
     pandas.DataFrame
         Index ``AU``; columns ``rating_rho``, ``rating_p``, ``extremity_rho``, ``extremity_p``; the extremity is
-        |rating − 4|.
+        |rating − 4|. NaN where one of the two is the same for all images.
 
     Notes
     -----
@@ -56,7 +57,8 @@ def rating_correlations(images: pd.DataFrame, decimals: int | None = 9) -> pd.Da
         activation = activation_of(rated, unit, decimals)
         row = {}
         for name, target in (("rating", rating), ("extremity", np.abs(rating - MIDDLE_RATING))):
-            row[f"{name}_rho"], row[f"{name}_p"] = stats.spearmanr(activation, target)
+            varied = np.ptp(activation) > 0 and np.ptp(target) > 0
+            row[f"{name}_rho"], row[f"{name}_p"] = stats.spearmanr(activation, target) if varied else NO_TEST
         rows[unit] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("AU")
 
@@ -77,7 +79,7 @@ def emotion_rank_sums(images: pd.DataFrame, decimals: int | None = 9) -> pd.Data
     Returns
     -------
     pandas.DataFrame
-        Index ``AU``; columns ``<emotion>_z`` and ``<emotion>_p``.
+        Index ``AU``; columns ``<emotion>_z`` and ``<emotion>_p``; NaN for an emotion that nobody had, or all had.
     """
     rows = {}
     for unit in ACTION_UNITS:
@@ -85,7 +87,9 @@ def emotion_rank_sums(images: pd.DataFrame, decimals: int | None = 9) -> pd.Data
         row = {}
         for emotion in EMOTIONS:
             felt = images[emotion].to_numpy() == 1
-            row[f"{emotion}_z"], row[f"{emotion}_p"] = stats.ranksums(activation[felt], activation[~felt])
+            two_groups = felt.any() and not felt.all()
+            test = stats.ranksums(activation[felt], activation[~felt]) if two_groups else NO_TEST
+            row[f"{emotion}_z"], row[f"{emotion}_p"] = test
         rows[unit] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("AU")
 
@@ -131,6 +135,7 @@ def bootstrap_accuracies(
     -------
     pandas.DataFrame
         Index ``figure`` (the models, then the names of the differences); columns ``estimate``, ``lower``, ``upper``.
+        Resamples in which a model has no pair are left out of its interval; NaN where it never has one.
     """
     n = len(results)
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
@@ -139,7 +144,12 @@ def bootstrap_accuracies(
     def resampled(model: str) -> np.ndarray:
         correct = results[f"{model}_n_correct"].to_numpy()
         total = correct + results[f"{model}_n_incorrect"].to_numpy()
-        return 100 * (drawn @ correct) / (drawn @ total)
+        n_pairs = drawn @ total
+        return np.divide(100 * (drawn @ correct), n_pairs, out=np.full(len(drawn), np.nan), where=n_pairs > 0)
+
+    def quantile(value: np.ndarray, share: float) -> float:
+        drawn_pairs = value[1:][np.isfinite(value[1:])]
+        return np.quantile(drawn_pairs, share) if len(drawn_pairs) else np.nan
 
     values = {model: resampled(model) for model in accuracies}
     values |= {name: resampled(first) - resampled(second) for name, (first, second) in differences.items()}
@@ -148,8 +158,8 @@ def bootstrap_accuracies(
         {
             name: {
                 "estimate": value[0],
-                "lower": np.quantile(value[1:], tail),
-                "upper": np.quantile(value[1:], 1 - tail),
+                "lower": quantile(value, tail),
+                "upper": quantile(value, 1 - tail),
             }
             for name, value in values.items()
         }

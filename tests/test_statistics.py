@@ -87,6 +87,26 @@ def test_noise_breaks_ties_only_without_rounding():
     assert_allclose(untied, 1.0 / np.sqrt(5 / 3), atol=1e-12)
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_cannot_be_tested_has_no_statistic():
+    """Nobody scared, everybody amused, all ratings alike, a face that never moves: NaN, and no warning."""
+    faces = images([0.1, 0.2, 0.4], scared=0.0, amused=1.0, overall_rating=5.0)
+    assert emotion_rank_sums(faces)[["scared_z", "scared_p", "amused_z", "amused_p"]].isna().all(axis=None)
+    assert emotion_rank_sums(faces)["disgusted_z"].notna().all()
+    assert rating_correlations(faces).isna().all(axis=None)
+    still = rating_correlations(images([0.3, 0.3, 0.3], overall_rating=[1.0, 2.0, 3.0]))
+    assert still["rating_rho"].isna().all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_bootstrap_where_a_model_has_few_pairs():
+    """Of two people only one has pairs, 3 of 4 correct: 75 % in every resample in which she is drawn."""
+    results = counts(some=[(3, 1), (0, 0)], none=[(0, 0), (0, 0)])
+    table = bootstrap_accuracies(results, ["some", "none"], {"one": ("some", "none")}, resamples=200, seed=0)
+    assert_allclose(table.loc["some"], [75, 75, 75])
+    assert table.loc[["none", "one"]].isna().all(axis=None)
+
+
 def test_bonferroni():
     """0.05 over 12 AUs times 8 tests; the bound itself is not significant."""
     assert N_TESTS == 96
