@@ -1,5 +1,6 @@
 """AU activation values of clips (Section 5.2, eqs. 1–2)."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,14 +187,15 @@ def activation_tables(
     Raises
     ------
     FergiError
-        If a clip's feature file is missing or unusable, or a participant has no valid clip. Every file is
-        looked at first, so the sentence says how many there are.
+        If a clip's feature file is missing or unusable or is that of another clip once more, or a participant has
+        no valid clip. Every file is looked at first, so the sentence says how many there are.
     """
     clips = find_clips(folders, kind, sessions)
     n_clips = sum(len(each) for each in clips.values())
     tables: dict[str, pd.DataFrame] = {}
     problems: list[str] = []
     without_clips: list[str] = []
+    seen: dict[bytes, Path] = {}
     n_frames = n_valid_clips = n_black = n_later_start = latest_start = 0
     with tqdm(total=n_clips, desc=f"{kind} clips", unit="clip", disable=None, leave=False) as bar:
         for participant, own_clips in clips.items():
@@ -208,6 +210,7 @@ def activation_tables(
                 f"{clip.path}: enough valid frames but never as many in a row as a window has"
                 for clip in _select(own_clips, valid & (activation.first_window < 0))
             ]
+            problems += _seen_before(_select(own_clips, valid), features.select(valid), seen)
             unwanted = left_out[participant] if left_out else set()
             black = np.array([(clip.session, clip.image) in unwanted for clip in own_clips])
             kept = valid & ~black
@@ -261,6 +264,19 @@ def write_activation_tables(folders: Folders, kind: str, sessions: dict[str, lis
         write_table(table, output / f"{participant}.csv")
     print(computed.report())
     print(f"Wrote {len(computed.tables)} tables to {output}.")
+
+
+def _seen_before(clips: Sequence[Clip], frames: Sequence[np.ndarray], seen: dict[bytes, Path]) -> list[str]:
+    """Clips whose frames are, to the last digit, those of a clip in ``seen``, which grows.
+
+    No two recordings agree like that: one file was copied into the place of the other.
+    """
+    problems = []
+    for clip, values in zip(clips, frames, strict=True):
+        first = seen.setdefault(hashlib.sha256(values.tobytes()).digest(), clip.path)
+        if first != clip.path:
+            problems.append(f"{clip.path} has the frames of {first}, another clip")
+    return problems
 
 
 def _select(clips: Sequence[Clip], wanted: np.ndarray) -> list[Clip]:

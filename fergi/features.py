@@ -49,6 +49,11 @@ class ClipFeatures:
         """The AU intensities, shape (n_frames, 12)."""
         return self.values[:, COLUMNS.index("AU1") :]
 
+    def select(self, clips: np.ndarray) -> list[np.ndarray]:
+        """The frames of each clip chosen by a bool, each of shape (n_frames, 17)."""
+        bounds = zip(self.starts[:-1][clips], self.starts[1:][clips], strict=True)
+        return [self.values[begin:end] for begin, end in bounds]
+
     @property
     def lengths(self) -> np.ndarray:
         """Frames of each clip, shape (n_clips,)."""

@@ -1,6 +1,7 @@
 """What the tests share: the published files where they are, and a small data set of the same form."""
 
 import importlib
+import itertools
 import json
 import os
 import shutil
@@ -160,7 +161,7 @@ class Tiny:
 
 
 def _write_tiny(root: Path) -> None:
-    rng = np.random.default_rng(31)
+    rng, number = np.random.default_rng(31), itertools.count()
     preparation = root / "preparation"
     (preparation / "preprocessed_image_data").mkdir(parents=True)
     black: dict[str, dict[str, list[int]]] = {}
@@ -174,7 +175,9 @@ def _write_tiny(root: Path) -> None:
             for image in range(1, n_images + 1):
                 at_rest = np.zeros(30)
                 at_rest[10:20] = 3.0 if participant == "104" else 0.1
-                (folder / f"baseline_clip_{image}_features.csv").write_text(clip_text(at_rest))
+                (folder / f"baseline_clip_{image}_features.csv").write_text(
+                    clip_text(at_rest, pitch_indicative_ratio=0.6 + 0.001 * next(number))  # no two clips are the same
+                )
                 reaction = rng.uniform(0, 0.2, (30, 12)) + np.linspace(0, 1, 30)[:, None] * rng.uniform(0, 2, 12)
                 (folder / f"reaction_clip_{image}_features.csv").write_text(clip_text(reaction.round(3)))
                 row = {"session_index": session, "image_index": image, "overall_rating": int(rng.integers(0, 8))}

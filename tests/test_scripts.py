@@ -262,6 +262,21 @@ def test_all_feature_files_are_looked_at(tiny):
     tiny.refuses(REACTION, "3 of 20 reaction feature files are unusable", f"(first: {tiny.path(CLIP_3)} is empty)")
 
 
+def test_feature_file_of_another_participant(tiny):
+    """No two recordings agree to the last digit; clips without a face do, and are not valid anyway."""
+    other = "data/103/session_2/reaction_clip_1_features.csv"
+    tiny.path(other).write_bytes(tiny.path(CLIP_3).read_bytes())
+    tiny.refuses(
+        REACTION,
+        "1 of 20 reaction feature files is unusable",
+        f"(first: {tiny.path(other)} has the frames of {tiny.path(CLIP_3)}, another clip)",
+    )
+    faceless = clip_text(np.full(30, -1.0), face_detection_confidence_score=0.0)
+    for name in (other, CLIP_3):
+        tiny.path(name).write_text(faceless)
+    tiny.run(REACTION)
+
+
 def test_lost_clip(tiny):
     """The last reaction of a session, which no gap in the numbers shows, is missed beside its baseline clip."""
     tiny.path(CLIP_3).unlink()

@@ -1,0 +1,302 @@
+"""Who takes part in the synthetic study, what they see, and how their faces move. Plans only: nothing is drawn here.
+
+The planted effect: the more a person likes an image, the more it raises AU12 (with AU6), the less, the more it raises
+AU4. Some reactions tell nothing, all faces also move for no reason, and at strength 0 they only do that. The same
+images please everybody about equally; a person's taste adds a little.
+
+One seed gives one cohort. People, pictures, preferences and movements for no reason are the same at every strength,
+so that cohorts of two strengths differ in the effect alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fergi.features import ACTION_UNITS
+from fergi.synthetic.pictures import Scene, random_scene
+
+FRAMES_PER_SECOND = 30
+BASELINE, REACTION = "baseline", "reaction"
+
+# Why a frame cannot be used, by the number in ``Take.disturbance``; 0: nothing is wrong with it.
+DISTURBANCES = ("", "turned away", "head lowered", "eyes covered", "mouth covered", "dark")
+
+
+@dataclass(frozen=True)
+class CohortSettings:
+    """Size of the cohort and of the effect.
+
+    Attributes
+    ----------
+    seed : int
+        Of everything that is drawn at random.
+    strength : float
+        Intensity (0–5) by which the best image raises AU12 and the worst one AU4; 0: no effect.
+    n_participants, n_sessions, n_images : int
+        Of the mini FERGI: participants, sessions of each, images of a session.
+    baseline_seconds, reaction_seconds : float
+        Length of the clips.
+    telling_share : float
+        Share of the reactions that show anything of the preference.
+    n_black : int
+        Images that came out black.
+    n_disfa, n_disfa_plus, n_disfa_frames : int
+        People in the mini DISFA; how many of them are in the mini DISFA+ as well; frames of each person and camera
+        or trial.
+    """
+
+    seed: int = 0
+    strength: float = 4.0
+    n_participants: int = 8
+    n_sessions: int = 2
+    n_images: int = 5
+    baseline_seconds: float = 1.5
+    reaction_seconds: float = 3.0
+    telling_share: float = 0.7
+    n_black: int = 2
+    n_disfa: int = 24
+    n_disfa_plus: int = 6
+    n_disfa_frames: int = 32
+
+    def __post_init__(self) -> None:
+        """Check that such a cohort can be.
+
+        Raises
+        ------
+        ValueError
+            Naming the setting.
+        """
+        if not 0 <= self.strength <= 5:
+            raise ValueError(f"strength must be an intensity from 0 to 5, not {self.strength}")
+        if not 0 <= self.telling_share <= 1:
+            raise ValueError(f"telling_share must be from 0 to 1, not {self.telling_share}")
+        if not 4 <= self.n_participants <= len(IDENTIFIERS):
+            raise ValueError(f"n_participants must be from 4 to {len(IDENTIFIERS)}, not {self.n_participants}")
+        if self.n_images < 2 or self.n_sessions < 1:
+            raise ValueError("there must be a session or more, with two images or more")
+        if not 0 <= self.n_black <= self.n_participants * self.n_sessions:
+            raise ValueError(f"n_black must be from 0 to the number of sessions, not {self.n_black}")
+        if self.n_disfa_plus > self.n_disfa:
+            raise ValueError("people of the mini DISFA+ must be in the mini DISFA")
+
+
+# The first is among those whose answers on issues are known to be spoilt (``config.UNRELIABLE_ISSUES``), no other is.
+IDENTIFIERS = tuple(f"{number:03d}" for number in range(8, 40))
+UNREADABLE_ISSUES = IDENTIFIERS[0]
+UNSTEADY = IDENTIFIERS[2]  # the one whose AU4 moves at rest
+
+
+@dataclass(frozen=True)
+class Take:
+    """What the camera sees of a person, frame by frame.
+
+    Attributes
+    ----------
+    intensities : ndarray, shape (n_frames, 12)
+        AUs in the order of ``ACTION_UNITS``, 0–5.
+    head : dict
+        ``x``, ``y`` (inter-ocular distances), ``roll``, ``yaw``, ``pitch`` (degrees), ``scale``, ``brightness``
+        (factors) → ndarray, shape (n_frames,).
+    disturbance : ndarray of int, shape (n_frames,)
+        Place in ``DISTURBANCES``.
+    """
+
+    intensities: np.ndarray
+    head: Mapping[str, np.ndarray]
+    disturbance: np.ndarray
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """One image, what it is worth, and the two clips that go with it.
+
+    Attributes
+    ----------
+    quality : float
+        Latent, 0–1; what the picture is drawn from.
+    preference : float
+        How much its participant likes it; quality and taste.
+    black : bool
+        Came out black.
+    telling : bool
+        Whether the face shows the preference.
+    takes : dict
+        ``baseline`` and ``reaction``.
+    """
+
+    quality: float
+    preference: float
+    black: bool
+    telling: bool
+    takes: Mapping[str, Take]
+
+
+@dataclass(frozen=True)
+class PlannedSession:
+    """One prompt and its images."""
+
+    scene: Scene
+    images: tuple[PlannedImage, ...]
+
+    @property
+    def ranking(self) -> list[int]:
+        """Places of the images from 0, the one liked best first, black ones last."""
+        return sorted(
+            range(len(self.images)), key=lambda place: (self.images[place].black, -self.images[place].preference)
+        )
+
+
+def stream(seed: int, *purpose: int | str) -> np.random.Generator:
+    """Random numbers for one purpose, whatever else is drawn."""
+    words = [part if isinstance(part, int) else int.from_bytes(part.encode(), "big") for part in purpose]
+    return np.random.default_rng([seed, *words])
+
+
+def participants(settings: CohortSettings) -> tuple[str, ...]:
+    """Their identifiers."""
+    return IDENTIFIERS[: settings.n_participants]
+
+
+def disfa_subjects(settings: CohortSettings) -> tuple[str, ...]:
+    """The people of the mini DISFA; the first ``n_disfa_plus`` are those of the mini DISFA+."""
+    return tuple(f"SN{number:03d}" for number in range(1, settings.n_disfa + 1))
+
+
+def plan_sessions(settings: CohortSettings) -> Iterator[tuple[str, int, PlannedSession]]:
+    """Every participant's sessions: participant, number of the session from 1, and the plan."""
+    everyone = participants(settings)
+    sessions = [(who, number) for who in everyone for number in range(1, settings.n_sessions + 1)]
+    with_black = stream(settings.seed, "black").permutation(len(sessions))[: settings.n_black]
+    for place, (who, number) in enumerate(sessions):
+        yield who, number, _plan_session(settings, who, number, place in with_black)
+
+
+def _plan_session(settings: CohortSettings, participant: str, number: int, one_black: bool) -> PlannedSession:
+    random = stream(settings.seed, "session", int(participant), number)
+    n_images = settings.n_images
+    # Evenly spread and shuffled: a session has good images and bad ones.
+    quality = (random.permutation(n_images) + random.uniform(0.2, 0.8, n_images)) / n_images
+    preference = quality + random.normal(0, 0.05, n_images)
+    telling = random.random(n_images) < settings.telling_share
+    black = np.arange(n_images) == (random.integers(n_images) if one_black else -1)
+    expressivity = stream(settings.seed, "expressivity", int(participant)).uniform(0.75, 1.0)
+    scene = random_scene(random)
+    images = []
+    for place in range(n_images):
+        shown = settings.strength * expressivity * (2 * preference[place] - 1) * (telling[place] and not black[place])
+        takes = {
+            kind: _plan_take(
+                stream(settings.seed, kind, int(participant), number, place),
+                round(seconds * FRAMES_PER_SECOND),
+                shown if kind == REACTION else 0.0,
+                unsteady=participant == UNSTEADY,
+            )
+            for kind, seconds in ((BASELINE, settings.baseline_seconds), (REACTION, settings.reaction_seconds))
+        }
+        images.append(
+            PlannedImage(
+                float(quality[place]), float(preference[place]), bool(black[place]), bool(telling[place]), takes
+            )
+        )
+    return PlannedSession(scene, tuple(images))
+
+
+def _plan_take(random: np.random.Generator, n_frames: int, shown: float, *, unsteady: bool) -> Take:
+    """A clip: smile or frown of the planted strength, movements for no reason, the head, and what goes wrong."""
+    intensities = np.zeros((n_frames, len(ACTION_UNITS)))
+
+    def move(units: tuple[int, ...], peak: float, share: tuple[float, ...]) -> None:
+        course = peak * bump(random, n_frames)
+        for unit, part in zip(units, share, strict=True):
+            intensities[:, ACTION_UNITS.index(unit)] += part * course
+
+    # The same numbers are drawn whatever the strength is.
+    if shown >= 0:
+        move((12, 6), shown, (1.0, 0.6))
+    else:
+        move((4, 9), -shown, (1.0, 0.15))
+    for units, share, chance, peaks in (
+        ((4,), (1.0,), 0.08, (0.2, 0.8)),
+        ((12,), (1.0,), 0.10, (0.2, 1.0)),
+        ((1, 2), (1.0, 0.8), 0.12, (0.5, 3.0)),
+        ((25, 26), (1.0, 0.5), 0.12, (0.5, 3.0)),
+        ((17,), (1.0,), 0.08, (0.5, 2.0)),
+        ((15,), (1.0,), 0.05, (0.5, 2.0)),
+        ((20,), (1.0,), 0.05, (0.5, 2.0)),
+    ):
+        move(units, random.uniform(*peaks) * (random.random() < chance), share)
+    move((4,), random.uniform(2.5, 4.0) * (unsteady and random.random() < 0.6), (1.0,))
+    return Take(intensities.clip(0, 5), _head_motion(random, n_frames), _disturbance(random, n_frames))
+
+
+def bump(random: np.random.Generator, n_frames: int) -> np.ndarray:
+    """A movement that comes, stays and goes, from 0 to 1 and back, shape (n_frames,); the first frames are still."""
+    seconds = np.arange(n_frames) / FRAMES_PER_SECOND
+    length = n_frames / FRAMES_PER_SECOND
+    onset = random.uniform(0.12, 0.3) * length
+    rise, fall = random.uniform(0.3, 0.5), random.uniform(0.3, 0.6)
+    stay = random.uniform(0.2, 0.35) * length
+    up = ((seconds - onset) / rise).clip(0, 1)
+    down = ((seconds - onset - rise - stay) / fall).clip(0, 1)
+    return _eased(up) - _eased(down)
+
+
+def _eased(share: np.ndarray) -> np.ndarray:
+    """From 0 to 1 without a jerk."""
+    return share**2 * (3 - 2 * share)
+
+
+def _head_motion(random: np.random.Generator, n_frames: int) -> dict[str, np.ndarray]:
+    """A head that is never quite still, as it is before a screen."""
+    seconds = np.arange(n_frames)[:, None] / FRAMES_PER_SECOND
+
+    def sway(most: float) -> np.ndarray:
+        periods, phases = random.uniform(1.2, 5.0, 2), random.uniform(0, 2 * np.pi, 2)
+        waves = np.sin(2 * np.pi * seconds / periods + phases) * random.uniform(0.2, 0.5, 2)
+        return random.uniform(-0.5, 0.5) * most + most * waves.sum(axis=1)
+
+    return {
+        "x": sway(0.12),
+        "y": sway(0.08),
+        "roll": sway(3.0),
+        "yaw": sway(4.0),
+        "pitch": sway(3.0),
+        "scale": 1 + sway(0.03),
+        "brightness": 1 + sway(0.06),
+    }
+
+
+def _disturbance(random: np.random.Generator, n_frames: int) -> np.ndarray:
+    """Frames that cannot be used: none in most clips, a few in some, so many in one of fifteen that it is invalid."""
+    kind, fate, place = random.integers(1, len(DISTURBANCES)), random.random(), random.random()
+    share = 0.35 if fate < 1 / 15 else 0.1 if fate < 0.2 else 0.0
+    n_disturbed = round(share * n_frames)
+    first = round(place * (n_frames - n_disturbed))
+    disturbance = np.zeros(n_frames, int)
+    disturbance[first : first + n_disturbed] = kind
+    return disturbance
+
+
+def plan_labelled(settings: CohortSettings, subject: str, part: str) -> Take:
+    """What a person of the mini DISFA does in one recording: every AU for itself, at every intensity.
+
+    ``part`` names the recording. Intensities are whole numbers, as the labels are.
+    """
+    random = stream(settings.seed, "labelled", subject, part)
+    n_frames = settings.n_disfa_frames
+    intensities = random.integers(1, 6, (n_frames, len(ACTION_UNITS))) * (
+        random.random((n_frames, len(ACTION_UNITS))) < _labelled_shares()
+    )
+    # The lips cannot be pulled up and down at once, nor the brows raised and lowered.
+    for one, other in ((12, 15), (1, 4), (12, 20), (9, 1)):
+        both = (intensities[:, ACTION_UNITS.index(one)] > 0) & (intensities[:, ACTION_UNITS.index(other)] > 0)
+        intensities[both, ACTION_UNITS.index(other)] = 0
+    head = {name: random.permutation(course) for name, course in _head_motion(random, n_frames).items()}
+    return Take(intensities.astype(float), head, np.zeros(n_frames, int))
+
+
+def _labelled_shares() -> np.ndarray:
+    """In which share of the frames each AU is there; the two that count most, most."""
+    shares = dict.fromkeys(ACTION_UNITS, 0.25) | {4: 0.5, 12: 0.5}
+    return np.array([shares[unit] for unit in ACTION_UNITS])

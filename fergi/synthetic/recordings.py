@@ -1,0 +1,285 @@
+"""The synthetic cohort on disk, in the formats of the real data sets, with the truth about it beside them.
+
+Below one root::
+
+    FER_datasets/DISFA/      Videos_{Left,Right}Camera/, ActionUnit_Labels/
+    FER_datasets/DISFAPlus/  Images/, Labels/
+    data/<participant>/session_<n>/    data.json, image<i>.png, {baseline,reaction}_clip_<i>.mp4
+    data/synthetic.json      the settings; by this file every page and figure knows that the data are synthetic
+    preparation/valid_sessions.json
+    truth/images.csv         what each image is worth and whether the face tells
+    truth/<participant>/session_<n>/{baseline,reaction}_clip_<i>.csv    injected AUs, frame by frame
+"""
+
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from fergi.dataset import ISSUES, Folders
+from fergi.features import ACTION_UNITS
+from fergi.files import check_writable, keep_settings, replacing, write_json, write_table
+from fergi.statistics import EMOTIONS
+from fergi.synthetic.cohort import (
+    DISTURBANCES,
+    FRAMES_PER_SECOND,
+    UNREADABLE_ISSUES,
+    CohortSettings,
+    PlannedImage,
+    PlannedSession,
+    Take,
+    disfa_subjects,
+    participants,
+    plan_labelled,
+    plan_sessions,
+    stream,
+)
+from fergi.synthetic.expressions import Actor, View, find_actor
+from fergi.synthetic.pictures import black_picture, draw_picture
+from fergi.workers import end_with_parent
+
+CAMERAS = {"Left": -7.0, "Right": 7.0}  # from where each camera of the mini DISFA looks, degrees
+TRIALS = ("A1_FrownSmile", "B2_Mixed")
+AU_COLUMNS = [f"AU{unit}" for unit in ACTION_UNITS]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Where the truth about a synthetic cohort lies."""
+
+    root: Path
+
+    @property
+    def images(self) -> Path:
+        """One row an image."""
+        return self.root / "truth" / "images.csv"
+
+    def course(self, participant: str, session: int, kind: str, image: int) -> Path:
+        """Injected AUs of one clip."""
+        return self.root / "truth" / participant / f"session_{session}" / f"{kind}_clip_{image}.csv"
+
+
+def data_sets(root: Path) -> tuple[Path, Path]:
+    """The folders of the mini DISFA and the mini DISFA+."""
+    return root / "FER_datasets" / "DISFA", root / "FER_datasets" / "DISFAPlus"
+
+
+def write_cohort(root: Path, settings: CohortSettings, *, workers: int) -> None:
+    """Draw and write everything; what is there already stays, so that an interrupted run goes on.
+
+    Raises
+    ------
+    FergiError
+        If the folder cannot be written or holds a cohort of other settings.
+    """
+    folders = Folders(root)
+    check_writable(root)
+    keep_settings(
+        {"synthetic": "drawn faces and pictures, no real people"} | asdict(settings),
+        folders.synthetic_truth,
+        "Choose another --root.",
+    )
+    sessions = {who: list(range(1, settings.n_sessions + 1)) for who in participants(settings)}
+    write_json(sessions, folders.valid_sessions)
+    rows = []
+    for who, number, session in plan_sessions(settings):
+        rows += _write_session(folders, settings, who, number, session)
+    write_table(pd.DataFrame(rows), Truth(root).images)
+
+    jobs: list[tuple[Callable, str]] = [(_film_participant, who) for who in participants(settings)]
+    jobs += [(_film_subject, subject) for subject in disfa_subjects(settings)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        waiting = [pool.submit(job, root, settings, who) for job, who in jobs]
+        for done in tqdm(as_completed(waiting), total=len(jobs), unit="person", desc="filming", disable=None):
+            done.result()
+
+
+def _start_worker() -> None:
+    end_with_parent()
+    cv2.setNumThreads(1)
+
+
+# What was asked and answered ---------------------------------------------------------------------------------------
+
+
+def _write_session(
+    folders: Folders, settings: CohortSettings, who: str, number: int, session: PlannedSession
+) -> list[dict[str, Any]]:
+    """Pictures and ``data.json`` of one session; its rows of the truth about images."""
+    folder = folders.session(who, number)
+    rows, surveys = [], []
+    for place, image in enumerate(session.images):
+        random = stream(settings.seed, "picture", int(who), number, place)
+        drawing = draw_picture(session.scene, image.quality, random)
+        picture = black_picture(drawing.picture.width) if image.black else drawing.picture
+        _save_png(picture, folder / f"image{place + 1}.png")
+        surveys.append(_survey(image, drawing.match, drawing.fidelity, random, readable=who != UNREADABLE_ISSUES))
+        rows.append(
+            {
+                "participant": who,
+                "session_index": number,
+                "image_index": place + 1,
+                "quality": image.quality,
+                "match": drawing.match,
+                "fidelity": drawing.fidelity,
+                "preference": image.preference,
+                "black": image.black,
+                "telling": image.telling,
+            }
+        )
+    ranking = [{"id": place} for place in session.ranking]
+    write_json({"prompt": session.scene.prompt, "ranking": ranking, "survey": surveys}, folder / "data.json")
+    return rows
+
+
+def _save_png(picture: Image.Image, path: Path) -> None:
+    with replacing(path) as file:
+        picture.save(file, format="PNG")
+
+
+def _rating(value: float) -> int:
+    """A value from 0 to 1 on the survey's scale from 1 to 7."""
+    return 1 + round(6 * min(max(value, 0.0), 1.0))
+
+
+def _survey(
+    image: PlannedImage, match: float, fidelity: float, random: np.random.Generator, *, readable: bool
+) -> dict[str, Any]:
+    """The answers on one image; none on a black one. Unreadable answers on issues are neither yes nor no."""
+    chance = random.random(len(ISSUES) + len(EMOTIONS))
+    issues = dict(zip(ISSUES, chance[: len(ISSUES)] < 0.03, strict=True))
+    issues |= {"unmentioned_content": match < 0.4, "blurry": fidelity < 0.4}
+    by_chance = dict(zip(EMOTIONS, chance[len(ISSUES) :], strict=True))
+    liked = image.preference
+    emotions = {
+        "disappointed": liked < 0.3,
+        "satisfied": liked > 0.65,
+        "surprised": by_chance["surprised"] < 0.15,
+        "disgusted": liked < 0.15 and by_chance["disgusted"] < 0.6,
+        "amused": liked > 0.8 and by_chance["amused"] < 0.7,
+        "scared": by_chance["scared"] < 0.02,
+    }
+    ratings = (0, 0, 0) if image.black else (_rating(liked), _rating(match), _rating(fidelity))
+    return {
+        **dict(zip(("overallRating", "alignmentRating", "fidelityRating"), ratings, strict=True)),
+        "issuesList": {name: bool(issues[name]) and not image.black if readable else None for name in ISSUES},
+        "reactionList": {name: bool(emotions[name]) and not image.black for name in EMOTIONS},
+    }
+
+
+# What the cameras saw ----------------------------------------------------------------------------------------------
+
+
+def _film_participant(root: Path, settings: CohortSettings, who: str) -> None:
+    """All clips of one participant of the mini FERGI that are not there yet."""
+    actor = None
+    for participant, number, session in plan_sessions(settings):
+        if participant != who:
+            continue
+        for place, image in enumerate(session.images):
+            for kind, take in image.takes.items():
+                path = Folders(root).session(who, number) / f"{kind}_clip_{place + 1}.mp4"
+                if path.is_file():
+                    continue
+                actor = actor or find_actor(stream(settings.seed, "person", who))
+                _write_course(take, Truth(root).course(who, number, kind, place + 1))
+                noise = stream(settings.seed, "noise", kind, int(who), number, place)
+                _write_video(_pictures(actor, take, noise), path, "mp4v")
+
+
+def _write_course(take: Take, path: Path) -> None:
+    table = pd.DataFrame(take.intensities, columns=AU_COLUMNS)
+    table.insert(0, "frame", np.arange(1, len(table) + 1))
+    table["disturbance"] = [DISTURBANCES[kind] for kind in take.disturbance]
+    write_table(table, path)
+
+
+def _film_subject(root: Path, settings: CohortSettings, subject: str) -> None:
+    """All recordings of one person of the mini DISFA, and of the mini DISFA+ if they are in it, with their labels."""
+    disfa, disfa_plus = data_sets(root)
+    actor: Actor | None = None
+
+    def found() -> Actor:
+        nonlocal actor
+        actor = actor or find_actor(stream(settings.seed, "person", subject))
+        return actor
+
+    take = plan_labelled(settings, subject, "DISFA")
+    for camera, yaw in CAMERAS.items():
+        path = disfa / f"Videos_{camera}Camera" / f"{camera}Video{subject}_comp.avi"
+        if not path.is_file():
+            noise = stream(settings.seed, "noise", camera, subject)
+            _write_video(_pictures(found(), take, noise, camera_yaw=yaw), path, "MJPG")
+    frames = range(1, len(take.intensities) + 1)
+    for unit, column in zip(ACTION_UNITS, take.intensities.T.astype(int), strict=True):
+        lines = "".join(f"{frame},{intensity}\n" for frame, intensity in zip(frames, column, strict=True))
+        _write_text(lines, disfa / "ActionUnit_Labels" / subject / f"{subject}_au{unit}.txt")
+
+    if subject not in disfa_subjects(settings)[: settings.n_disfa_plus]:
+        return
+    for trial in TRIALS:
+        take = plan_labelled(settings, subject, trial)
+        names = [f"{frame:03d}.jpg" for frame in frames]
+        pictures = [disfa_plus / "Images" / subject / trial / name for name in names]
+        if not all(path.is_file() for path in pictures):
+            noise = stream(settings.seed, "noise", trial, subject)
+            for path, picture in zip(pictures, _pictures(found(), take, noise), strict=True):
+                _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+                with replacing(path) as file:
+                    file.write(encoded.tobytes())
+        for unit, column in zip(ACTION_UNITS, take.intensities.T.astype(int), strict=True):
+            lines = "".join(f"{name}     {intensity}\n" for name, intensity in zip(names, column, strict=True))
+            _write_text(
+                f"AU{unit}\nframe     intensity\n{lines}", disfa_plus / "Labels" / subject / trial / f"AU{unit}.txt"
+            )
+
+
+def _write_text(text: str, path: Path) -> None:
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def _pictures(actor: Actor, take: Take, noise: np.random.Generator, *, camera_yaw: float = 0.0) -> Iterator[np.ndarray]:
+    """The frames of a take, RGB."""
+    side = noise.choice((-1.0, 1.0))
+    for frame, intensities in enumerate(take.intensities):
+        head = {name: float(course[frame]) for name, course in take.head.items()}
+        head["x"], head["y"], head["yaw"] = actor.unit * head["x"], actor.unit * head["y"], head["yaw"] + camera_yaw
+        cover = None
+        match DISTURBANCES[take.disturbance[frame]]:
+            case "turned away":
+                head["yaw"] = 30.0 * side
+            case "head lowered":
+                head["pitch"] = 26.0
+            case "eyes covered":
+                cover = "eyes"
+            case "mouth covered":
+                cover = "mouth"
+            case "dark":
+                head["brightness"] = 0.06
+        yield actor.frame(intensities, View(**head, cover=cover), noise)
+
+
+def _write_video(pictures: Iterable[np.ndarray], path: Path, codec: str) -> None:
+    """A video at 30 FPS, whole or not at all."""
+    pictures = iter(pictures)
+    first = next(pictures)
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / path.name
+        size = first.shape[1], first.shape[0]
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*codec), float(FRAMES_PER_SECOND), size)
+        for picture in (first, *pictures):
+            writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        writer.release()
+        with replacing(path) as file:
+            file.write(temporary.read_bytes())

@@ -1,0 +1,221 @@
+"""Plans of synthetic cohorts: what is planted is there, and at strength 0 nothing is.
+
+The effect is looked for with stages 6 to 9 in features that are the injected courses and a little noise, so that many
+cohorts can be tried; ``test_demo.py`` goes the whole way through films.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import filter_participants_based_on_AU4
+import image_preference_binary_classification_based_on_ranking as preferences
+import preprocess_baseline_data
+import preprocess_reaction_data
+from fergi.dataset import CLIP_KEY, Folders
+from fergi.features import ACTION_UNITS, NO_FACE, format_clip
+from fergi.files import write_json, write_table
+from fergi.lopo import ENSEMBLE, INTEGRATED_ENSEMBLE, SCORERS, VALENCE, correct_and_total
+from fergi.synthetic.cohort import (
+    BASELINE,
+    FRAMES_PER_SECOND,
+    REACTION,
+    UNSTEADY,
+    CohortSettings,
+    bump,
+    disfa_subjects,
+    participants,
+    plan_labelled,
+    plan_sessions,
+    stream,
+)
+
+AU4, AU12 = ACTION_UNITS.index(4), ACTION_UNITS.index(12)
+ABOVE_CHANCE = "AUcomb_selected_" + VALENCE
+
+
+def study(root, settings: CohortSettings) -> pd.DataFrame:
+    """Results of stage 9 on features that are the injected courses, with an estimator's noise."""
+    folders = Folders(root)
+    tables = {who: [] for who in participants(settings)}
+    black = {who: {str(n): [] for n in range(1, settings.n_sessions + 1)} for who in tables}
+    for who, number, session in plan_sessions(settings):
+        random = stream(settings.seed, "test", int(who), number)
+        for place, image in enumerate(session.images):
+            for kind, take in image.takes.items():
+                n_frames = len(take.intensities)
+                good = [0.95, 0.7, 0.5] * np.ones((n_frames, 1))
+                values = np.hstack([good, take.intensities + random.normal(0, 0.05, take.intensities.shape)])
+                values[take.disturbance > 0] = NO_FACE
+                path = folders.session(who, number) / f"{kind}_clip_{place + 1}_features.csv"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(format_clip(np.arange(n_frames) / FRAMES_PER_SECOND, values, 3))
+            if image.black:
+                black[who][str(number)].append(place + 1)
+                continue
+            rank = len(session.images) - session.ranking.index(place)
+            scores = image.quality + random.normal(0, 0.5, len(SCORERS))
+            tables[who].append((number, place + 1, rank, *scores))
+    for who, rows in tables.items():
+        columns = [*CLIP_KEY, "rank_score", *SCORERS]
+        write_table(pd.DataFrame(rows, columns=columns), folders.image_tables / f"{who}.csv")
+    write_json({who: list(range(1, settings.n_sessions + 1)) for who in tables}, folders.valid_sessions)
+    write_json(black, folders.black_images)
+    for script in (
+        preprocess_baseline_data,
+        preprocess_reaction_data,
+        filter_participants_based_on_AU4,
+        preferences,
+    ):
+        script.main(["--root", str(root)])
+    return pd.read_csv(folders.preference_results(), dtype={"user_id": str})
+
+
+def deviations(results: list[pd.DataFrame], n_images: int, model: str) -> float:
+    """Correct pairs above one half, in standard deviations; sessions of n images, or fewer, in random order.
+
+    10 pairs of 5 images in random order: the number in the right order has variance 5 · 4 · 15 / 72 = 25/6. Sessions
+    with fewer images have less, so this is never too bold.
+    """
+    correct, total = np.sum([correct_and_total(each, model) for each in results], axis=0)
+    assert n_images == 5
+    n_sessions = total / 10
+    return (correct - total / 2) / math.sqrt(n_sessions * 25 / 6)
+
+
+def test_nothing_planted_nothing_found(tmp_path):
+    """Over six cohorts of strength 0, faces do not tell the preference, alone or beside scorers."""
+    results = [
+        study(tmp_path / str(seed), CohortSettings(seed=seed, strength=0.0, n_participants=10)) for seed in range(6)
+    ]
+    assert abs(deviations(results, 5, VALENCE)) < 3
+    assert abs(deviations(results, 5, INTEGRATED_ENSEMBLE) - deviations(results, 5, ENSEMBLE)) < 3
+    correct, total = np.sum([correct_and_total(each, ABOVE_CHANCE) for each in results], axis=0)
+    assert abs(correct - total / 2) < 3 * math.sqrt(total)  # pairs of one session depend on each other
+    # Scorers, which have nothing to do with the strength, are found.
+    assert deviations(results, 5, ENSEMBLE) > 5
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_planted_effect_is_found(tmp_path, seed):
+    """At full strength the face alone is right beyond chance, more so on selected pairs, and helps scorers."""
+    results = study(tmp_path, CohortSettings(seed=seed))
+    assert deviations([results], 5, VALENCE) > 3
+    accuracy = {
+        name: np.divide(*correct_and_total(results, name))
+        for name in (VALENCE, ABOVE_CHANCE, ENSEMBLE, INTEGRATED_ENSEMBLE)
+    }
+    assert accuracy[ABOVE_CHANCE] > accuracy[VALENCE]
+    assert accuracy[INTEGRATED_ENSEMBLE] > accuracy[ENSEMBLE]
+    assert UNSTEADY not in set(results["user_id"])
+    assert len(results) == CohortSettings().n_participants - 1
+
+
+def test_reactions_rise_with_preference():
+    """Telling reactions: AU12 of what is liked and AU4 of what is not are strength × expressivity × |2 p − 1|."""
+    settings = CohortSettings(strength=4.0, n_black=0)
+    for who, _, session in plan_sessions(settings):
+        expressivity = stream(settings.seed, "expressivity", int(who)).uniform(0.75, 1.0)
+        for image in session.images:
+            peaks = image.takes[REACTION].intensities.max(axis=0)
+            if image.telling and who != UNSTEADY:
+                expected = min(4.0 * expressivity * abs(2 * image.preference - 1), 5)
+                assert peaks[AU12 if image.preference > 0.5 else AU4] >= expected - 1e-9
+
+
+def test_cohorts_of_two_strengths_differ_in_the_effect_alone():
+    """Pictures, preferences, rest and heads are the same; the reactions are not."""
+    weak, strong = (list(plan_sessions(CohortSettings(strength=strength))) for strength in (0.0, 4.0))
+    n_different = 0
+    for (_, _, one), (_, _, other) in zip(weak, strong, strict=True):
+        assert one.scene == other.scene and one.ranking == other.ranking
+        for a, b in zip(one.images, other.images, strict=True):
+            assert (a.quality, a.preference, a.black, a.telling) == (b.quality, b.preference, b.black, b.telling)
+            assert_array_equal(a.takes[BASELINE].intensities, b.takes[BASELINE].intensities)
+            for name, course in a.takes[REACTION].head.items():
+                assert_array_equal(course, b.takes[REACTION].head[name])
+            differs = (a.takes[REACTION].intensities != b.takes[REACTION].intensities).any()
+            assert not differs or (a.telling and not a.black)
+            n_different += differs
+    assert n_different > 20
+
+
+def test_same_seed_same_cohort_other_seed_another():
+    """A plan is a function of its settings."""
+
+    def first(seed: int):
+        return next(plan_sessions(CohortSettings(seed=seed)))[2]
+
+    assert first(3).ranking == first(3).ranking
+    assert_array_equal(first(3).images[0].takes[REACTION].intensities, first(3).images[0].takes[REACTION].intensities)
+    assert (first(3).images[0].quality, first(3).scene) != (first(4).images[0].quality, first(4).scene)
+
+
+def test_black_images_are_ranked_last_and_tell_nothing():
+    """As many as asked for, in as many sessions."""
+    settings = CohortSettings(n_black=4)
+    sessions = [session for _, _, session in plan_sessions(settings)]
+    with_black = [session for session in sessions if any(image.black for image in session.images)]
+    assert len(with_black) == 4
+    for session in with_black:
+        assert [image.black for image in session.images].index(True) == session.ranking[-1]
+        assert sum(image.black for image in session.images) == 1
+    liked = [image.preference for image in sessions[0].images]
+    if not any(image.black for image in sessions[0].images):
+        assert sessions[0].ranking == list(np.argsort(liked)[::-1])
+
+
+def test_only_the_unsteady_participant_moves_au4_at_rest():
+    """The release's rule leaves out who reaches 0.5 in a fifth of the baseline clips."""
+    settings = CohortSettings()
+    peaks = {who: [] for who in participants(settings)}
+    for who, _, session in plan_sessions(settings):
+        peaks[who] += [np.ptp(image.takes[BASELINE].intensities[:, AU4]) for image in session.images]
+    high = {who: np.mean(np.array(each) > 0.5) for who, each in peaks.items()}
+    assert high.pop(UNSTEADY) >= 0.3
+    assert max(high.values()) <= 0.1
+
+
+def test_bump_rises_once_and_comes_back():
+    """From 0 to 1 and down again without a step, the first tenth of a second still."""
+    for seed in range(20):
+        course = bump(np.random.default_rng(seed), 90)
+        assert_allclose([course[:3].max(), course.min(), course.max()], [0, 0, 1], atol=1e-12)
+        top = np.flatnonzero(course == course.max())
+        assert (np.diff(course[: top[0] + 1]) >= 0).all() and (np.diff(course[top[-1] :]) <= 1e-12).all()
+        assert np.abs(np.diff(course)).max() < 0.2
+
+
+def test_labelled_takes_show_every_unit_at_every_intensity():
+    """Whole numbers, and no lips pulled up and down at once."""
+    settings = CohortSettings()
+    takes = [plan_labelled(settings, subject, "DISFA").intensities for subject in disfa_subjects(settings)]
+    together = np.concatenate(takes)
+    assert together.shape == (settings.n_disfa * settings.n_disfa_frames, 12)
+    for column in together.T:
+        assert set(column) == {0, 1, 2, 3, 4, 5}
+    assert not ((together[:, AU12] > 0) & (together[:, ACTION_UNITS.index(15)] > 0)).any()
+    assert (takes[0] != takes[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"strength": -1.0}, "strength must be an intensity from 0 to 5, not -1.0"),
+        ({"strength": 5.1}, "strength"),
+        ({"strength": float("nan")}, "strength"),
+        ({"telling_share": 1.2}, "telling_share must be from 0 to 1"),
+        ({"n_participants": 3}, "n_participants must be from 4 to 32, not 3"),
+        ({"n_images": 1}, "two images or more"),
+        ({"n_black": 17}, "n_black must be from 0 to the number of sessions, not 17"),
+        ({"n_disfa_plus": 25}, "mini DISFA"),
+    ],
+)
+def test_impossible_cohorts(setting, message):
+    """Each is refused with its reason."""
+    with pytest.raises(ValueError, match=message):
+        replace(CohortSettings(), **setting)
