@@ -1,4 +1,4 @@
-"""The demo's steps: each is done once, again when something that it depends on has changed, and goes on if interrupted."""
+"""The demo's steps: done once, again when something that they depend on has changed, and going on if interrupted."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,122 @@
+"""Synthetic data on disk are in the formats of the real ones: the project's own readers take them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fergi.action_units.disfa import read_disfa, read_disfa_plus
+from fergi.dataset import Folders, find_videos, read_valid_sessions
+from fergi.faces.pipeline import AlignmentSettings, FaceAligner
+from fergi.features import ACTION_UNITS
+from fergi.files import FergiError, read_json
+from fergi.image_data import read_image_data
+from fergi.synthetic import recordings
+from fergi.synthetic.cohort import UNREADABLE_ISSUES, CohortSettings, plan_labelled, plan_sessions
+from fergi.synthetic.demo import SIZES
+from fergi.synthetic.recordings import Truth, data_sets, write_cohort
+from fergi.video import read_frames
+from tests.filmed import snapshot
+
+SETTINGS = replace(SIZES["smoke"].cohort, n_disfa=1, n_disfa_plus=1, n_disfa_frames=4)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A small cohort."""
+    root = tmp_path_factory.mktemp("cohort")
+    write_cohort(root, SETTINGS, workers=2)
+    return root
+
+
+def test_labels_are_what_was_posed(root):
+    """Both cameras of the mini DISFA have the same labels, and one frame each."""
+    disfa, disfa_plus = data_sets(root)
+    left, right = read_disfa(disfa)
+    posed = plan_labelled(SETTINGS, "SN001", "DISFA").intensities
+    for part in (left, right):
+        assert (part.labels == posed).all()
+        assert (part.n_missing, part.n_out_of_range) == (0, 0)
+        assert len(list(read_frames(part.video))) == len(posed) == 4
+    for part in read_disfa_plus(disfa_plus):
+        assert (part.labels == plan_labelled(SETTINGS, "SN001", part.part).intensities).all()
+        assert len(part.pictures) == 4
+
+
+def test_the_two_cameras_look_from_two_sides(root):
+    """The yaw ratio of eq. 18 is larger from the one than from the other."""
+    aligner = FaceAligner(AlignmentSettings(root / "none", "facemesh"))
+    ratios = []
+    for part in read_disfa(data_sets(root)[0]):
+        faces = aligner.align([picture for _, picture in read_frames(part.video)])
+        assert all(face is not None for face in faces)
+        ratios.append(np.mean([face.yaw_ratio for face in faces]))
+    assert abs(ratios[0] - ratios[1]) > 0.03
+
+
+def test_answers_and_pictures_are_what_was_planned(root):
+    """Ranking by preference, the black picture last; the unreadable answers stop who reads them all the same."""
+    folders = Folders(root)
+    sessions = read_valid_sessions(folders)
+    images = read_image_data(folders, sessions, unreliable_issues=[UNREADABLE_ISSUES])
+    planned = [
+        (image, session) for _, _, session in plan_sessions(SETTINGS) for image in session.images
+    ]  # in the order of participant, session and image
+    assert len(images) == len(planned)
+    for image, (plan, session) in zip(images, planned, strict=True):
+        assert (image.black, image.prompt) == (plan.black, session.scene.prompt)
+        assert image.rank_score == len(session.images) - session.ranking.index(image.image - 1)
+        assert (image.issues is None) == (image.participant == UNREADABLE_ISSUES)
+        assert image.ratings[0] == (0 if plan.black else 1 + round(6 * min(max(plan.preference, 0), 1)))
+    with pytest.raises(FergiError, match="issuesList must have 8 options"):
+        read_image_data(folders, sessions)
+
+
+def test_clips_are_as_long_and_as_fast_as_planned(root):
+    """30 frames a second, and the injected courses beside them."""
+    folders, truth = Folders(root), Truth(root)
+    videos = find_videos(folders)
+    assert len(videos) == 2 * len(pd.read_csv(truth.images)) == 2 * 4 * 3
+    for who, number, session in plan_sessions(SETTINGS):
+        for place, image in enumerate(session.images):
+            for kind, take in image.takes.items():
+                frames = list(read_frames(folders.session(who, number) / f"{kind}_clip_{place + 1}.mp4"))
+                assert len(frames) == len(take.intensities)
+                np.testing.assert_allclose([time for time, _ in frames], np.arange(len(frames)) / 30, atol=1e-3)
+                course = pd.read_csv(truth.course(who, number, kind, place + 1))
+                columns = [f"AU{unit}" for unit in ACTION_UNITS]
+                np.testing.assert_allclose(course[columns], take.intensities, atol=1e-12)
+                assert (course["disturbance"].notna() == (take.disturbance > 0)).all()
+
+
+def test_an_interrupted_run_goes_on_to_the_same_files(root, tmp_path):
+    """What is missing is made again, byte for byte; what is there is not touched."""
+    complete = snapshot(root)
+    kept = root / "data" / "008" / "session_1" / "reaction_clip_1.mp4"
+    before = kept.stat().st_mtime_ns
+    lost = [path for path in root.rglob("*_clip_2.mp4") if "009" in path.parts]
+    lost += [data_sets(root)[1] / "Images" / "SN001" / recordings.TRIALS[0] / "002.jpg", Truth(root).images]
+    for path in lost:
+        path.unlink()
+    write_cohort(root, SETTINGS, workers=1)
+    assert snapshot(root) == complete
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_two_cohorts_do_not_mix(root):
+    """The settings beside the data say which it is."""
+    with pytest.raises(FergiError, match=r"synthetic\.json says that strength was 4\.0 .* Choose another --root"):
+        write_cohort(root, replace(SETTINGS, strength=0.0), workers=1)
+    assert read_json(Folders(root).synthetic_truth, "")["synthetic"].startswith("drawn faces")
+
+
+def test_pictures_of_black_images_are_black(root):
+    """Every pixel."""
+    truth = pd.read_csv(Truth(root).images, dtype={"participant": str})
+    assert truth["black"].sum() == SETTINGS.n_black
+    for row in truth.itertuples():
+        path = Folders(root).session(row.participant, row.session_index) / f"image{row.image_index}.png"
+        assert (np.asarray(Image.open(path)).max() == 0) == row.black
