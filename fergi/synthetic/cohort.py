@@ -20,7 +20,7 @@ FRAMES_PER_SECOND = 30
 BASELINE, REACTION = "baseline", "reaction"
 
 # Why a frame cannot be used, by the number in ``Take.disturbance``; 0: nothing is wrong with it.
-DISTURBANCES = ("", "turned away", "head lowered", "eyes covered", "mouth covered", "dark")
+DISTURBANCES = ("", "turned away", "head raised", "eyes covered", "mouth covered", "dark")
 
 
 @dataclass(frozen=True)
@@ -258,10 +258,10 @@ def _head_motion(random: np.random.Generator, n_frames: int) -> dict[str, np.nda
 
     return {
         "x": sway(0.12),
-        "y": sway(0.08),
+        "y": sway(0.06),
         "roll": sway(3.0),
-        "yaw": sway(4.0),
-        "pitch": sway(3.0),
+        "yaw": sway(3.5),
+        "pitch": sway(2.0),
         "scale": 1 + sway(0.03),
         "brightness": 1 + sway(0.06),
     }

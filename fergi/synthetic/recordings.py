@@ -180,6 +180,11 @@ def _survey(
 # What the cameras saw ----------------------------------------------------------------------------------------------
 
 
+def _find(root: Path, settings: CohortSettings, who: str) -> Actor:
+    """Somebody whose face the detector finds."""
+    return find_actor(stream(settings.seed, "person", who), pretrained_models=root / "pretrained_models")
+
+
 def _film_participant(root: Path, settings: CohortSettings, who: str) -> None:
     """All clips of one participant of the mini FERGI that are not there yet."""
     actor = None
@@ -191,7 +196,7 @@ def _film_participant(root: Path, settings: CohortSettings, who: str) -> None:
                 path = Folders(root).session(who, number) / f"{kind}_clip_{place + 1}.mp4"
                 if path.is_file():
                     continue
-                actor = actor or find_actor(stream(settings.seed, "person", who))
+                actor = actor or _find(root, settings, who)
                 _write_course(take, Truth(root).course(who, number, kind, place + 1))
                 noise = stream(settings.seed, "noise", kind, int(who), number, place)
                 _write_video(_pictures(actor, take, noise), path, "mp4v")
@@ -211,7 +216,7 @@ def _film_subject(root: Path, settings: CohortSettings, subject: str) -> None:
 
     def found() -> Actor:
         nonlocal actor
-        actor = actor or find_actor(stream(settings.seed, "person", subject))
+        actor = actor or _find(root, settings, subject)
         return actor
 
     take = plan_labelled(settings, subject, "DISFA")
@@ -259,14 +264,14 @@ def _pictures(actor: Actor, take: Take, noise: np.random.Generator, *, camera_ya
         match DISTURBANCES[take.disturbance[frame]]:
             case "turned away":
                 head["yaw"] = 30.0 * side
-            case "head lowered":
+            case "head raised":
                 head["pitch"] = 26.0
             case "eyes covered":
                 cover = "eyes"
             case "mouth covered":
                 cover = "mouth"
             case "dark":
-                head["brightness"] = 0.06
+                head["brightness"] = 0.04
         yield actor.frame(intensities, View(**head, cover=cover), noise)
 
 

@@ -1,0 +1,317 @@
+"""Tiny scorers that look at drawn pictures: their files are made here, and stage 5 loads them as it loads any other.
+
+Each is a small network of the same libraries as the official one. It learns in seconds, on pictures of its own, to
+weigh what is good about a picture (match and fidelity) and a taste for light, which has nothing to do with quality:
+the scorers agree with quality and with each other in part, as real ones do, and leave something for faces to tell.
+
+Writes  pretrained_models/        weights under the official names, and ``scorer_layouts.json`` with the sizes
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fergi.files import replacing, write_json
+from fergi.scorers.aesthetic import LinearHead
+from fergi.scorers.blip import BlipCosine, BlipLayout
+from fergi.scorers.image_reward import ImageRewardNetwork
+from fergi.scorers.interface import Scorer, offline_import
+from fergi.scorers.registry import PAPER_SCORERS, scorer_class
+from fergi.synthetic.pictures import COLOURS, FLYING, GROUNDS, NUMBERS, STANDING, TIMES, draw_picture, random_scene
+from fergi.weights import (
+    AESTHETIC_HEAD,
+    BERT_VOCABULARY,
+    BLIP_LARGE,
+    CLIP_L,
+    HPS_V2,
+    IMAGE_REWARD,
+    PICK_SCORE,
+    SAFETENSORS,
+    WeightFile,
+    save_weights,
+)
+
+LAYOUT_FILE = "pretrained_models/scorer_layouts.json"
+N_SCENES, N_PICTURES = 512, 4  # to learn from, and pictures of each
+SIDE = 128  # their pixels; the networks see any picture at 64
+FOREIGN = 0.4  # share of the scenes that are shown with another one's prompt
+BATCH = 16  # scenes; each prompt is then read once for its pictures
+RATE = 5e-3
+CPU = torch.device("cpu")
+
+# Sizes, in the form of the official ones. The prompts have at most 20 tokens of CLIP's vocabulary, which stays whole.
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz,")
+CLIP = {
+    "projection_dim": 32,
+    "vision_config": {
+        "hidden_size": 32,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "patch_size": 16,
+        "image_size": 64,
+        "hidden_act": "quick_gelu",
+    },
+    "text_config": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 49408,
+        "max_position_embeddings": 32,
+        "hidden_act": "quick_gelu",
+    },
+}
+HPS = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+@dataclass(frozen=True)
+class Taste:
+    """What a scorer looks for, as weights of cues with deviation 1, and the numbers in which it says so.
+
+    Attributes
+    ----------
+    match, fidelity : float
+        What makes up quality.
+    warmth, brightness : float
+        What does not.
+    location, spread : float
+        About the mean and the standard deviation of its scores.
+    passes : int
+        Times that it sees all pictures.
+    """
+
+    match: float
+    fidelity: float
+    warmth: float
+    brightness: float
+    location: float
+    spread: float
+    passes: int
+
+
+TASTES = {
+    "CLIP": Taste(1.0, 0.4, -0.2, 0.15, 0.25, 0.03, 11),
+    "Aesthetic": Taste(0.0, 1.0, 0.4, 0.3, 5.5, 0.6, 11),
+    "BLIP": Taste(1.0, 0.3, -0.25, 0.55, 0.45, 0.05, 8),
+    "ImageReward": Taste(1.2, 0.4, 0.25, -0.3, 0.0, 1.0, 9),
+    "PickScore": Taste(0.8, 1.0, 0.15, 0.3, 21.0, 1.4, 10),
+    "HPSv2": Taste(0.8, 1.0, -0.25, -0.25, 0.27, 0.016, 10),
+}
+# Those that share a file learn together.
+GROUPS = (("CLIP", "Aesthetic"), ("BLIP",), ("ImageReward",), ("PickScore",), ("HPSv2",))
+
+
+def vocabulary() -> list[str]:
+    """What BLIP and ImageReward can read: the words of the prompts, and letters for others."""
+    kinds = [*STANDING, *FLYING]
+    known = [*NUMBERS, *COLOURS, *kinds, *(f"{kind}s" for kind in kinds)]
+    known += " ".join([*GROUNDS, *TIMES, "an butterflies and in the sky"]).split()
+    return list(dict.fromkeys([*WORDS, *(f"##{letter}" for letter in WORDS[5:-1]), *known]))
+
+
+def layouts() -> dict[str, dict[str, Any]]:
+    """Scorer → its sizes, as ``preprocess_image_data.py --scorer-layouts`` takes them."""
+    blip = BlipLayout(
+        side=64,
+        patch=16,
+        vision_width=32,
+        vision_depth=2,
+        vision_heads=2,
+        projection=32,
+        text={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 64,
+            "vocab_size": len(vocabulary()) + 2,
+            "layer_norm_eps": 1e-12,
+        },
+    )
+    sizes = {"BLIP": asdict(blip), "ImageReward": asdict(blip), "HPSv2": HPS}
+    return {name: sizes.get(name, CLIP) for name in TASTES}
+
+
+def make_scorers(root: Path, seed: int, names: Sequence[str] = PAPER_SCORERS) -> None:
+    """Make scorers, teach them, and write their files and ``scorer_layouts.json`` below a root.
+
+    The same seed gives the same bytes, whichever scorers are made beside it.
+
+    Parameters
+    ----------
+    root : Path
+        Files of the same names there are lost.
+    seed : int
+        Of the first weights and of the pictures to learn from, which are no participant's.
+    names : sequence of str
+        Of the paper's six. CLIP and Aesthetic share a file and are always made together.
+
+    Raises
+    ------
+    ValueError
+        If there is no tiny scorer of such a name.
+    FergiError
+        If a file cannot be written.
+    """
+    unknown = [name for name in names if name not in TASTES]
+    if unknown:
+        raise ValueError(f"there is no tiny {unknown[0]}, only {', '.join(TASTES)}")
+    with replacing(BERT_VOCABULARY.under(root)) as file:
+        file.write("".join(f"{word}\n" for word in vocabulary()).encode())
+    write_json(layouts(), root / LAYOUT_FILE)
+    examples = _draw_examples(seed)
+    for place, group in enumerate(GROUPS):
+        if set(group) & set(names):
+            with _torch_seed(seed, place):
+                _write_random(root, group)
+                scorers = [scorer_class(name)(root, CPU, layouts()[name]) for name in group]
+                if len(scorers) == 2:
+                    scorers[1].clip = scorers[0].clip  # one network for both
+                _teach(scorers, examples, np.random.default_rng([seed, place]))
+                for scorer in scorers:
+                    for file, network in _parts(scorer):
+                        _write(file, network, root)
+
+
+@contextmanager
+def _torch_seed(*seed: int) -> Iterator[None]:
+    """PyTorch's own random numbers seeded and one thread, both as they were afterwards.
+
+    Networks as small as these are no quicker with more threads, and sums over one thread are the same everywhere.
+    """
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Prompts, pictures of each, and the pictures' match, fidelity, warmth and brightness: (scenes, pictures, 4)."""
+
+    prompts: list[str]
+    pictures: list[list[Image.Image]]
+    cues: Tensor
+
+
+def _draw_examples(seed: int) -> Examples:
+    random = np.random.default_rng([seed, len(GROUPS)])
+    scenes = [random_scene(random) for _ in range(N_SCENES)]
+    drawn = [[draw_picture(scene, random.uniform(), random, SIDE) for _ in range(N_PICTURES)] for scene in scenes]
+    cues = [[(each.match, each.fidelity, each.warmth, each.brightness) for each in several] for several in drawn]
+    pictures = [[each.picture for each in several] for several in drawn]
+    return Examples([scene.prompt for scene in scenes], pictures, torch.tensor(cues))
+
+
+def _write_random(root: Path, group: Sequence[str]) -> None:
+    """First weights of a group's files."""
+    with offline_import():
+        import open_clip
+        from transformers import CLIPConfig, CLIPModel
+
+    def clip() -> nn.Module:
+        dimension = {"projection_dim": CLIP["projection_dim"]}
+        parts = {part: CLIP[part] | dimension for part in ("text_config", "vision_config")}
+        network = CLIPModel(CLIPConfig(**parts, **dimension))
+        network.logit_scale.data.fill_(np.log(100))
+        return network
+
+    blip = BlipLayout(**layouts()["BLIP"])
+    makers: dict[str, tuple[WeightFile, Callable[[], nn.Module]]] = {
+        "CLIP": (CLIP_L, clip),
+        "Aesthetic": (AESTHETIC_HEAD, lambda: LinearHead(CLIP["projection_dim"])),
+        "BLIP": (BLIP_LARGE, lambda: BlipCosine(blip)),
+        "ImageReward": (IMAGE_REWARD, lambda: ImageRewardNetwork(blip)),
+        "PickScore": (PICK_SCORE, clip),
+        "HPSv2": (HPS_V2, lambda: open_clip.CLIP(**HPS)),
+    }
+    for name in group:
+        file, make = makers[name]
+        _write(file, _lively(make()), root)
+
+
+def _lively(network: nn.Module) -> nn.Module:
+    """Random weights of a size at which signals keep theirs; the libraries' are meant for wide networks."""
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            if "token_embedding" in name or "word_embeddings" in name:
+                nn.init.normal_(value)
+            elif "position" in name or "pos_embed" in name:
+                nn.init.normal_(value, std=0.3)
+            elif value.ndim >= 2:
+                nn.init.normal_(value, std=value[0].numel() ** -0.5)
+    return network
+
+
+def _parts(scorer: Scorer) -> list[tuple[WeightFile, nn.Module]]:
+    """A scorer's own file and network."""
+    if scorer.name == "Aesthetic":
+        return [(scorer.files[1], scorer.head)]
+    return [(scorer.files[0], scorer.network if hasattr(scorer, "network") else scorer.clip.network)]
+
+
+def _write(file: WeightFile, network: nn.Module, root: Path) -> None:
+    """Save weights in the form of the official file."""
+    state = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
+    path = file.under(root)
+    if path.suffix == SAFETENSORS:
+        with replacing(path) as output:
+            output.write(safetensors.torch.save(state))
+        return
+    if file is HPS_V2:
+        state = {name: value.half() for name, value in state.items()}
+    save_weights(state if file.key is None else {file.key: state}, path)
+
+
+def _teach(scorers: Sequence[Scorer], examples: Examples, random: np.random.Generator) -> None:
+    """Bring the scores of each scorer close to its taste, all of them at once."""
+    pixels = torch.stack([scorers[0].pixels(picture) for several in examples.pictures for picture in several])
+    pixels = pixels.unflatten(0, (N_SCENES, N_PICTURES))
+    targets = [TASTES[scorer.name] for scorer in scorers]
+    weights = torch.tensor([[each.match, each.fidelity, each.warmth, each.brightness] for each in targets]).T
+    weights /= weights.norm(dim=0)
+    centre, scale = examples.cues.mean(dim=(0, 1)), examples.cues.std(dim=(0, 1))
+    learning = nn.ModuleList([network for scorer in scorers for _, network in _parts(scorer)])
+    for name, value in learning.named_parameters():
+        # Random ones tell words apart well enough, and there are many.
+        value.requires_grad_("token_embedding" not in name and "logit_scale" not in name)
+    parameters = [value for value in learning.parameters() if value.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, RATE, fused=True)
+    passes = targets[0].passes
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=passes * (N_SCENES // BATCH))
+    for _ in range(passes):
+        for batch in random.permutation(N_SCENES).reshape(-1, BATCH):
+            n_foreign = round(FOREIGN * BATCH)
+            shown = np.concatenate([np.roll(batch[:n_foreign], 1), batch[n_foreign:]])
+            cues = examples.cues[batch].clone()
+            cues[:n_foreign, :, 0] = 0
+            wanted = ((cues - centre) / scale @ weights).flatten(0, 1)
+            prompts = [examples.prompts[scene] for scene in shown.repeat(N_PICTURES)]
+            seen = pixels[batch].flatten(0, 1)
+            if random.random() < 0.5:
+                seen = seen.flip(-1)  # left and right tell nothing
+            loss = torch.zeros(())
+            for scorer, taste, each in zip(scorers, targets, wanted.T, strict=True):
+                said = (scorer.compute(prompts, seen) - taste.location) / taste.spread
+                loss = loss + nn.functional.smooth_l1_loss(said.float(), each)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            plan.step()
