@@ -8,6 +8,7 @@ Writes  preparation/preprocessed_image_data/<participant>.csv
         preparation/image_scores/<scorer>.csv, .json       finished scores: an interrupted run goes on
 Run     python preprocess_image_data.py
         python preprocess_image_data.py --scorers PickScore HPSv2.1      (some, added to those that are finished)
+        python preprocess_image_data.py --scorer-layouts FILE    (JSON, scorer → sizes: networks that are not official)
 Takes   minutes on a GPU with 8 GB; on two cores 1 to 7 seconds an image and scorer.
 
 All sessions and pictures are checked before any network is loaded. Networks are loaded one after the other, with all
@@ -16,6 +17,7 @@ of their published weights or not at all. The tables have a column for every sco
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -27,7 +29,7 @@ from fergi.dataset import Folders, read_valid_sessions
 from fergi.files import FergiError, check_writable, keep_settings, read_json, require, write_json, write_table
 from fergi.image_data import black_image_list, compare_black_images, image_tables, read_image_data
 from fergi.scorers.record import describe_scores, made_here, write_score_record
-from fergi.scorers.registry import MODULES, PAPER_SCORERS, scorer_class
+from fergi.scorers.registry import MODULES, PAPER_SCORERS, read_layouts, scorer_class
 from fergi.scorers.scoring import Keeper, read_kept, score_images, unscored
 from fergi.script import add_workers_argument, argument_parser, run
 
@@ -37,6 +39,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argument_parser(__doc__, config.ROOT)
     parser.add_argument(
         "--scorers", nargs="+", choices=tuple(MODULES), default=PAPER_SCORERS, help="default: the six of the paper"
+    )
+    parser.add_argument(
+        "--scorer-layouts",
+        type=Path,
+        metavar="FILE",
+        help="JSON with the sizes of scorers whose weights are not the official ones (default: official sizes of all)",
     )
     parser.add_argument(
         "--unreliable-issues",
@@ -76,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check everything, score with one scorer after the other, write the tables."""
     chosen = parse(arguments)
     folders = Folders(chosen.root)
+    layouts = read_layouts(chosen.scorer_layouts) if chosen.scorer_layouts else {}
     sessions = read_valid_sessions(folders)
     unreliable = unreliable_participants(chosen.unreliable_issues, list(sessions))
     images = read_image_data(folders, sessions, unreliable_issues=unreliable)
@@ -108,10 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, scorer in scorers.items():
         record = folders.image_scores / f"{name}.json"
         made_with = scorer.record(folders.root, device)
+        if name in layouts:
+            made_with["settings"]["layout"] = layouts[name]
         if chosen.redo or not record.is_file():
             for ending in (".csv", ".json"):  # scores without a record could be of any checkpoint
                 record.with_suffix(ending).unlink(missing_ok=True)
-        keep_settings(made_with, record, "Use the same files, libraries and device, or score again with --redo.")
+        keep_settings(made_with, record, "Use the same files, sizes, libraries and device, or score again with --redo.")
         for each in made_with["checkpoints"]:
             if each["is_published_file"] is False and each["file"] not in started:
                 print(f"Warning: {each['file']} is not the published file; its SHA-256 is {each['sha256']}.")
@@ -122,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         todo = unscored(images, kept)
         print(f"{name}: {len(images) - n_black - len(todo)} images scored already, {len(todo)} to do on {device}.")
         if todo:
-            network = scorer(folders.root, device)
+            sizes = (layouts[name],) if name in layouts else ()
+            network = scorer(folders.root, device, *sizes)
             with Keeper(path, kept) as keep, tqdm(total=len(todo), unit="image", desc=name, disable=None) as bar:
 
                 def scored(batch: list, keep: Keeper = keep, bar: tqdm = bar) -> None:

@@ -24,6 +24,7 @@ ISSUES = (
 )
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 FETCH_ADVICE = "Fetch the published files with: python -m fergi.published"
+STAGE_5_ADVICE = "Run preprocess_image_data.py first, or fetch the published files with: python -m fergi.published"
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def read_black_images(folders: Folders, participants: Iterable[str]) -> dict[str
         If the file is missing, is not of that form, or lacks one of ``participants``.
     """
     path = folders.black_images
-    content = read_json(path, FETCH_ADVICE)
+    content = read_json(path, STAGE_5_ADVICE)
     try:
         black = {
             participant: {(int(session), int(image)) for session, images in sessions.items() for image in images}
@@ -152,7 +153,7 @@ def read_black_images(folders: Folders, participants: Iterable[str]) -> dict[str
         }
     except (AttributeError, TypeError, ValueError):
         raise FergiError(
-            f"{path} must map participants to sessions to lists of image numbers. {FETCH_ADVICE}"
+            f"{path} must map participants to sessions to lists of image numbers. {STAGE_5_ADVICE}"
         ) from None
     participants = list(participants)
     missing = [participant for participant in participants if participant not in black]
@@ -329,7 +330,7 @@ def read_image_reactions(
         sessions,
         key=CLIP_KEY,
         numeric=image_columns,
-        advice=f"{FETCH_ADVICE} --replace",
+        advice=f"{STAGE_5_ADVICE} --replace",
     )
     reactions = read_tables(
         folders.activation_tables("reaction"),

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import shutil
+from dataclasses import asdict, is_dataclass
 
 import numpy as np
 import pandas as pd
@@ -234,6 +235,107 @@ def test_no_network(root, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refused)
     run(root)
     assert os.environ["HF_HUB_OFFLINE"] == "1" and set(NAMES) == set(LAYOUTS)
+
+
+# ---- sizes of networks
+
+
+@pytest.fixture
+def plain_root(_prepared, tmp_path):
+    """Sessions and small models; the script knows nothing of their sizes."""
+    return shutil.copytree(_prepared, tmp_path / "root")
+
+
+def write_layouts(root, **changes):
+    """The small sizes as JSON; changes are by scorer."""
+    small = {name: asdict(sizes) if is_dataclass(sizes) else sizes for name, sizes in LAYOUTS.items()}
+    path = root.parent / "layouts.json"
+    path.write_text(json.dumps(small | changes))
+    return "--scorer-layouts", str(path)
+
+
+def test_sizes_from_a_file(plain_root, monkeypatch):
+    """The same scores as those of networks that were made small in Python, for every scorer; noted in the record."""
+    other = shutil.copytree(plain_root, plain_root.parent / "other")
+    run(plain_root, "--scorers", *NAMES, *write_layouts(plain_root))
+    monkeypatch.setattr(STAGE, "scorer_class", small_class)
+    run(other, "--scorers", *NAMES)
+    assert tables(plain_root) == tables(other)
+    noted = json.loads((plain_root / "preparation/image_scores/HPSv2.json").read_text())
+    plain = json.loads((other / "preparation/image_scores/HPSv2.json").read_text())
+    assert noted["settings"].pop("layout") == LAYOUTS["HPSv2"] and noted == plain
+
+
+def test_the_record_of_official_sizes(root):
+    """Says nothing of sizes, as before there was a choice."""
+    run(root, "--scorers", "CLIP")
+    record = json.loads((root / "preparation/image_scores/CLIP.json").read_text())
+    assert list(record) == ["scorer", "checkpoints", "libraries", "settings"]
+    assert record["settings"] == {
+        "picture": "shorter side to 224 pixels, bicubic, centre",
+        "text": "77 tokens",
+        "score": "cosine",
+        "precision": "float32",
+        "device": "cpu",
+    }
+
+
+def test_other_sizes_need_redo(plain_root):
+    """Even where the weights fit both: four heads in place of two."""
+    run(plain_root, "--scorers", "CLIP", *write_layouts(plain_root))
+    before = snapshot(plain_root)
+    heads = LAYOUTS["CLIP"] | {"vision_config": LAYOUTS["CLIP"]["vision_config"] | {"num_attention_heads": 4}}
+    for options in (write_layouts(plain_root, CLIP=heads), ()):
+        with pytest.raises(FergiError, match=r"CLIP\.json says that settings was .*--redo"):
+            run(plain_root, "--scorers", "CLIP", *options)
+        assert snapshot(plain_root) == before
+    run(plain_root, "--scorers", "CLIP", *write_layouts(plain_root, CLIP=heads), "--redo")
+    assert tables(plain_root)["009"].encode() != before["preparation/preprocessed_image_data/009.csv"]
+
+
+def changed(name, **sizes):
+    """Small sizes with some others; None takes one away."""
+    made = {**(asdict(LAYOUTS[name]) if is_dataclass(LAYOUTS[name]) else LAYOUTS[name]), **sizes}
+    return {name: {key: value for key, value in made.items() if value is not None}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"Mine": {}}, r"1 of 8 scorers in .*layouts\.json are not known \(first: Mine\); there are CLIP, "),
+        (changed("CLIP", depth=3), r"1 of the sizes .* is unusable \(first: CLIP: depth is not known\)"),
+        (changed("BLIP", side=None, patch=None), r"2 of the sizes .* are unusable \(first: BLIP: side is missing\)"),
+        ({"HPSv2": [1]}, r"HPSv2: its sizes must be an object, not \[1\]"),
+        (changed("ImageReward", text=3), r"ImageReward: text must be an object, not 3"),
+        (changed("CLIP", projection_dim=True), "CLIP: projection_dim must be a whole number above 0, not True"),
+        (changed("BLIP", vision_depth=0), "BLIP: vision_depth must be a whole number above 0, not 0"),
+        (changed("BLIP", vision_heads=5), "BLIP: vision_width must be a multiple of vision_heads, not 32 of 5"),
+        (
+            changed("PickScore", text_config=LAYOUTS["CLIP"]["text_config"] | {"hidden_act": "sine"}),
+            r"PickScore: text_config\.hidden_act must be gelu or quick_gelu, not 'sine'",
+        ),
+    ],
+)
+def test_sizes_that_cannot_be(plain_root, changes, message):
+    """Named before anything is done, and nothing is written."""
+    refuses(plain_root, *write_layouts(plain_root, **changes), message=message)
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "holds no object"), (None, "is missing")])
+def test_no_file_of_sizes(plain_root, text, message):
+    """Whatever is in its place."""
+    path = plain_root.parent / "layouts.json"
+    if text is not None:
+        path.write_text(text)
+    refuses(plain_root, "--scorer-layouts", str(path), message=message)
+
+
+def test_sizes_of_other_weights(plain_root):
+    """Weights go into a network as a whole or not at all."""
+    wide = changed("CLIP", projection_dim=48)
+    with pytest.raises(FergiError, match=r"model\.safetensors does not fit CLIPModel .*of another shape"):
+        run(plain_root, "--scorers", "CLIP", *write_layouts(plain_root, **wide))
+    assert not tables(plain_root)
 
 
 # ---- where scores come from

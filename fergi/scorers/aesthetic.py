@@ -51,6 +51,11 @@ class Aesthetic(Scorer):
         "score": "five linear layers on the normalised image embedding",
     }
 
+    @classmethod
+    def official_layout(cls) -> dict[str, Any]:
+        """ViT-L/14; the head follows from it."""
+        return VIT_L_14
+
     def __init__(self, root: Path, device: torch.device, layout: dict[str, Any] = VIT_L_14) -> None:
         self.device = device
         head, state = self.files[1], self.files[1].read(root)

@@ -4,7 +4,7 @@ The networks are those of the image-reward package, which ImageReward itself is 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,6 +55,11 @@ class BlipLayout:
     )
 
 
+def as_layout(sizes: BlipLayout | dict[str, Any] | None) -> BlipLayout:
+    """The same sizes, which may come as a dict; None stands for the official ones."""
+    return sizes if isinstance(sizes, BlipLayout) else BlipLayout(**sizes or {})
+
+
 class BlipEncoders(nn.Module):
     """The image encoder and the text encoder, which can also look at the image."""
 
@@ -89,6 +94,11 @@ class BlipScorer(Scorer):
     packages = ("image-reward", "transformers", "timm")
     layout: BlipLayout
     tokenizer: Any
+
+    @classmethod
+    def official_layout(cls) -> dict[str, Any]:
+        """Those of BLIP (large)."""
+        return asdict(BlipLayout())
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """The centre, cut as torchvision does."""
@@ -127,8 +137,8 @@ class Blip(BlipScorer):
         "temp",
     )
 
-    def __init__(self, root: Path, device: torch.device, layout: BlipLayout | None = None) -> None:
-        self.layout, self.device = layout or BlipLayout(), device
+    def __init__(self, root: Path, device: torch.device, layout: BlipLayout | dict[str, Any] | None = None) -> None:
+        self.layout, self.device = as_layout(layout), device
         file = self.files[0]
         self.tokenizer = bert_tokenizer(root, self.layout.text["vocab_size"])
         network, state = BlipCosine(self.layout), file.read(root)

@@ -90,6 +90,11 @@ class Clip(Scorer):
         "score": "cosine",
     }
 
+    @classmethod
+    def official_layout(cls) -> dict[str, Any]:
+        """ViT-L/14."""
+        return VIT_L_14
+
     def __init__(self, root: Path, device: torch.device, layout: dict[str, Any] = VIT_L_14) -> None:
         self.device = device
         self.clip = ClipNetwork(self.files[0], root, device, layout)

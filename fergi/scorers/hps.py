@@ -32,6 +32,13 @@ class HpsV2(Scorer):
         "score": "cosine",
     }
 
+    @classmethod
+    def official_layout(cls) -> dict[str, Any]:
+        """ViT-H/14."""
+        with offline_import():
+            import open_clip
+        return open_clip.get_model_config(VIT_H_14)
+
     def __init__(self, root: Path, device: torch.device, layout: str | dict[str, Any] = VIT_H_14) -> None:
         self.device = device
         file = self.files[0]

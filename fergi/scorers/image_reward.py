@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fergi.scorers.aesthetic import LinearHead
-from fergi.scorers.blip import BlipEncoders, BlipLayout, BlipScorer
-from fergi.scorers.interface import load_network
+from fergi.scorers.blip import BlipEncoders, BlipLayout, BlipScorer, as_layout
+from fergi.scorers.interface import load_network, once_each
 from fergi.scorers.text import bert_tokenizer
 from fergi.weights import BERT_VOCABULARY, IMAGE_REWARD
 
@@ -40,8 +40,8 @@ class ImageReward(BlipScorer):
     }
     UNUSED: ClassVar = ("blip.vision_proj.", "blip.text_proj.")
 
-    def __init__(self, root: Path, device: torch.device, layout: BlipLayout | None = None) -> None:
-        self.layout, self.device = layout or BlipLayout(), device
+    def __init__(self, root: Path, device: torch.device, layout: BlipLayout | dict[str, Any] | None = None) -> None:
+        self.layout, self.device = as_layout(layout), device
         file = self.files[0]
         self.tokenizer = bert_tokenizer(root, self.layout.text["vocab_size"])
         network, state = ImageRewardNetwork(self.layout), file.read(root)
@@ -49,7 +49,8 @@ class ImageReward(BlipScorer):
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Standardised rewards."""
-        tokens, counts = self.tokens(prompts)
+        different, places = once_each(prompts)
+        tokens, counts = (each[places] for each in self.tokens(different))
         seen = self.network.blip.visual_encoder(pixels)
         read = self.network.blip.text_encoder(
             tokens,

@@ -54,6 +54,11 @@ class Scorer(ABC):
     def __init__(self, root: Path, device: torch.device) -> None:
         """Load every file below ``root``."""
 
+    @classmethod
+    def official_layout(cls) -> dict[str, Any]:
+        """Sizes of its network, if there may be others: the constructor's third argument has the same names."""
+        return {}
+
     @abstractmethod
     def pixels(self, picture: Image.Image) -> Tensor:
         """An RGB picture as the network takes it, shape (3, side, side), on the CPU."""

@@ -41,6 +41,11 @@ class PickScore(Clip):
     files = (PICK_SCORE,)
     settings: ClassVar = Clip.settings | {"score": "exp(logit_scale) * cosine"}
 
+    @classmethod
+    def official_layout(cls) -> dict[str, Any]:
+        """ViT-H/14."""
+        return VIT_H_14
+
     def __init__(self, root: Path, device: torch.device, layout: dict[str, Any] = VIT_H_14) -> None:
         super().__init__(root, device, layout)
 
