@@ -503,7 +503,9 @@ def selection_figure(predictions: pd.DataFrame, *, resamples: int, seed: int, le
     axes.set_ylabel("correct predictions (%)")
     axes.grid(axis="y", color=_PALE, linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.legend(loc="upper right", title="Bands: 95 %, bootstrap over participants", alignment="left")
+    highest = curve.loc[curve["share"] > 40, [f"{name}_upper" for name in CURVES]].max(axis=None)
+    place = "upper right" if highest < 80 else "lower left"  # where the curves are not
+    axes.legend(loc=place, title="Bands: 95 %, bootstrap over participants", alignment="left")
     return figure
 
 
@@ -611,6 +613,8 @@ def participant_figure(
                     va="top",
                     fontsize=7,
                     transform=axes.get_xaxis_transform(),
+                    bbox={"facecolor": "#f3d9d3", "edgecolor": "none", "alpha": 0.85, "pad": 1},
+                    zorder=5,
                 )
             _draw_box(axes, position - 0.2, baseline[name][column], 0.34, [_PALE])
             _draw_box(axes, position + 0.2, reaction[name][column], 0.34, [_BLUE], median="white")

@@ -15,7 +15,7 @@ from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, read_json
 from fergi.image_data import read_image_data
 from fergi.synthetic import recordings
-from fergi.synthetic.cohort import UNREADABLE_ISSUES, CohortSettings, plan_labelled, plan_sessions
+from fergi.synthetic.cohort import UNREADABLE_ISSUES, plan_labelled, plan_sessions
 from fergi.synthetic.demo import SIZES
 from fergi.synthetic.recordings import Truth, data_sets, write_cohort
 from fergi.video import read_frames

@@ -1,8 +1,8 @@
 """Who takes part in the synthetic study, what they see, and how their faces move. Plans only: nothing is drawn here.
 
 The planted effect: the more a person likes an image, the more it raises AU12 (with AU6), the less, the more it raises
-AU4. Some reactions tell nothing, all faces also move for no reason, and at strength 0 they only do that. The same
-images please everybody about equally; a person's taste adds a little.
+AU4. Some reactions tell nothing, all faces also move for no reason, and at strength 0 they only do that. What a person
+likes is a picture's latent quality and their own taste, of which no scorer can know.
 
 One seed gives one cohort. People, pictures, preferences and movements for no reason are the same at every strength,
 so that cohorts of two strengths differ in the effect alone.
@@ -17,6 +17,7 @@ from fergi.features import ACTION_UNITS
 from fergi.synthetic.pictures import Scene, random_scene
 
 FRAMES_PER_SECOND = 30
+TASTE = 0.12  # standard deviation of what one person likes more or less than the picture is worth
 BASELINE, REACTION = "baseline", "reaction"
 
 # Why a frame cannot be used, by the number in ``Take.disturbance``; 0: nothing is wrong with it.
@@ -48,12 +49,12 @@ class CohortSettings:
 
     seed: int = 0
     strength: float = 4.0
-    n_participants: int = 8
+    n_participants: int = 9
     n_sessions: int = 2
     n_images: int = 5
     baseline_seconds: float = 1.5
     reaction_seconds: float = 3.0
-    telling_share: float = 0.7
+    telling_share: float = 0.55
     n_black: int = 2
     n_disfa: int = 24
     n_disfa_plus: int = 6
@@ -177,14 +178,15 @@ def _plan_session(settings: CohortSettings, participant: str, number: int, one_b
     n_images = settings.n_images
     # Evenly spread and shuffled: a session has good images and bad ones.
     quality = (random.permutation(n_images) + random.uniform(0.2, 0.8, n_images)) / n_images
-    preference = quality + random.normal(0, 0.05, n_images)
+    preference = quality + random.normal(0, TASTE, n_images)
     telling = random.random(n_images) < settings.telling_share
     black = np.arange(n_images) == (random.integers(n_images) if one_black else -1)
     expressivity = stream(settings.seed, "expressivity", int(participant)).uniform(0.75, 1.0)
     scene = random_scene(random)
     images = []
     for place in range(n_images):
-        shown = settings.strength * expressivity * (2 * preference[place] - 1) * (telling[place] and not black[place])
+        valence = np.clip(2 * preference[place] - 1, -1, 1) * (telling[place] and not black[place])
+        shown = settings.strength * expressivity * valence
         takes = {
             kind: _plan_take(
                 stream(settings.seed, kind, int(participant), number, place),
@@ -247,23 +249,23 @@ def _eased(share: np.ndarray) -> np.ndarray:
     return share**2 * (3 - 2 * share)
 
 
-def _head_motion(random: np.random.Generator, n_frames: int) -> dict[str, np.ndarray]:
+def _head_motion(random: np.random.Generator, n_frames: int, size: float = 1.0) -> dict[str, np.ndarray]:
     """A head that is never quite still, as it is before a screen."""
     seconds = np.arange(n_frames)[:, None] / FRAMES_PER_SECOND
 
     def sway(most: float) -> np.ndarray:
-        periods, phases = random.uniform(1.2, 5.0, 2), random.uniform(0, 2 * np.pi, 2)
+        periods, phases = random.uniform(1.5, 5.0, 2), random.uniform(0, 2 * np.pi, 2)
         waves = np.sin(2 * np.pi * seconds / periods + phases) * random.uniform(0.2, 0.5, 2)
-        return random.uniform(-0.5, 0.5) * most + most * waves.sum(axis=1)
+        return size * most * (random.uniform(-0.5, 0.5) + waves.sum(axis=1))
 
     return {
-        "x": sway(0.12),
-        "y": sway(0.06),
-        "roll": sway(3.0),
-        "yaw": sway(3.5),
-        "pitch": sway(2.0),
-        "scale": 1 + sway(0.03),
-        "brightness": 1 + sway(0.06),
+        "x": sway(0.08),
+        "y": sway(0.04),
+        "roll": sway(2.0),
+        "yaw": sway(2.2),
+        "pitch": sway(1.4),
+        "scale": 1 + sway(0.02),
+        "brightness": 1 + sway(0.04),
     }
 
 
@@ -292,7 +294,7 @@ def plan_labelled(settings: CohortSettings, subject: str, part: str) -> Take:
     for one, other in ((12, 15), (1, 4), (12, 20), (9, 1)):
         both = (intensities[:, ACTION_UNITS.index(one)] > 0) & (intensities[:, ACTION_UNITS.index(other)] > 0)
         intensities[both, ACTION_UNITS.index(other)] = 0
-    head = {name: random.permutation(course) for name, course in _head_motion(random, n_frames).items()}
+    head = {name: random.permutation(course) for name, course in _head_motion(random, n_frames, size=1.6).items()}
     return Take(intensities.astype(float), head, np.zeros(n_frames, int))
 
 

@@ -38,7 +38,7 @@ class Size:
 
 
 SIZES = {
-    "demo": Size(CohortSettings(), "ir18-thin", 8, 2e-3, 32),
+    "demo": Size(CohortSettings(), "ir18-thin", 10, 1e-3, 32),
     "smoke": Size(
         CohortSettings(
             n_participants=4,

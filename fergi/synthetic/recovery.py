@@ -4,7 +4,7 @@ The injected courses are summarised here once more, in a few lines of their own 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ WINDOW = 3  # frames (eq. 1: 0.1 s at 30 FPS)
 MOST_DISTURBED = 0.2  # share of a clip's frames (Section 5.1)
 LEAST_CORRELATION = 0.9
 MOVES = 1.0  # intensity by which an AU changes in the clips in which its course is compared
+LEAST_SPREAD = 0.3  # standard deviation of injected activation values from which their correlation says anything
 TELLING = 1.0  # difference of injected AU12 − AU4 activation from which on a pair can be told
 CHANCE = 3.0  # standard deviations
 COLUMNS = ["quantity", "planted", "recovered", "required", "verdict"]
@@ -44,8 +45,8 @@ def compare(folders: Folders) -> pd.DataFrame:
     FergiError
         If an earlier step's file is missing or unusable.
     """
-    settings = read_json(folders.synthetic_truth, "Run python -m fergi.synthetic cohort first.")
-    rows = [*_faces(folders), *_people(folders), *_preferences(folders, settings["strength"])]
+    strength = read_json(folders.synthetic_truth, "Run python -m fergi.synthetic cohort first.")["strength"]
+    rows = [*_faces(folders, strength), *_people(folders), *_preferences(folders, strength)]
     return pd.DataFrame(
         [(*row[:4], RECOVERED if row[4] else NOT_RECOVERED) for row in rows],
         columns=COLUMNS,
@@ -80,7 +81,7 @@ def _clips(folders: Folders, kind: str) -> list[tuple[str, int, int]]:
     return clips
 
 
-def _faces(folders: Folders) -> list[Row]:
+def _faces(folders: Folders, strength: float) -> list[Row]:
     """Courses and activation values of AU4 and AU12, and which clips are valid."""
     truth, clips = Truth(folders.root), _clips(folders, REACTION)
     paths = [folders.session(who, n) / f"{REACTION}_clip_{image}_features.csv" for who, n, image in clips]
@@ -115,25 +116,27 @@ def _faces(folders: Folders) -> list[Row]:
             if (n, image) in activation[who].index:
                 planted.append(injected_activation(np.where(clear, course, course[0])))
                 found.append(activation[who].at[(n, image), f"{name}_activation_value"])
-        median, together = float(np.median(courses)), float(np.corrcoef(planted, found)[0, 1])
         rows += [
-            (
+            _correlation(
                 f"{name}, frame by frame: correlation in a clip, median of {len(courses)} in which it moves "
                 f"(mean error {np.concatenate(errors).mean():.2f})",
-                "1",
-                f"{median:.3f}",
-                f"≥ {LEAST_CORRELATION}",
-                median >= LEAST_CORRELATION,
+                float(np.median(courses)) if courses else None,
+                strength,
             ),
-            (
+            _correlation(
                 f"{name}, activation values: correlation over {len(found)} valid reactions",
-                "1",
-                f"{together:.3f}",
-                f"≥ {LEAST_CORRELATION}",
-                together >= LEAST_CORRELATION,
+                float(np.corrcoef(planted, found)[0, 1]) if np.std(planted) >= LEAST_SPREAD else None,
+                strength,
             ),
         ]
     return rows
+
+
+def _correlation(quantity: str, found: float | None, strength: float) -> Row:
+    """A row on a correlation; None where faces move too little for one, as they may at strength 0 only."""
+    if found is None:
+        return quantity, "–", "hardly moves", "nothing at strength 0", strength == 0
+    return quantity, "1", f"{found:.3f}", f"≥ {LEAST_CORRELATION}", found >= LEAST_CORRELATION
 
 
 # People and clips --------------------------------------------------------------------------------------------------
@@ -208,7 +211,9 @@ def _listed(names: Sequence[str]) -> str:
 def _preferences(folders: Folders, strength: float) -> list[Row]:
     """Accuracies; at strength 0 they must be those of chance."""
     results = pd.read_csv(folders.preference_results(), dtype={"user_id": str})
-    planted = _planted_accuracies(folders, set(results["user_id"]))
+    images, pairs = _rated_pairs(folders, set(results["user_id"]))
+    planted = _planted_accuracies(folders, images, pairs)
+    by_chance = null_deviation(images.groupby(["participant", "session_index"]).size())
     accuracy, counted = {}, {}
     for title, model in (
         ("selected", f"AUcomb_selected_{VALENCE}"),
@@ -220,6 +225,7 @@ def _preferences(folders: Folders, strength: float) -> list[Row]:
         accuracy[title] = 100 * correct / n_pairs if n_pairs else float("nan")
     shown = {title: f"{accuracy[title]:.1f} % of {n_pairs}" for title, (_, n_pairs) in counted.items()}
     gain = accuracy["with AUs"] - accuracy["ensemble"]
+    deviations = (counted["all"][0] - counted["all"][1] / 2) / by_chance
     if strength > 0:
         return [
             (
@@ -234,7 +240,7 @@ def _preferences(folders: Folders, strength: float) -> list[Row]:
                 planted["all"],
                 shown["all"],
                 "more than chance",
-                _deviations(counted["all"], folders, results) > CHANCE,
+                deviations > CHANCE,
             ),
             (
                 "ensemble of scorers with AUs, accuracy on all pairs",
@@ -244,8 +250,7 @@ def _preferences(folders: Folders, strength: float) -> list[Row]:
                 gain > 0,
             ),
         ]
-    deviations = _deviations(counted["all"], folders, results)
-    margin = 100 * CHANCE * _null_deviation(folders, results) / counted["all"][1]
+    margin = 100 * CHANCE * by_chance / counted["all"][1]
     return [
         (
             "AUcomb, accuracy on all pairs",
@@ -275,9 +280,8 @@ def _rated_pairs(folders: Folders, included: set[str]) -> tuple[pd.DataFrame, Pa
     return images, pairs_within_sessions(images["number"], images["session_index"], images["rank_score"])
 
 
-def _planted_accuracies(folders: Folders, included: set[str]) -> dict[str, str]:
+def _planted_accuracies(folders: Folders, images: pd.DataFrame, pairs: Pairs) -> dict[str, str]:
     """How often the injected AU12 less the injected AU4 prefers the right image: all pairs, and those it tells."""
-    images, pairs = _rated_pairs(folders, included)
     injected = []
     for who, n, image in images[["participant", *CLIP_KEY]].itertuples(index=False, name=None):
         course = pd.read_csv(Truth(folders.root).course(who, n, REACTION, image))
@@ -291,21 +295,18 @@ def _planted_accuracies(folders: Folders, included: set[str]) -> dict[str, str]:
     }
 
 
-def _null_deviation(folders: Folders, results: pd.DataFrame) -> float:
+def null_deviation(sizes: Iterable[int]) -> float:
     """Standard deviation of the number of correct pairs if scores tell nothing.
 
     Of the pairs of n images in random order, n (n − 1) (2 n + 5) / 72 is the variance of the number in the right order
     (Kendall 1938).
+
+    Parameters
+    ----------
+    sizes : iterable of int
+        Images of each session.
     """
-    images, _ = _rated_pairs(folders, set(results["user_id"]))
-    sizes = images.groupby(["participant", "session_index"]).size()
     return math.sqrt(sum(n * (n - 1) * (2 * n + 5) / 72 for n in sizes))
-
-
-def _deviations(counted: tuple[int, int], folders: Folders, results: pd.DataFrame) -> float:
-    """How many of those standard deviations the number of correct pairs is above one half."""
-    correct, n_pairs = counted
-    return (correct - n_pairs / 2) / _null_deviation(folders, results)
 
 
 def output(folders: Folders) -> Path:
