@@ -66,7 +66,7 @@ reproduce: $(NUMBERS_SETUP)
 	@echo "Read results/result_analysis.html; the figures are in figures/."
 
 test: $(VENV)/complete
-	$(BIN)/pytest --numprocesses auto
+	$(BIN)/pytest --numprocesses auto --dist loadgroup
 
 bench: $(VENV)/complete
 	$(BIN)/python -m fergi.published

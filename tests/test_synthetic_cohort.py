@@ -116,7 +116,7 @@ def test_planted_effect_is_found(tmp_path, seed):
 
 
 def test_reactions_rise_with_preference():
-    """Telling reactions: AU12 of what is liked and AU4 of what is not are strength × expressivity × |2 p − 1|, at most 1."""
+    """Where they tell: AU12 of what is liked, AU4 of what is not, strength × expressivity × |2 p − 1| (at most 1)."""
     settings = CohortSettings(strength=4.0, n_black=0)
     for who, _, session in plan_sessions(settings):
         expressivity = stream(settings.seed, "expressivity", int(who)).uniform(0.75, 1.0)
