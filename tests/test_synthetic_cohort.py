@@ -212,7 +212,7 @@ def test_labelled_takes_show_every_unit_at_every_intensity():
         ({"n_participants": 3}, "n_participants must be from 4 to 32, not 3"),
         ({"n_images": 1}, "two images or more"),
         ({"n_black": 19}, "n_black must be from 0 to the number of sessions, not 19"),
-        ({"n_disfa_plus": 25}, "mini DISFA"),
+        ({"n_disfa_plus": 37}, "mini DISFA"),
     ],
 )
 def test_impossible_cohorts(setting, message):

@@ -106,9 +106,7 @@ def hurried(tmp_path_factory):
     """All six, which have learned next to nothing."""
     root = tmp_path_factory.mktemp("hurried") / "root"
     write_sessions(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "N_SCENES", 32)
-        synthetic.make_scorers(root, seed=1)
+    synthetic.make_scorers(root, seed=1, n_scenes=32)
     return root
 
 
@@ -126,16 +124,15 @@ def test_files_are_those_of_the_official_scorers(hurried):
     assert str(next(iter(HPS_V2.read(hurried).values())).dtype) == "torch.float16"
 
 
-def test_same_seed_same_bytes(hurried, tmp_path, monkeypatch):
+def test_same_seed_same_bytes(hurried, tmp_path):
     """Whichever are made beside it, and whatever PyTorch drew before; PyTorch is left as it was."""
-    monkeypatch.setattr(synthetic, "N_SCENES", 32)
     torch.rand(3)
     state, threads = torch.random.get_rng_state(), torch.get_num_threads()
-    synthetic.make_scorers(tmp_path / "same", 1, ["HPSv2"])
+    synthetic.make_scorers(tmp_path / "same", 1, ["HPSv2"], n_scenes=32)
     assert torch.equal(torch.random.get_rng_state(), state) and torch.get_num_threads() == threads
     assert not CLIP_L.under(tmp_path / "same").exists()
     assert HPS_V2.under(tmp_path / "same").read_bytes() == HPS_V2.under(hurried).read_bytes()
-    synthetic.make_scorers(tmp_path / "other", 2, ["HPSv2"])
+    synthetic.make_scorers(tmp_path / "other", 2, ["HPSv2"], n_scenes=32)
     assert HPS_V2.under(tmp_path / "other").read_bytes() != HPS_V2.under(hurried).read_bytes()
 
 
@@ -143,6 +140,8 @@ def test_no_such_scorer(tmp_path):
     """Named, and nothing is written."""
     with pytest.raises(ValueError, match=r"no tiny HPSv2\.1, only CLIP, "):
         synthetic.make_scorers(tmp_path, 0, ["CLIP", "HPSv2.1"])
+    with pytest.raises(ValueError, match="n_scenes must be a multiple of 16, not 40"):
+        synthetic.make_scorers(tmp_path, 0, n_scenes=40)
     assert not list(tmp_path.iterdir())
 
 

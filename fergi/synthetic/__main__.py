@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
             part.add_argument("--afresh", action="store_true", help="remove everything below --root before")
         if name == "scorers":
             part.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+            part.add_argument("--scenes", type=int, metavar="N", help="to learn from (default: 512)")
         if name == "cohort":
             for field in fields(CohortSettings):
                 option = f"--{field.name.replace('_', '-')}"
@@ -69,7 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif chosen.part == "scorers":
         from fergi.synthetic.scorers import make_scorers
 
-        make_scorers(root, chosen.seed)
+        try:
+            make_scorers(root, chosen.seed, **({"n_scenes": chosen.scenes} if chosen.scenes else {}))
+        except ValueError as error:
+            raise FergiError(f"Such scorers cannot be made: {error}.") from error
     else:
         from fergi.synthetic.recovery import compare, output
 

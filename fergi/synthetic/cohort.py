@@ -56,7 +56,7 @@ class CohortSettings:
     reaction_seconds: float = 3.0
     telling_share: float = 0.55
     n_black: int = 2
-    n_disfa: int = 24
+    n_disfa: int = 36
     n_disfa_plus: int = 6
     n_disfa_frames: int = 32
 

@@ -28,17 +28,18 @@ PREFERENCES = "image_preference_binary_classification_based_on_ranking.py"
 
 @dataclass(frozen=True)
 class Size:
-    """How large the study is, and how its AU network is trained."""
+    """How large the study is, and how its networks are trained."""
 
     cohort: CohortSettings
     network: str
     epochs: int
     rate: float
     batch_size: int
+    scenes: int  # that the tiny scorers learn from
 
 
 SIZES = {
-    "demo": Size(CohortSettings(), "ir18-thin", 10, 1e-3, 32),
+    "demo": Size(CohortSettings(), "ir18-thin", 9, 1e-3, 32, 512),
     "smoke": Size(
         CohortSettings(
             n_participants=4,
@@ -55,6 +56,7 @@ SIZES = {
         2,
         1e-3,
         16,
+        32,
     ),
 }
 
@@ -109,7 +111,7 @@ def steps(root: Path, size: Size) -> list[Step]:
         ),
         Step(
             "scorers: tiny networks with weights",
-            ("-m", "fergi.synthetic", "scorers", *at, "--seed", str(size.cohort.seed)),
+            ("-m", "fergi.synthetic", "scorers", *at, "--seed", str(size.cohort.seed), "--scenes", str(size.scenes)),
             writes=("pretrained_models/**/*",),
         ),
         Step(

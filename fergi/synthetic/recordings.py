@@ -156,10 +156,13 @@ def _survey(
     image: PlannedImage, match: float, fidelity: float, random: np.random.Generator, *, readable: bool
 ) -> dict[str, Any]:
     """The answers on one image; none on a black one. Unreadable answers on issues are neither yes nor no."""
-    chance = random.random(len(ISSUES) + len(EMOTIONS))
-    issues = dict(zip(ISSUES, chance[: len(ISSUES)] < 0.03, strict=True))
-    issues |= {"unmentioned_content": match < 0.4, "blurry": fidelity < 0.4}
-    by_chance = dict(zip(EMOTIONS, chance[len(ISSUES) :], strict=True))
+    chance = random.random(1 + len(EMOTIONS))
+    issues = {
+        "unmentioned_content": match < 0.4,
+        "blurry": fidelity < 0.4,
+        "repeated_generation": chance[0] < 0.05,  # nothing worse is ever drawn
+    }
+    by_chance = dict(zip(EMOTIONS, chance[1:], strict=True))
     liked = image.preference
     emotions = {
         "disappointed": liked < 0.3,
@@ -172,7 +175,7 @@ def _survey(
     ratings = (0, 0, 0) if image.black else (_rating(liked), _rating(match), _rating(fidelity))
     return {
         **dict(zip(("overallRating", "alignmentRating", "fidelityRating"), ratings, strict=True)),
-        "issuesList": {name: bool(issues[name]) and not image.black if readable else None for name in ISSUES},
+        "issuesList": {name: bool(issues.get(name)) and not image.black if readable else None for name in ISSUES},
         "reactionList": {name: bool(emotions[name]) and not image.black for name in EMOTIONS},
     }
 

@@ -145,7 +145,7 @@ def layouts() -> dict[str, dict[str, Any]]:
     return {name: sizes.get(name, CLIP) for name in TASTES}
 
 
-def make_scorers(root: Path, seed: int, names: Sequence[str] = PAPER_SCORERS) -> None:
+def make_scorers(root: Path, seed: int, names: Sequence[str] = PAPER_SCORERS, *, n_scenes: int = N_SCENES) -> None:
     """Make scorers, teach them, and write their files and ``scorer_layouts.json`` below a root.
 
     The same seed gives the same bytes, whichever scorers are made beside it.
@@ -158,21 +158,25 @@ def make_scorers(root: Path, seed: int, names: Sequence[str] = PAPER_SCORERS) ->
         Of the first weights and of the pictures to learn from, which are no participant's.
     names : sequence of str
         Of the paper's six. CLIP and Aesthetic share a file and are always made together.
+    n_scenes : int
+        To learn from, in whole batches; with few the scorers are made quickly and know little.
 
     Raises
     ------
     ValueError
-        If there is no tiny scorer of such a name.
+        If there is no tiny scorer of such a name, or the scenes do not make whole batches.
     FergiError
         If a file cannot be written.
     """
     unknown = [name for name in names if name not in TASTES]
     if unknown:
         raise ValueError(f"there is no tiny {unknown[0]}, only {', '.join(TASTES)}")
+    if n_scenes < BATCH or n_scenes % BATCH:
+        raise ValueError(f"n_scenes must be a multiple of {BATCH}, not {n_scenes}")
     with replacing(BERT_VOCABULARY.under(root)) as file:
         file.write("".join(f"{word}\n" for word in vocabulary()).encode())
     write_json(layouts(), root / LAYOUT_FILE)
-    examples = _draw_examples(seed)
+    examples = _draw_examples(seed, n_scenes)
     for place, group in enumerate(GROUPS):
         if set(group) & set(names):
             with _torch_seed(seed, place):
@@ -211,9 +215,9 @@ class Examples:
     cues: Tensor
 
 
-def _draw_examples(seed: int) -> Examples:
+def _draw_examples(seed: int, n_scenes: int) -> Examples:
     random = np.random.default_rng([seed, len(GROUPS)])
-    scenes = [random_scene(random) for _ in range(N_SCENES)]
+    scenes = [random_scene(random) for _ in range(n_scenes)]
     drawn = [[draw_picture(scene, random.uniform(), random, SIDE) for _ in range(N_PICTURES)] for scene in scenes]
     cues = [[(each.match, each.fidelity, each.warmth, each.brightness) for each in several] for several in drawn]
     pictures = [[each.picture for each in several] for several in drawn]
@@ -283,7 +287,8 @@ def _write(file: WeightFile, network: nn.Module, root: Path) -> None:
 def _teach(scorers: Sequence[Scorer], examples: Examples, random: np.random.Generator) -> None:
     """Bring the scores of each scorer close to its taste, all of them at once."""
     pixels = torch.stack([scorers[0].pixels(picture) for several in examples.pictures for picture in several])
-    pixels = pixels.unflatten(0, (N_SCENES, N_PICTURES))
+    n_scenes = len(examples.prompts)
+    pixels = pixels.unflatten(0, (n_scenes, N_PICTURES))
     targets = [TASTES[scorer.name] for scorer in scorers]
     weights = torch.tensor([[each.match, each.fidelity, each.warmth, each.brightness] for each in targets]).T
     weights /= weights.norm(dim=0)
@@ -295,9 +300,9 @@ def _teach(scorers: Sequence[Scorer], examples: Examples, random: np.random.Gene
     parameters = [value for value in learning.parameters() if value.requires_grad]
     optimiser = torch.optim.AdamW(parameters, RATE, fused=True)
     passes = targets[0].passes
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=passes * (N_SCENES // BATCH))
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=passes * (n_scenes // BATCH))
     for _ in range(passes):
-        for batch in random.permutation(N_SCENES).reshape(-1, BATCH):
+        for batch in random.permutation(n_scenes).reshape(-1, BATCH):
             n_foreign = round(FOREIGN * BATCH)
             shown = np.concatenate([np.roll(batch[:n_foreign], 1), batch[n_foreign:]])
             cues = examples.cues[batch].clone()
