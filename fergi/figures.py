@@ -505,7 +505,8 @@ def selection_figure(predictions: pd.DataFrame, *, resamples: int, seed: int, le
     axes.set_axisbelow(True)
     highest = curve.loc[curve["share"] > 40, [f"{name}_upper" for name in CURVES]].max(axis=None)
     place = "upper right" if highest < 80 else "lower left"  # where the curves are not
-    axes.legend(loc=place, title="Bands: 95 %, bootstrap over participants", alignment="left")
+    legend = axes.legend(loc=place, title="Bands: 95 %, bootstrap over participants", alignment="left", frameon=True)
+    legend.get_frame().set(edgecolor="none", alpha=0.9)
     return figure
 
 
