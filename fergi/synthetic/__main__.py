@@ -10,7 +10,6 @@ Faces are drawn; no figure of it speaks of real faces.
 """
 
 import argparse
-import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -19,8 +18,8 @@ from pathlib import Path
 import pandas as pd
 
 from fergi.dataset import Folders
-from fergi.files import FergiError, check_writable, write_table
-from fergi.script import run
+from fergi.files import FergiError, write_table
+from fergi.script import add_workers_argument, run
 from fergi.synthetic.cohort import CohortSettings
 from fergi.synthetic.demo import SIZES, clear, run_steps
 
@@ -50,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
             for field in fields(CohortSettings):
                 option = f"--{field.name.replace('_', '-')}"
                 part.add_argument(option, type=field.type, default=field.default, help="default: %(default)s")
-            part.add_argument("--workers", type=int, default=os.cpu_count(), help="default: %(default)s")
+            add_workers_argument(part, "processes that draw")
     return parser
 
 
@@ -77,7 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         from fergi.synthetic.recovery import compare, output
 
-        check_writable(folders.results)
         table = compare(folders)
         write_table(table, output(folders))
         print(_shown(table))
