@@ -92,7 +92,10 @@ def write_data(root, sessions, *, n_images=3, seed=0, silent=()):
                 if participant not in silent:
                     moved = rng.uniform(0, 0.1, (FRAMES, 12))
                     moved[10:20] += rng.uniform(0, 2, 12)
-                (folder / f"reaction_clip_{image}_features.csv").write_text(clip_text(moved.round(3)))
+                turned = 0.6 + 0.001 * (20 * session + image)  # no two clips are the same, even of a silent face
+                (folder / f"reaction_clip_{image}_features.csv").write_text(
+                    clip_text(moved.round(3), pitch_indicative_ratio=turned)
+                )
                 for kind in ("baseline", "reaction"):
                     (folder / f"{kind}_clip_{image}.mp4").write_bytes(video)
             content = {
