@@ -119,7 +119,7 @@ def _faces(folders: Folders, strength: float) -> list[Row]:
         rows += [
             _correlation(
                 f"{name}, frame by frame: correlation in a clip, median of {len(courses)} in which it moves "
-                f"(mean error {np.concatenate(errors).mean():.2f})",
+                f"(lowest {min(courses, default=float('nan')):.2f}; mean error {np.concatenate(errors).mean():.2f})",
                 float(np.median(courses)) if courses else None,
                 strength,
             ),
