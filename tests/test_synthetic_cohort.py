@@ -219,3 +219,13 @@ def test_impossible_cohorts(setting, message):
     """Each is refused with its reason."""
     with pytest.raises(ValueError, match=message):
         replace(CohortSettings(), **setting)
+
+
+def test_nothing_pulls_both_ways():
+    """Brows that are lowered are not raised in the same clip, and lips pulled up not pulled down."""
+    for _, _, session in plan_sessions(CohortSettings()):
+        for image in session.images:
+            for take in image.takes.values():
+                moves = dict(zip(ACTION_UNITS, take.intensities.any(axis=0), strict=True))
+                assert not (moves[4] and (moves[1] or moves[2]))
+                assert not (moves[12] and (moves[15] or moves[20]))

@@ -17,6 +17,9 @@ from fergi.features import ACTION_UNITS
 from fergi.synthetic.pictures import Scene, random_scene
 
 FRAMES_PER_SECOND = 30
+# The lips cannot be pulled up and down at once, nor the brows raised and lowered; the first of a pair wins.
+LABELLED_OPPONENTS = ((12, 15), (1, 4), (12, 20), (9, 1))
+REACTING_OPPONENTS = ((4, 1), (4, 2), (12, 15), (12, 20))
 TASTE = 0.12  # standard deviation of what one person likes more or less than the picture is worth
 BASELINE, REACTION = "baseline", "reaction"
 
@@ -229,6 +232,9 @@ def _plan_take(random: np.random.Generator, n_frames: int, shown: float, *, unst
     ):
         move(units, random.uniform(*peaks) * (random.random() < chance), share)
     move((4,), random.uniform(2.5, 4.0) * (unsteady and random.random() < 0.6), (1.0,))
+    for one, other in REACTING_OPPONENTS:  # in the whole clip, so that no movement breaks off
+        if intensities[:, ACTION_UNITS.index(one)].any():
+            intensities[:, ACTION_UNITS.index(other)] = 0
     return Take(intensities.clip(0, 5), _head_motion(random, n_frames), _disturbance(random, n_frames))
 
 
@@ -290,10 +296,8 @@ def plan_labelled(settings: CohortSettings, subject: str, part: str) -> Take:
     intensities = random.integers(1, 6, (n_frames, len(ACTION_UNITS))) * (
         random.random((n_frames, len(ACTION_UNITS))) < _labelled_shares()
     )
-    # The lips cannot be pulled up and down at once, nor the brows raised and lowered.
-    for one, other in ((12, 15), (1, 4), (12, 20), (9, 1)):
-        both = (intensities[:, ACTION_UNITS.index(one)] > 0) & (intensities[:, ACTION_UNITS.index(other)] > 0)
-        intensities[both, ACTION_UNITS.index(other)] = 0
+    for one, other in LABELLED_OPPONENTS:
+        intensities[intensities[:, ACTION_UNITS.index(one)] > 0, ACTION_UNITS.index(other)] = 0
     head = {name: random.permutation(course) for name, course in _head_motion(random, n_frames, size=1.6).items()}
     return Take(intensities.astype(float), head, np.zeros(n_frames, int))
 
