@@ -1,10 +1,14 @@
 """The demo's steps: done once, again when something that they depend on has changed, and going on if interrupted."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+import config
 from fergi.files import FergiError
 from fergi.synthetic import demo
 from fergi.synthetic.__main__ import main
@@ -114,6 +118,44 @@ def test_an_interrupted_step_goes_on_and_a_changed_one_begins_anew(study):
     run_steps(root, SIZES["smoke"])
     assert done(root) == "two again"
     assert (root / "two.txt").read_text() == "aa"
+
+
+SLEEPER = "import os, pathlib, time\npathlib.Path(os.environ['FERGI_ROOT'], 'pid').write_text(str(os.getpid()))\n"
+SLEEPER += "time.sleep(100)\n"
+TERMINATED = """
+import sys
+from pathlib import Path
+from fergi.script import run
+from fergi.synthetic import __main__, demo
+demo.HOME = Path(sys.argv[1])
+demo.steps = lambda root, size: [demo.Step("the sleeper", ("sleeper.py",))]
+run(lambda arguments: __main__.main(["demo", "--root", sys.argv[2]]))
+"""
+
+
+def runs(process: int) -> bool:
+    """Whether there is such a process, other than one that has ended and waits to be noticed."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_step_ends_with_the_demo(study):
+    """Told to end, the demo leaves no process behind that would write on."""
+    home, root = study
+    (home / "sleeper.py").write_text(SLEEPER)
+    command = [sys.executable, "-c", TERMINATED, str(home), str(root)]
+    running = subprocess.Popen(command, cwd=config.ROOT, stderr=subprocess.PIPE, text=True)
+    while not (root / "pid").exists() or not (root / "pid").read_text():
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.terminate()
+    assert "Interrupted; every finished file is whole." in running.communicate(timeout=30)[1]
+    until = time.monotonic() + 10
+    while runs(int((root / "pid").read_text())):
+        assert time.monotonic() < until, "the step runs on"
+        time.sleep(0.05)
 
 
 def test_a_broken_record_counts_as_none(study):

@@ -10,6 +10,7 @@ Faces are drawn; no figure of it speaks of real faces.
 """
 
 import argparse
+import signal
 import textwrap
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -98,6 +99,7 @@ def _demo(chosen: argparse.Namespace, root: Path) -> int:
     cohort = _checked({field.name: getattr(size.cohort, field.name) for field in fields(CohortSettings)} | wishes)
     if chosen.afresh:
         clear(root)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the step at hand ends as well
     run_steps(root, replace(size, cohort=cohort))
     table = pd.read_csv(root / "results" / "planted_recovered.csv", dtype=str)
     print(f"\nSynthetic data, planted strength {cohort.strength:g}:\n\n{_shown(table)}\n")

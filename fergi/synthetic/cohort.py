@@ -57,7 +57,7 @@ class CohortSettings:
     n_images: int = 5
     baseline_seconds: float = 1.5
     reaction_seconds: float = 3.0
-    telling_share: float = 0.5
+    telling_share: float = 0.45
     n_black: int = 2
     n_disfa: int = 36
     n_disfa_plus: int = 6
