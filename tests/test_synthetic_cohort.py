@@ -100,19 +100,19 @@ def test_nothing_planted_nothing_found(tmp_path):
     assert deviations(results, 5, ENSEMBLE) > 5
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_planted_effect_is_found(tmp_path, seed):
-    """At full strength the face alone is right beyond chance, more so on selected pairs, and helps scorers."""
-    results = study(tmp_path, CohortSettings(seed=seed))
-    assert deviations([results], 5, VALENCE) > 3
+def test_planted_effect_is_found(tmp_path):
+    """Over three cohorts the face alone is right beyond chance, more so on selected pairs, and helps scorers."""
+    results = [study(tmp_path / str(seed), CohortSettings(seed=seed)) for seed in range(3)]
+    assert deviations(results, 5, VALENCE) > 5
     accuracy = {
-        name: np.divide(*correct_and_total(results, name))
+        name: np.divide(*np.sum([correct_and_total(each, name) for each in results], axis=0))
         for name in (VALENCE, ABOVE_CHANCE, ENSEMBLE, INTEGRATED_ENSEMBLE)
     }
-    assert accuracy[ABOVE_CHANCE] > accuracy[VALENCE]
+    assert accuracy[ABOVE_CHANCE] > accuracy[VALENCE] + 0.05
     assert accuracy[INTEGRATED_ENSEMBLE] > accuracy[ENSEMBLE]
-    assert UNSTEADY not in set(results["user_id"])
-    assert len(results) == CohortSettings().n_participants - 1
+    for each in results:
+        assert UNSTEADY not in set(each["user_id"])
+        assert len(each) == CohortSettings().n_participants - 1
 
 
 def test_reactions_rise_with_preference():
