@@ -89,11 +89,26 @@ class BlipCosine(BlipEncoders):
 
 
 class BlipScorer(Scorer):
-    """What the BLIP score and ImageReward have in common."""
+    """What the BLIP score and ImageReward have in common.
+
+    Attributes
+    ----------
+    network_class : type
+        Made from a ``BlipLayout``.
+    unused : tuple of str
+        Beginnings of names in the file of parts that the score does not need.
+    """
 
     packages = ("image-reward", "transformers", "timm")
-    layout: BlipLayout
-    tokenizer: Any
+    network_class: ClassVar[type[nn.Module]]
+    unused: ClassVar[tuple[str, ...]]
+
+    def __init__(self, root: Path, device: torch.device, layout: BlipLayout | dict[str, Any] | None = None) -> None:
+        self.layout, self.device = as_layout(layout), device
+        file = self.files[0]
+        self.tokenizer = bert_tokenizer(root, self.layout.text["vocab_size"])
+        network, state = self.network_class(self.layout), file.read(root)
+        self.network = load_network(network, state, file.under(root), device, unused=self.unused)
 
     @classmethod
     def official_layout(cls) -> dict[str, Any]:
@@ -123,8 +138,9 @@ class Blip(BlipScorer):
         "text": "35 tokens",
         "score": "cosine of the projected first tokens",
     }
+    network_class = BlipCosine
     # Of its training: the slowly moving copies, their queues, the matching head and the caption decoder.
-    UNUSED: ClassVar = (
+    unused = (
         "visual_encoder_m.",
         "vision_proj_m.",
         "text_encoder_m.",
@@ -136,13 +152,6 @@ class Blip(BlipScorer):
         "queue_ptr",
         "temp",
     )
-
-    def __init__(self, root: Path, device: torch.device, layout: BlipLayout | dict[str, Any] | None = None) -> None:
-        self.layout, self.device = as_layout(layout), device
-        file = self.files[0]
-        self.tokenizer = bert_tokenizer(root, self.layout.text["vocab_size"])
-        network, state = BlipCosine(self.layout), file.read(root)
-        self.network = load_network(network, state, file.under(root), device, unused=self.UNUSED)
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Cosines."""

@@ -1,16 +1,14 @@
 """ImageReward: a head on BLIP's text encoder, which looks at the image while it reads the prompt."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fergi.scorers.aesthetic import LinearHead
-from fergi.scorers.blip import BlipEncoders, BlipLayout, BlipScorer, as_layout
-from fergi.scorers.interface import load_network, once_each
-from fergi.scorers.text import bert_tokenizer
+from fergi.scorers.blip import BlipEncoders, BlipLayout, BlipScorer
+from fergi.scorers.interface import once_each
 from fergi.weights import BERT_VOCABULARY, IMAGE_REWARD
 
 # By which the head's output is standardised, as published with the weights.
@@ -38,14 +36,8 @@ class ImageReward(BlipScorer):
         "text": "35 tokens",
         "score": f"(head - {MEAN}) / {SPREAD}",
     }
-    UNUSED: ClassVar = ("blip.vision_proj.", "blip.text_proj.")
-
-    def __init__(self, root: Path, device: torch.device, layout: BlipLayout | dict[str, Any] | None = None) -> None:
-        self.layout, self.device = as_layout(layout), device
-        file = self.files[0]
-        self.tokenizer = bert_tokenizer(root, self.layout.text["vocab_size"])
-        network, state = ImageRewardNetwork(self.layout), file.read(root)
-        self.network = load_network(network, state, file.under(root), device, unused=self.UNUSED)
+    network_class = ImageRewardNetwork
+    unused = ("blip.vision_proj.", "blip.text_proj.")
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Standardised rewards."""

@@ -101,10 +101,13 @@ def _demo(chosen: argparse.Namespace, root: Path) -> int:
         clear(root)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the step at hand ends as well
     run_steps(root, replace(size, cohort=cohort))
-    table = pd.read_csv(root / "results" / "planted_recovered.csv", dtype=str)
+
+    from fergi.synthetic.recovery import RECOVERED, output
+
+    table = pd.read_csv(output(Folders(root)), dtype=str)
     print(f"\nSynthetic data, planted strength {cohort.strength:g}:\n\n{_shown(table)}\n")
     print(f"Read {root / 'results' / 'result_analysis.html'}; the figures are in {root / 'figures'}.")
-    lost = table[table["verdict"] != "recovered"]
+    lost = table[table["verdict"] != RECOVERED]
     if len(lost):
         raise FergiError(
             f"{len(lost)} of {len(table)} planted quantities were not recovered (first: {lost['quantity'].iloc[0]}). "

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fergi.files import FergiError, check_writable, write_json
+from fergi.files import FergiError, check_writable, sha256, write_json
 from fergi.synthetic.cohort import CohortSettings
 
 HOME = Path(__file__).resolve().parents[2]
@@ -340,7 +340,5 @@ def _digest_files(root: Path, paths: Iterable[Path]) -> str:
     """Of names and contents."""
     digest = hashlib.sha256()
     for path in sorted(paths):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(root)} {content}\n".encode())
+        digest.update(f"{path.relative_to(root)} {sha256(path)}\n".encode())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ Below one root::
     truth/<participant>/session_<n>/{baseline,reaction}_clip_<i>.csv    injected AUs, frame by frame
 """
 
+import functools
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -183,14 +184,19 @@ def _survey(
 # What the cameras saw ----------------------------------------------------------------------------------------------
 
 
-def _find(root: Path, settings: CohortSettings, who: str) -> Actor:
-    """Somebody whose face the detector finds."""
-    return find_actor(stream(settings.seed, "person", who), pretrained_models=root / "pretrained_models")
+def _drawn_when_needed(root: Path, settings: CohortSettings, who: str) -> Callable[[], Actor]:
+    """Gives somebody whose face the detector finds; drawn the first time, and never if all films are there."""
+
+    @functools.cache
+    def actor() -> Actor:
+        return find_actor(stream(settings.seed, "person", who), pretrained_models=root / "pretrained_models")
+
+    return actor
 
 
 def _film_participant(root: Path, settings: CohortSettings, who: str) -> None:
     """All clips of one participant of the mini FERGI that are not there yet."""
-    actor = None
+    actor = _drawn_when_needed(root, settings, who)
     for participant, number, session in plan_sessions(settings):
         if participant != who:
             continue
@@ -199,10 +205,9 @@ def _film_participant(root: Path, settings: CohortSettings, who: str) -> None:
                 path = Folders(root).session(who, number) / f"{kind}_clip_{place + 1}.mp4"
                 if path.is_file():
                     continue
-                actor = actor or _find(root, settings, who)
                 _write_course(take, Truth(root).course(who, number, kind, place + 1))
                 noise = stream(settings.seed, "noise", kind, int(who), number, place)
-                _write_video(_pictures(actor, take, noise), path, "mp4v")
+                _write_video(_pictures(actor(), take, noise), path, "mp4v")
 
 
 def _write_course(take: Take, path: Path) -> None:
@@ -215,19 +220,13 @@ def _write_course(take: Take, path: Path) -> None:
 def _film_subject(root: Path, settings: CohortSettings, subject: str) -> None:
     """All recordings of one person of the mini DISFA, and of the mini DISFA+ if they are in it, with their labels."""
     disfa, disfa_plus = data_sets(root)
-    actor: Actor | None = None
-
-    def found() -> Actor:
-        nonlocal actor
-        actor = actor or _find(root, settings, subject)
-        return actor
-
+    actor = _drawn_when_needed(root, settings, subject)
     take = plan_labelled(settings, subject, "DISFA")
     for camera, yaw in CAMERAS.items():
         path = disfa / f"Videos_{camera}Camera" / f"{camera}Video{subject}_comp.avi"
         if not path.is_file():
             noise = stream(settings.seed, "noise", camera, subject)
-            _write_video(_pictures(found(), take, noise, camera_yaw=yaw), path, "MJPG")
+            _write_video(_pictures(actor(), take, noise, camera_yaw=yaw), path, "MJPG")
     frames = range(1, len(take.intensities) + 1)
     for unit, column in zip(ACTION_UNITS, take.intensities.T.astype(int), strict=True):
         lines = "".join(f"{frame},{intensity}\n" for frame, intensity in zip(frames, column, strict=True))
@@ -241,7 +240,7 @@ def _film_subject(root: Path, settings: CohortSettings, subject: str) -> None:
         pictures = [disfa_plus / "Images" / subject / trial / name for name in names]
         if not all(path.is_file() for path in pictures):
             noise = stream(settings.seed, "noise", trial, subject)
-            for path, picture in zip(pictures, _pictures(found(), take, noise), strict=True):
+            for path, picture in zip(pictures, _pictures(actor(), take, noise), strict=True):
                 _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
                 with replacing(path) as file:
                     file.write(encoded.tobytes())
