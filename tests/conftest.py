@@ -24,11 +24,36 @@ STAGES = (
     "filter_participants_based_on_AU4",
     "image_preference_binary_classification_based_on_ranking",
 )
+FAILED = pytest.StashKey[bool]()
 SCORES = ("CLIP_score", "Aesthetic_score", "BLIP_score", "ImageReward_score", "PickScore", "HPS_V2_score")
 
 # The same examples every time, so that a red test is red for everybody.
 settings.register_profile("fergi", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("fergi")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Let fixtures know whether their test failed."""
+    outcome = yield
+    if outcome.get_result().failed:
+        item.session.stash[FAILED] = item.stash[FAILED] = True
+
+
+@pytest.fixture
+def tmp_path(tmp_path, request) -> Path:
+    """Pytest's, cleared away unless the test fails: networks' weights add up to 13 GB over all tests."""
+    yield tmp_path
+    if FAILED not in request.node.stash:
+        shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clear_what_tests_shared(tmp_path_factory, request):
+    """Likewise for the folders that several tests read."""
+    yield
+    if FAILED not in request.session.stash:
+        shutil.rmtree(tmp_path_factory.getbasetemp(), ignore_errors=True)
 
 
 def shared_folder(name: str) -> Path:

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from filmed import GREY, film, moving_face, shared_aligner, snapshot, threads_for_processes
 from numpy.testing import assert_array_equal
+from small_disk import run_with_room_for
 from test_disfa import change, disfa_label, write_disfa, write_disfa_plus
 from test_weights import largest_file
 
@@ -345,6 +346,16 @@ def test_a_full_disk(disfa, threads, tmp_path, expected):
         )
     assert not list(tmp_path.rglob("index.csv"))
     assert snapshot(align(disfa, tmp_path)) == expected
+
+
+@pytest.mark.parametrize("pages", [0, 40])
+def test_a_small_disk(_disfa, pages, threads, tmp_path, expected):
+    """The same where the whole disk is full: with room for nothing or for some of the pictures."""
+    options = ["--root", "{disk}", "--disfa", "{disk}/DISFA", "--workers", "1"]
+    left, message = run_with_room_for(pages, _disfa.parent, tmp_path, "preprocess_DISFA.py", *options)
+    assert re.fullmatch(r"preprocess_DISFA\.py: Cannot write .*: No space left on device\. Make room .*", message)
+    assert not list(left.rglob("index.csv"))
+    assert snapshot(align(_disfa, left)) == expected
 
 
 def test_a_folder_that_cannot_be_written(disfa, threads, tmp_path):

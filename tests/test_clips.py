@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import queue
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import pytest
 import torch
 from filmed import GREY, film, moving_face, portrait, shared_aligner, snapshot, threads_for_processes
 from numpy.testing import assert_allclose, assert_array_equal
+from small_disk import run_with_room_for
 from test_video import cut_avi
 from test_weights import largest_file
 
@@ -817,6 +819,21 @@ def test_a_full_disk(root, threads, expected):
     assert "101/session_1/reaction_clip_2_features.csv" not in found
     assert found and found.items() <= expected.items()
     assert run(root) == expected
+
+
+@pytest.mark.parametrize("pages", [0, 4])
+def test_a_small_disk(_videos, pages, threads, tmp_path, expected):
+    """The same where the whole disk is full: with room for nothing or for some of the clips."""
+    options = ["--root", "{disk}", *SMALL, "--workers", "1"]
+    left, message = run_with_room_for(pages, _videos, tmp_path, "clips_facial_process.py", *options)
+    assert re.fullmatch(
+        r"clips_facial_process\.py: Cannot write .*/disk/data/.*: No space left on device\. "
+        r"Make room or choose another --root\.",
+        message,
+    )
+    found = snapshot(left / "data", FEATURES, "*.part", ".*")
+    assert found.items() < expected.items() and bool(found) == (pages == 4)
+    assert run(left) == expected
 
 
 def test_a_folder_that_cannot_be_written(root, threads, tmp_path):

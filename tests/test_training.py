@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from drawn import write_faces
 from numpy.testing import assert_allclose
+from small_disk import run_with_room_for
 from test_weights import largest_file
 from torch import distributed, nn
 
@@ -405,6 +407,26 @@ def test_a_full_disk(root):
     assert {path.name: path.read_bytes() for path in folder.glob("*.pth")} == before
     assert not list(folder.glob(".*"))
     assert (train(root, *options, "2") / "checkpoint_epoch2.pth").exists()
+
+
+@pytest.mark.parametrize("pages", [0, 1000])
+def test_a_small_disk(root, pages, tmp_path):
+    """The same where the whole disk is full: with room for nothing or for a part of the checkpoint."""
+    options = ["--batch-size", "33", "--epochs"]
+    folder = train(root, *options, "1")
+    before = {path.name: path.read_bytes() for path in folder.glob("*.pth")}
+    left, message = run_with_room_for(
+        pages,
+        root,
+        tmp_path / "small",
+        "DISFAwithPlus_train_model.py",
+        *("--root", "{disk}", *SMALL, *options, "2", "--workers", "1"),
+    )
+    expected = r"DISFAwithPlus_train_model\.py: Cannot write .*\. Make room or choose another --root\."
+    assert re.fullmatch(expected, message)
+    assert {path.name: path.read_bytes() for path in (left / "AU_models").glob("*.pth")} == before
+    assert not list((left / "AU_models").glob(".*"))
+    assert (train(left, *options, "2") / "checkpoint_epoch2.pth").exists()
 
 
 def test_a_loss_that_is_not_finite(root, monkeypatch):

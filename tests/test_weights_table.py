@@ -177,7 +177,7 @@ def test_as_a_command(tmp_path):
     listed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert "hps-v2.1" in listed.stdout and listed.stderr == ""
     failed = subprocess.run(
-        [*command, "--hub", "http://127.0.0.1:9", "fetch", "clip"],
+        [*command, "--hub", "http://127.0.0.1:9", "fetch", "bert-vocabulary"],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
