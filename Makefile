@@ -25,6 +25,7 @@ help:
 	@echo "make reproduce   the published files, stages 6 to 10, and the check against the paper"
 	@echo "make test        all tests"
 	@echo "make bench       the measurements that the README quotes"
+	@echo "make bench-scorers  every scorer at its official size, with random weights; a quarter of an hour"
 	@echo "make lint        formatting and style"
 	@echo "make setup       the environment in $(VENV) that the above need, made once for each requirements.txt"
 

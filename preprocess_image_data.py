@@ -9,7 +9,8 @@ Writes  preparation/preprocessed_image_data/<participant>.csv
 Run     python preprocess_image_data.py
         python preprocess_image_data.py --scorers PickScore HPSv2.1      (some, added to those that are finished)
         python preprocess_image_data.py --scorer-layouts FILE    (JSON, scorer → sizes: networks that are not official)
-Takes   minutes on a GPU with 8 GB; on two cores 1 to 7 seconds an image and scorer.
+Takes   on two cores half a second to two seconds an image and scorer, and up to 9 GB of memory; a GPU is used if there
+        is one.
 
 All sessions and pictures are checked before any network is loaded. Networks are loaded one after the other, with all
 of their published weights or not at all. The tables have a column for every scorer that has finished.
@@ -119,10 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         made_with = scorer.record(folders.root, device)
         if name in layouts:
             made_with["settings"]["layout"] = layouts[name]
-        if chosen.redo or not record.is_file():
-            for ending in (".csv", ".json"):  # scores without a record could be of any checkpoint
-                record.with_suffix(ending).unlink(missing_ok=True)
-        keep_settings(made_with, record, "Use the same files, sizes, libraries and device, or score again with --redo.")
+        table = record.with_suffix(".csv")
+        # Scores without a record could be of any checkpoint, and a record without scores binds nobody.
+        if chosen.redo or not record.is_file() or not read_kept(table):
+            for each in (table, record):
+                each.unlink(missing_ok=True)
+        advice = f"Use the same files, sizes, libraries and device, or score again with --scorers {name} --redo."
+        keep_settings(made_with, record, advice)
         for each in made_with["checkpoints"]:
             if each["is_published_file"] is False and each["file"] not in started:
                 print(f"Warning: {each['file']} is not the published file; its SHA-256 is {each['sha256']}.")

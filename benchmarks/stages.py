@@ -1,8 +1,8 @@
 """Time and memory of stages 6, 7 and 9 beside a plain implementation of the same jobs, measured in one run.
 
 Reads   DIR/data/ and DIR/preparation/ as published (--data DIR); writes only to a temporary folder.
-Run     python -m benchmarks.stages --data ../shared/fergi
-        python -m benchmarks.stages --data ../shared/fergi --repeats 1     (a first look)
+Run     python -m benchmarks.stages --data .
+        python -m benchmarks.stages --data . --repeats 1     (a first look)
 Takes   about two minutes with three repeats.
 
 Every figure is of whole processes, start and imports included. The plain ones are in ``benchmarks.plain``: each

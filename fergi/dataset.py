@@ -1,7 +1,8 @@
 """Where things lie under one root, and which participants, sessions and clips there are."""
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,12 +190,14 @@ def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> d
     """The feature files of every participant's clips of one kind, by session and image.
 
     Which clips exist is read from the files' names. An image has a baseline clip and a reaction clip,
-    and a session's images are numbered from 1, so a file that is missing leaves a gap that is seen here.
+    and a session's images are numbered from 1, so a file that is missing leaves a gap that is seen here, unless it is
+    both files of a session's last image.
 
     Raises
     ------
     FergiError
-        If a participant's or session's folder is missing, or a session has a clip without its counterpart.
+        If a participant's or session's folder is missing, or a session has a clip without its counterpart, or one
+        numbered 0.
     """
     clips: dict[str, list[Clip]] = {}
     problems: list[str] = []
@@ -212,6 +215,8 @@ def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> d
             ]
             if not expected:
                 problems.append(f"{folder} {'has no feature files' if folder.is_dir() else 'does not exist'}")
+            elif 0 in images["baseline"] | images["reaction"]:
+                problems.append(f"{folder} has clips numbered 0, and images are numbered from 1")
             elif lost:
                 problems.append(f"{folder / lost[0]} does not exist")
             clips[participant] += [
@@ -223,7 +228,7 @@ def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> d
             problems,
             total,
             f"sessions named in {folders.valid_sessions.name}",
-            f"Make them with clips_facial_process.py, or: {FETCH_ADVICE}",
+            "Make them with clips_facial_process.py, or fetch the published files with: python -m fergi.published",
         )
     return clips
 
@@ -240,7 +245,7 @@ def find_videos(folders: Folders) -> dict[Path, Path]:
     for video in folders.data.glob("*/session_*/*_clip_*"):
         session = re.fullmatch(r"session_(\d+)", video.parent.name)
         clip = re.fullmatch(r"(baseline|reaction)_clip_(\d+)", video.stem)
-        if session and clip and video.suffix.lower() in VIDEO_ENDINGS:
+        if session and clip and video.suffix.lower() in VIDEO_ENDINGS and not video.is_dir():
             found.append((video.parts[-3], int(session[1]), clip[1], int(clip[2]), video))
     if not found:
         raise FergiError(
@@ -253,6 +258,8 @@ def find_videos(folders: Folders) -> dict[Path, Path]:
 def find_videos_anywhere(folder: Path, output: Path) -> dict[Path, Path]:
     """Every video below a folder → its feature file, in the same subfolder of ``output``.
 
+    Links to folders are followed, to each folder once; what is hidden (``.name``) is left out.
+
     Raises
     ------
     FergiError
@@ -260,12 +267,22 @@ def find_videos_anywhere(folder: Path, output: Path) -> dict[Path, Path]:
     """
     if not folder.is_dir():
         raise FergiError(f"{folder} is not a folder. Name one that holds videos.")
-    videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_ENDINGS)
+    videos = sorted(path for path in _files_below(folder) if path.suffix.lower() in VIDEO_ENDINGS)
     if not videos:
         raise FergiError(f"There is no video in {folder} (looked for {', '.join(VIDEO_ENDINGS)}). Name another folder.")
     return _outputs(
         (video, output / video.relative_to(folder).with_name(f"{video.stem}_features.csv")) for video in videos
     )
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files in a folder and its subfolders; see ``find_videos_anywhere``."""
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        there = os.path.realpath(parent)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and there not in seen)
+        yield from (Path(parent, name) for name in files if not name.startswith(".") and there not in seen)
+        seen.add(there)
 
 
 def _outputs(pairs: Iterable[tuple[Path, Path]]) -> dict[Path, Path]:
@@ -337,7 +354,7 @@ def read_image_reactions(
         sessions,
         key=CLIP_KEY,
         numeric=activation_columns,
-        advice="Run preprocess_reaction_data.py again.",
+        advice="Run preprocess_reaction_data.py.",
     )
     problems = []
     for participant, numbers in sessions.items():

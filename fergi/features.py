@@ -5,6 +5,7 @@ pitch and yaw indicative ratios (eqs. 18–19), and the estimated intensity of t
 A frame without a face has confidence 0, ratios −1 and intensities −1.
 """
 
+import codecs
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -171,12 +172,15 @@ def _rows(path: Path) -> bytes:
         raise ValueError(f"{path}: {error.strerror}") from None
     if not content:
         raise ValueError(f"{path} is empty")
-    header, _, rows = content.replace(b"\r\n", b"\n").partition(b"\n")
+    header, _, rows = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").partition(b"\n")
     if header.decode(errors="replace") != ",".join(COLUMNS):
         names = header.decode(errors="replace").split(",")
         missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise ValueError(f"{path} has no column {missing[0]}")
+        if len(names) > len(COLUMNS):
+            extra = next((name for name in names if name not in COLUMNS), "one of them twice")
+            raise ValueError(f"{path} has {len(names)} columns instead of {len(COLUMNS)} (first other: {extra})")
         raise ValueError(f"{path} has its columns in another order than {COLUMNS[0]}, {COLUMNS[1]}, …, {COLUMNS[-1]}")
     if not rows:
         raise ValueError(f"{path} has a header but no frames")
@@ -196,7 +200,13 @@ def _rows(path: Path) -> bytes:
 
 def _parse(rows: bytes) -> np.ndarray:
     """Rows without a header as numbers; ValueError if a cell is text."""
-    return pd.read_csv(io.BytesIO(rows), header=None, names=list(COLUMNS), dtype=np.float64).to_numpy()
+    try:
+        return pd.read_csv(io.BytesIO(rows), header=None, names=list(COLUMNS), dtype=np.float64).to_numpy()
+    except pd.errors.ParserError as error:
+        # Reading from memory cannot fail: pandas makes this of Ctrl-C.
+        if "Calling read(nbytes) on source failed" in str(error):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _bad_cell(path: Path, rows: bytes) -> str | None:

@@ -125,8 +125,11 @@ def _read_session(folders: Folders, participant: str, number: int, *, reliable: 
         raise ValueError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    matches = [re.fullmatch(r"image(\d+)\.png", each.name) for each in folder.iterdir()]
+    matches = [re.fullmatch(r"image(\d+)\.png", each.name) for each in sorted(folder.iterdir())]
     numbers = sorted(int(match[1]) for match in matches if match)
+    for match in filter(None, matches):
+        if match[1].startswith("0"):
+            raise ValueError(f"{folder / match[0]} is not numbered like image1.png, image2.png and so on")
     expected = list(range(1, 1 + max(numbers, default=0)))
     if not expected:
         raise ValueError(f"{folder} has no images (image1.png and so on)")

@@ -8,7 +8,7 @@ Writes  results/paper_check.csv                   claim, paper, released mode, p
         results/emotion_rank_sums.csv             likewise
 Run     python -m fergi.paper            or all before it as well: make reproduce
         python -m fergi.paper --without-check    for other data than the published: all but the first of these files
-Takes   about four seconds; no GPU.
+Takes   about six seconds; no GPU.
 
 Exits with 1 if a claim that should hold does not. Known disagreements are shown with their reason and do not count.
 """
@@ -67,6 +67,16 @@ NAMES = {
     VALENCE: "AUcomb",
 }
 WITH_AUS = dict(zip((*TRAINED_SCORERS, ENSEMBLE), (*INTEGRATED, INTEGRATED_ENSEMBLE), strict=True))
+
+RESULT_COLUMNS = (
+    *(f"{name.removesuffix('_score')}_weight" for name in TRAINED_SCORERS),
+    *("exp_decay_coef", "AU4_coef", "diff_threshold"),
+    *(
+        f"{model}_n_{kind}"
+        for model in (*NAMES, *(SELECTED + name for name in NAMES), *WITH_AUS.values())
+        for kind in ("correct", "incorrect")
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -195,7 +205,6 @@ TABLE_2_WITH_AUS = {"ImageReward_score": "63.67", "PickScore": "65.42", "HPS_V2_
 PRODUCT_REASON = (
     "The release multiplies s_AU4 by s_AU12 here, which eq. 5 does not; paper mode follows eq. 5 (Differences, AUcomb)."
 )
-UNTRAINED_REASON = "the published scores come from untrained networks"
 
 # What public files cannot confirm: section, claim, what would be needed.
 NOT_CHECKABLE = (
@@ -333,7 +342,13 @@ def claims() -> list[Claim]:
     n_pairs = partial(correct_and_total, name=VALENCE)
     n_selected = partial(correct_and_total, name=SELECTED + VALENCE)
     listed += [
-        Claim("6.2.1", "participants left out", "3", lambda m: len(m.excluded), _equals(3)),
+        Claim(
+            "6.2.1",
+            "participants left out (the release names them)",
+            "3: 002 004 039",
+            lambda m: f"{len(m.excluded)}: {' '.join(m.excluded)}",
+            _equals("3: 002 004 039"),
+        ),
         Claim("6.2.4", "participants included", "30", lambda m: len(m.results), _equals(30)),
         Claim("6.2.4", "pairs of images", "3534", lambda m: n_pairs(m.results)[1], _equals(3534)),
         Claim("6.2.4", "pairs selected", "685", lambda m: n_selected(m.results)[1], _equals(685)),
@@ -506,18 +521,36 @@ def read_results(folders: Folders, mode: str, strict_lopo: bool = False) -> pd.D
     FergiError
         If the table is missing or unusable; it names the command that makes it.
     """
+    return _read_results(folders.preference_results(mode, strict_lopo), f"Run {_stage_9(mode, strict_lopo)} first.")
+
+
+def _stage_9(mode: str, strict_lopo: bool) -> str:
+    """The command that makes the results of one mode."""
     options = f"{' --mode released' if mode == 'released' else ''}{' --strict-lopo' if strict_lopo else ''}"
-    return _read_results(
-        folders.preference_results(mode, strict_lopo),
-        f"Run image_preference_binary_classification_based_on_ranking.py{options} first.",
-    )
+    return f"image_preference_binary_classification_based_on_ranking.py{options}"
+
+
+def _results_of(
+    folders: Folders, reactions: pd.DataFrame, excluded: Sequence[str], mode: str, strict_lopo: bool = False
+) -> pd.DataFrame:
+    """The results of stage 9 in one mode, if they are of the people who have reactions and are not left out."""
+    results = read_results(folders, mode, strict_lopo)
+    different = sorted((set(reactions["participant"]) - {*excluded}).symmetric_difference(results["user_id"]))
+    if different:
+        raise FergiError(
+            f"{folders.preference_results(mode, strict_lopo)} has results of other people than stages 7 and 8 leave: "
+            f"{len(different)} are only in one of them (first: {different[0]}). "
+            f"Run {_stage_9(mode, strict_lopo)} again."
+        )
+    return results
 
 
 def _read_results(path: Path, advice: str) -> pd.DataFrame:
-    """A results table with every column that the figures need."""
+    """A results table; every column but the participant's is a number, and none that a claim needs is missing."""
     try:
         header = pd.read_csv(path, nrows=0).columns if path.is_file() else ["user_id"]
-        return read_table(path, text_key=["user_id"], numeric=[name for name in header if name != "user_id"])
+        numeric = dict.fromkeys([*RESULT_COLUMNS, *(name for name in header if name != "user_id")])
+        return read_table(path, text_key=["user_id"], numeric=list(numeric))
     except ValueError as error:
         raise FergiError(f"{error}. {advice}") from error
 
@@ -540,7 +573,8 @@ def measure(folders: Folders, mode: str, *, resamples: int, seed: int) -> Measur
     sessions = read_valid_sessions(folders)
     reactions = _reactions(folders, sessions)
     images = read_tables(folders.image_tables, sessions, key=CLIP_KEY, kept=ISSUES, advice=FETCH_ADVICE)
-    results = read_results(folders, mode)
+    excluded = read_excluded_participants(folders, sessions)
+    results = _results_of(folders, reactions, excluded, mode)
     ratings, emotions = _statistics(reactions, mode)
     return Measurements(
         sessions=sessions,
@@ -548,7 +582,7 @@ def measure(folders: Folders, mode: str, *, resamples: int, seed: int) -> Measur
         image_counts={participant: len(table) for participant, table in images.items()},
         without_issue_answers=[name for name, table in images.items() if table[list(ISSUES)].isna().all(axis=None)],
         reactions=reactions,
-        excluded=read_excluded_participants(folders, sessions),
+        excluded=excluded,
         results=results,
         ratings=ratings,
         emotions=emotions,
@@ -644,24 +678,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="for other data than the published: compare nothing with the paper, and remove an earlier comparison",
     )
     chosen = parser.parse_args(arguments)
+    if chosen.resamples < 1 or chosen.seed < 0:
+        parser.error("--resamples must be at least 1, and --seed at least 0")
     folders = Folders(chosen.root)
     if folders.synthetic_truth.is_file() and not chosen.without_check:
         raise FergiError(
             f"{folders.synthetic_truth} says that these data are synthetic, which the paper's claims are not about. "
             "Leave the comparison out with: python -m fergi.paper --without-check"
         )
+    sessions = read_valid_sessions(folders)  # a wrong --root is told before anything is made in it
     check_writable(folders.results)
     bootstrap = {"resamples": chosen.resamples, "seed": chosen.seed}
     check_file = folders.results / "paper_check.csv"
     if chosen.without_check:
-        reactions = _reactions(folders, read_valid_sessions(folders))
+        reactions, excluded = _reactions(folders, sessions), read_excluded_participants(folders, sessions)
+        results = {mode: _results_of(folders, reactions, excluded, mode) for mode in MODES}
         statistics = {mode: _statistics(reactions, mode) for mode in MODES}
-        intervals = {mode: tables_1_and_2(read_results(folders, mode), **bootstrap) for mode in MODES}
+        intervals = {mode: tables_1_and_2(results[mode], **bootstrap) for mode in MODES}
     else:
         measured = {mode: measure(folders, mode, **bootstrap) for mode in MODES}
         statistics = {mode: (measured[mode].ratings, measured[mode].emotions) for mode in MODES}
         intervals = {mode: measured[mode].intervals for mode in MODES}
-    intervals["strict"] = tables_1_and_2(read_results(folders, "paper", strict_lopo=True), **bootstrap)
+        reactions, excluded = measured["paper"].reactions, measured["paper"].excluded
+    strict = _results_of(folders, reactions, excluded, "paper", strict_lopo=True)
+    intervals["strict"] = tables_1_and_2(strict, **bootstrap)
 
     if chosen.without_check:
         check_file.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """The feature CSV: what is read, which frames are valid, and what is refused."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import clip_text
 from hypothesis import given
@@ -40,11 +41,23 @@ def test_clips_stand_one_after_another(tmp_path):
 
 
 def test_line_ends_of_another_system(tmp_path):
-    """Carriage returns before line feeds change nothing."""
+    """Carriage returns before line feeds change nothing, nor does a byte order mark."""
     expected, _ = read_clips([write(tmp_path, "a.csv", CLIP)])
-    features, problems = read_clips([write(tmp_path, "b.csv", CLIP.replace("\n", "\r\n"))])
+    features, problems = read_clips([write(tmp_path, "b.csv", "\ufeff" + CLIP.replace("\n", "\r\n"))])
     assert problems == []
     np.testing.assert_array_equal(features.values, expected.values)
+
+
+def test_an_interruption_is_no_fault_of_the_files(tmp_path, monkeypatch):
+    """What pandas makes of Ctrl-C, if it comes while it reads."""
+
+    def interrupted(*_, **__):
+        raise pd.errors.ParserError("Error tokenizing data. C error: Calling read(nbytes) on source failed.")
+
+    path = write(tmp_path, "a.csv", CLIP)
+    monkeypatch.setattr(pd, "read_csv", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_clips([path])
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
@@ -135,6 +148,10 @@ UNUSABLE = {
     "cut off at its last number": (lambda text: text[:-1], " is cut off in line 5"),
     "no column": (drop_column("AU12"), " has no column AU12"),
     "another column": (lambda text: text.replace("AU12", "AU13"), " has no column AU12"),
+    "one column more": (
+        lambda text: "".join(f"{row},{'AU45' if row[0] == 'f' else 1}\n" for row in text.splitlines()),
+        " has 18 columns instead of 17 (first other: AU45)",
+    ),
     "other order": (swap_columns, " has its columns in another order"),
     "text": (cell(3, "AU4", "high"), ", line 3, column AU4: 'high' is not a number"),
     "decimal comma": (cell(3, "AU4", "0,5"), ", line 3: 18 values instead of 17"),

@@ -145,6 +145,14 @@ def test_files_that_cannot_be_used(root, name, content, reason):
         read(root)
 
 
+@pytest.mark.parametrize("name", ["image0.png", "image02.png"])
+def test_images_are_numbered_from_1(root, name):
+    """Rankings count from 0; pictures do not."""
+    (root / FIRST / "image2.png").rename(root / FIRST / name)
+    with pytest.raises(FergiError, match=f"1 of 3 sessions .*{FIRST}/{name} is not numbered like image1.png"):
+        read(root)
+
+
 def test_several_sessions_are_counted(root):
     """The first in the order of participants and sessions is named."""
     (root / "data/009/session_2/image4.png").write_bytes((root / FIRST / "image1.png").read_bytes()[:500])

@@ -138,6 +138,46 @@ def test_a_missing_file_is_named_with_what_makes_it(root, missing, message):
     assert (root / "results" / "paper_check.csv").read_bytes() == before
 
 
+def test_results_of_other_people_are_not_compared(root):
+    """Left over from before stage 8 was changed, or cut off; in every mode, with and without the check."""
+    before = {path: path.read_bytes() for path in sorted((root / "results").glob("*.csv"))}
+    for mode, strict in (("released", False), ("paper", False), ("paper", True)):
+        path = Folders(root).preference_results(mode, strict)
+        path.write_text("\n".join(path.read_text().splitlines()[:5]) + "\n")
+        for options in ([], ["--without-check"]):
+            with pytest.raises(FergiError, match=rf"{path.name} has .* 26 are only in one .*first: 008"):
+                paper.main(["--root", str(root), *BOOTSTRAP, *options])
+        path.write_bytes(before[path])
+    excluded = Folders(root).excluded_participants
+    excluded.write_text('["001", "004", "039"]')
+    with pytest.raises(FergiError, match=r"2 are only in one of them \(first: 001\)"):
+        paper.main(["--root", str(root), *BOOTSTRAP])
+    assert {path: path.read_bytes() for path in sorted((root / "results").glob("*.csv"))} == before
+
+
+def test_results_without_a_column(root):
+    """One that a claim needs."""
+    path = Folders(root).preference_results("paper")
+    pd.read_csv(path, dtype={"user_id": str}).drop(columns="AUcomb_selected_PickScore_n_incorrect").to_csv(
+        path, index=False
+    )
+    with pytest.raises(FergiError, match=r"AUcomb_selected_PickScore_n_incorrect.*on_ranking\.py first"):
+        paper.main(["--root", str(root), *BOOTSTRAP])
+
+
+@pytest.mark.parametrize("options", [["--resamples", "0"], ["--seed", "-1"]])
+def test_impossible_numbers(tmp_path, options, capsys):
+    with pytest.raises(SystemExit):
+        paper.main(["--root", str(tmp_path), *options])
+    assert "--resamples must be at least 1" in capsys.readouterr().err
+
+
+def test_a_mistyped_root_stays_as_it_is(tmp_path):
+    with pytest.raises(FergiError, match=r"valid_sessions\.json"):
+        paper.main(["--root", str(tmp_path / "nowhere")])
+    assert not list(tmp_path.iterdir())
+
+
 def test_values_read_as_printed():
     """Rounding to the printed decimals, worked by hand."""
     assert paper._prints_as("0.10")(0.0999) and paper._prints_as("0.10")(0.1049)

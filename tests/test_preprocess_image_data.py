@@ -197,6 +197,20 @@ def test_a_broken_checkpoint_leaves_no_table(root):
     assert not tables(root) and (root / "preparation/image_scores/CLIP.csv").is_file()
 
 
+def test_a_record_without_scores_binds_nobody(root, capsys):
+    """A checkpoint that was cut off is put right; the other scorers' finished scores stay."""
+    path = root / "pretrained_models/HPS_v2_compressed.pt"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:5000])
+    with pytest.raises(FergiError, match=r"HPS_v2_compressed\.pt"):
+        run(root, "--scorers", "CLIP", "HPSv2")
+    path.write_bytes(whole)
+    capsys.readouterr()
+    run(root, "--scorers", "CLIP", "HPSv2")
+    out = capsys.readouterr().out
+    assert "CLIP: 8 images scored already, 0 to do" in out and "HPSv2: 0 images scored already, 8 to do" in out
+
+
 def test_published_tables_are_not_lost_by_chance(root):
     """Only with --replace."""
     folder = root / "preparation/preprocessed_image_data"
@@ -369,6 +383,9 @@ def test_a_record_counts_only_for_its_tables(root):
     path = folders.image_tables / "009.csv"
     path.write_text(path.read_text().replace("True", "False", 1))
     assert made_here(folders, ["001", "009"]) is None
+    for content in ("[]", '{"tables": [1]}', '{"tables": {"009.csv": 1}}', '{"tables": {}, "columns": 3}'):
+        folders.score_record.write_text(content)
+        assert made_here(folders, ["009"]) is None
     assert describe_scores(folders, ["009"], pd.DataFrame({"CLIP_score": [0.3]})) == [
         "Scores: published, or of an unknown origin (no record of them beside the tables)."
     ]

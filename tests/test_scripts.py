@@ -284,6 +284,33 @@ def test_lost_clip(tiny):
         tiny.refuses(stage, "1 of 7 sessions", f"{CLIP_3} does not exist")
 
 
+def test_clips_numbered_from_0(tiny):
+    """Else each would be taken for the image before it."""
+    for kind in ("baseline", "reaction"):
+        for image in (1, 2, 3):
+            old, new = (tiny.path(f"data/102/session_1/{kind}_clip_{each}_features.csv") for each in (image, image - 1))
+            old.rename(new)
+    for stage in (BASELINE, REACTION):
+        tiny.refuses(stage, "1 of 7 sessions", "data/102/session_1 has clips numbered 0")
+
+
+@pytest.mark.parametrize("stage", [BASELINE, REACTION])
+def test_a_disk_that_is_full_at_the_last_table(tiny, stage, monkeypatch):
+    """None of the tables is replaced, so that none is older than the others."""
+    write, written = pd.DataFrame.to_csv, []
+
+    def until_full(table, file, **options):
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        written.append(file)
+        write(table, file, **options)
+
+    tiny.edit(CLIP_3.replace("reaction", stage.split("_")[1]), ",0.95,", ",0.96,")
+    monkeypatch.setattr(pd.DataFrame, "to_csv", until_full)
+    tiny.refuses(stage, "104.csv: No space left on device. Make room")
+    assert len(written) == 3
+
+
 @pytest.mark.parametrize("kind", ["baseline", "reaction"])
 def test_participant_with_no_valid_clip(tiny, kind):
     """Named, since nothing can be said about this person later on."""

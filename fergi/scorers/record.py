@@ -87,10 +87,12 @@ def made_here(folders: Folders, participants: Iterable[str]) -> dict[str, Any] |
     if not folders.score_record.is_file():
         return None
     content = read_json(folders.score_record, "Remove it, or run preprocess_image_data.py again.")
-    known = content.get("tables", {}) if isinstance(content, dict) else {}
+    known, columns = (content.get(name) if isinstance(content, dict) else None for name in ("tables", "columns"))
+    if not isinstance(known, dict) or not isinstance(columns, dict):
+        return None
     sums = _table_sums(folders, participants)
     same = sums and all(found is not None and known.get(name) == found for name, found in sums.items())
-    return content.get("columns") if same else None
+    return columns if same else None
 
 
 def describe_scores(folders: Folders, participants: Iterable[str], scores: pd.DataFrame) -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fergi.features import ACTION_UNITS
+from fergi.files import FergiError
 from fergi.synthetic.pictures import Scene, random_scene
 
 FRAMES_PER_SECOND = 30
@@ -22,6 +23,7 @@ LABELLED_OPPONENTS = ((12, 15), (1, 4), (12, 20), (9, 1))
 REACTING_OPPONENTS = ((4, 1), (4, 2), (12, 15), (12, 20))
 TASTE = 0.12  # standard deviation of what one person likes more or less than the picture is worth
 BASELINE, REACTION = "baseline", "reaction"
+AT_REST = 0.4  # size of movements for no reason while there is nothing to see, of what they are otherwise
 
 # Why a frame cannot be used, by the number in ``Take.disturbance``; 0: nothing is wrong with it.
 DISTURBANCES = ("", "turned away", "head raised", "eyes covered", "mouth covered", "dark")
@@ -71,6 +73,8 @@ class CohortSettings:
         ValueError
             Naming the setting.
         """
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, not {self.seed}")
         if not 0 <= self.strength <= 5:
             raise ValueError(f"strength must be an intensity from 0 to 5, not {self.strength}")
         if not 0 <= self.telling_share <= 1:
@@ -79,10 +83,27 @@ class CohortSettings:
             raise ValueError(f"n_participants must be from 4 to {len(IDENTIFIERS)}, not {self.n_participants}")
         if self.n_images < 2 or self.n_sessions < 1:
             raise ValueError("there must be a session or more, with two images or more")
+        for name in ("baseline_seconds", "reaction_seconds"):
+            if not 0.5 <= getattr(self, name) <= 60:
+                raise ValueError(f"{name} must be from 0.5 to 60, not {getattr(self, name)}")
         if not 0 <= self.n_black <= self.n_participants * self.n_sessions:
             raise ValueError(f"n_black must be from 0 to the number of sessions, not {self.n_black}")
-        if self.n_disfa_plus > self.n_disfa:
-            raise ValueError("people of the mini DISFA+ must be in the mini DISFA")
+        if not 1 <= self.n_disfa_plus <= self.n_disfa or self.n_disfa_frames < 1:
+            raise ValueError("there must be people of the mini DISFA+, all in the mini DISFA, and a frame of each")
+
+
+def checked(**settings: int | float) -> CohortSettings:
+    """Settings from the command line.
+
+    Raises
+    ------
+    FergiError
+        If there can be no such cohort.
+    """
+    try:
+        return CohortSettings(**settings)
+    except ValueError as error:
+        raise FergiError(f"Such a cohort cannot be made: {error}.") from error
 
 
 # The first is among those whose answers on issues are known to be spoilt (``config.UNRELIABLE_ISSUES``), no other is.
@@ -195,6 +216,7 @@ def _plan_session(settings: CohortSettings, participant: str, number: int, one_b
                 stream(settings.seed, kind, int(participant), number, place),
                 round(seconds * FRAMES_PER_SECOND),
                 shown if kind == REACTION else 0.0,
+                at_rest=kind == BASELINE,
                 unsteady=participant == UNSTEADY,
             )
             for kind, seconds in ((BASELINE, settings.baseline_seconds), (REACTION, settings.reaction_seconds))
@@ -207,7 +229,7 @@ def _plan_session(settings: CohortSettings, participant: str, number: int, one_b
     return PlannedSession(scene, tuple(images))
 
 
-def _plan_take(random: np.random.Generator, n_frames: int, shown: float, *, unsteady: bool) -> Take:
+def _plan_take(random: np.random.Generator, n_frames: int, shown: float, *, at_rest: bool, unsteady: bool) -> Take:
     """A clip: smile or frown of the planted strength, movements for no reason, the head, and what goes wrong."""
     intensities = np.zeros((n_frames, len(ACTION_UNITS)))
 
@@ -230,7 +252,8 @@ def _plan_take(random: np.random.Generator, n_frames: int, shown: float, *, unst
         ((15,), (1.0,), 0.05, (0.5, 2.0)),
         ((20,), (1.0,), 0.05, (0.5, 2.0)),
     ):
-        move(units, random.uniform(*peaks) * (random.random() < chance), share)
+        peak = random.uniform(*peaks) * (random.random() < chance)
+        move(units, peak * (AT_REST if at_rest else 1), share)
     move((4,), random.uniform(2.5, 4.0) * (unsteady and random.random() < 0.6), (1.0,))
     for one, other in REACTING_OPPONENTS:  # in the whole clip, so that no movement breaks off
         if intensities[:, ACTION_UNITS.index(one)].any():
