@@ -22,7 +22,7 @@ in DISFA too) and evaluated after each epoch.
 
 With torchrun every process takes its share of each batch of 64. Batch statistics are those of the whole batch and the
 order and augmentation of pictures do not depend on the number of processes or workers, so the result is that of one
-process but for rounding.
+process but for rounding. Several machines need the same --root, on a disk that they share.
 """
 
 import argparse
@@ -33,7 +33,7 @@ import config
 from fergi.action_units.faces_dataset import SCRIPTS, Augmentation, joined, read_faces, split_by_subject
 from fergi.action_units.network import NETWORKS, PRETRAINED_HEAD, random_network
 from fergi.action_units.parallel import choose_device, joined_process
-from fergi.action_units.training import PRECISIONS, Training, TrainingSettings, choose_precision
+from fergi.action_units.training import PRECISIONS, Training, TrainingSettings, choose_precision, explained
 from fergi.files import FergiError, check_writable, sha256
 from fergi.script import RELEASE_MODES, argument_parser, run
 from fergi.weights import GLINT360K_IR50, load_strictly
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--network", choices=tuple(NETWORKS), default="ir50", help="default: %(default)s, the paper's")
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
-    parser.add_argument("--restart", action="store_true", help="delete an earlier training's state and checkpoints")
+    parser.add_argument("--restart", action="store_true", help="delete an earlier training's files and begin anew")
     numbers = (
         ("--epochs", int, 1, config.AU_EPOCHS, "passes over the data"),
         ("--batch-size", int, 1, config.AU_BATCH_SIZE, "pictures of a step, all processes together"),
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=("auto", *PRECISIONS),
         default="auto",
-        help="of the convolutions; auto: bfloat16 or float16 where CUDA is fast with it, else float32",
+        help="of the convolutions; auto: bfloat16 or float16 where CUDA is fast with it, else float32, which is exact",
     )
     return parser
 
@@ -106,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{GLINT360K_IR50.path} is for ir50, not for {chosen.network}. Pass --from-scratch for random weights."
             )
         pretrained = GLINT360K_IR50.read(chosen.root)
-    parts = [read_faces(chosen.root, dataset) for dataset in dict.fromkeys(chosen.datasets)]
+    datasets = list(dict.fromkeys(chosen.datasets))
+    parts = [read_faces(chosen.root, dataset) for dataset in datasets]
     faces, held_out = split_by_subject(joined([part for part, _, _ in parts]), chosen.held_out)
     if not (faces.labels >= 0).any():
         raise FergiError(f"None of the {len(faces)} training pictures has a label. Run stages 1 and 2 with the labels.")
@@ -130,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         augmentation=None if chosen.no_augmentation else Augmentation(config.AU_CROP_SCALE, config.AU_CROP_RATIO),
         precision=choose_precision(chosen.precision, device),
     )
-    with joined_process(device) as process:
+    with joined_process(device) as process, explained():
         workers = chosen.workers
         if workers is None:
             here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -140,14 +141,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             faces,
             held_out,
             settings,
+            face_settings={dataset: made for dataset, (_, made, _) in zip(datasets, parts, strict=True)},
             folder=folder,
             process=process,
             workers=workers,
             state_every=chosen.state_every,
         )
         training.resume(chosen.restart)
-        if process.leads:
-            for (part, _, n_ignored), dataset in zip(parts, dict.fromkeys(chosen.datasets), strict=True):
+        n_before = training.epochs_done
+        if process.leads and n_before >= chosen.epochs:
+            print(f"Nothing is left to do: {n_before} epochs were done before.")
+        elif process.leads:
+            for (part, _, n_ignored), dataset in zip(parts, datasets, strict=True):
                 note = f", {n_ignored} labels that are no intensity count as missing" if n_ignored else ""
                 print(f"{dataset}: {len(part)} pictures of {len(set(part.subjects.tolist()))} subjects{note}.")
             print(
@@ -157,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if training.epochs_done or training.steps_done:
                 print(f"Going on after {training.epochs_done} epochs and {training.steps_done} steps.", flush=True)
         training.run()
-        if process.leads:
+        if process.leads and training.epochs_done > n_before:
             print(f"Wrote {training.checkpoint_path(training.epochs_done)}.")
 
 

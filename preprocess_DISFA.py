@@ -10,7 +10,8 @@ Writes  preparation/DISFA_faces/: pictures, index.csv, no_face.csv, settings.jso
 Run     python preprocess_DISFA.py --disfa DIR
 Takes   about 15 ms a frame and core: half an hour for 261,630 frames on two cores; no GPU.
 
-An interrupted run goes on with the parts that are not finished.
+An interrupted run goes on with the parts that are not finished; parts of which a frame or the video was replaced, or an
+aligned face is gone, are done again.
 """
 
 from collections.abc import Sequence

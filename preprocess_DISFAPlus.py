@@ -6,7 +6,8 @@ Writes  preparation/DISFAPlus_faces/: pictures, index.csv, no_face.csv, settings
 Run     python preprocess_DISFAPlus.py --disfa-plus DIR
 Takes   about 15 ms a frame and core; no GPU.
 
-An interrupted run goes on with the trials that are not finished.
+An interrupted run goes on with the trials that are not finished; trials of which a frame was replaced, or an aligned
+face is gone, are done again.
 """
 
 from collections.abc import Sequence

@@ -6,10 +6,12 @@ Run     python -m benchmarks.training                                   (IR-50 o
 Takes   about two minutes.
 
 The plain loop does what the original does: one process that reads each picture with PIL when its turn comes,
-torchvision's transforms, float32, PyTorch's default layout, and a look at the loss after every step. Ours is the
+torchvision's transforms, float32 as PyTorch computes it by default (on CUDA its convolutions are tf32, and their
+algorithms are not searched for), PyTorch's default layout, and a look at the loss after every step. Ours is the
 script's training: worker processes, the fast precision and layout of the device. Both have the same network, batch,
 augmentation, loss and optimizer. They run in turn, and the fastest turn of each counts. The third row has the same
-batch lie on the device again and again: how fast the device alone is, hence what bounds the second one.
+batch lie on the device again and again: how fast it goes when no picture is read. On CUDA, PyTorch's profiler then
+tells in how much of the time the GPU did anything at all.
 """
 
 import argparse
@@ -17,7 +19,8 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -25,6 +28,8 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile, supported_activities
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -33,8 +38,12 @@ from fergi.action_units.faces_dataset import Augmentation, Faces
 from fergi.action_units.losses import loss_parts, loss_weights
 from fergi.action_units.network import NETWORKS, random_network
 from fergi.action_units.parallel import Process, choose_device
-from fergi.action_units.training import PRECISIONS, Training, TrainingSettings, choose_precision
+from fergi.action_units.training import PRECISIONS, Training, TrainingSettings, choose_precision, explained
 from fergi.features import ACTION_UNITS
+from fergi.script import run
+
+PLAIN, OURS, REPEATED = "plain loop", "ours", "ours, one batch again and again"
+MUCH = 0.9  # of the time or speed: what takes that much bounds the training
 
 
 def made_faces(folder: Path, n: int) -> Faces:
@@ -113,7 +122,15 @@ def our_training(faces: Faces, name: str, batch_size: int, precision: str, worke
     network = random_network(name, config.AU_SEED)
     process = Process(0, 1, device)
     return Training(
-        network, faces, nobody, settings, folder=folder, process=process, workers=workers, state_every=10**9
+        network,
+        faces,
+        nobody,
+        settings,
+        face_settings={},
+        folder=folder,
+        process=process,
+        workers=workers,
+        state_every=10**9,
     )
 
 
@@ -134,6 +151,18 @@ def repeated_batch(training: Training) -> Iterator[int]:
         yield len(batch.pictures)
 
 
+@contextmanager
+def plain_arithmetic() -> Iterator[None]:
+    """PyTorch's defaults, which our training changes for the whole process."""
+    cudnn = torch.backends.cudnn
+    ours = cudnn.benchmark, cudnn.conv.fp32_precision
+    cudnn.benchmark, cudnn.conv.fp32_precision = False, "tf32"
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.conv.fp32_precision = ours
+
+
 def images_per_second(steps: Iterator[int], n_steps: int, wait: Callable[[], None]) -> float:
     """Speed of the next steps."""
     wait()
@@ -143,7 +172,44 @@ def images_per_second(steps: Iterator[int], n_steps: int, wait: Callable[[], Non
     return n / (time.perf_counter() - start)
 
 
-def main() -> None:
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """How much time spans of (start, end) cover, of which some may overlap."""
+    total, until = 0.0, -np.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def gpu_share(steps: Iterator[int], n_steps: int, wait: Callable[[], None]) -> float | None:
+    """Part of the time of the next steps in which the GPU computes or copies; None if the profiler sees no GPU."""
+    if ProfilerActivity.CUDA not in supported_activities():
+        return None
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        wait()
+        start = time.perf_counter()
+        sum(islice(steps, n_steps))
+        wait()
+        seconds = time.perf_counter() - start
+    events = [event for event in profiler.events() or () if event.device_type is DeviceType.CUDA]
+    spans = [(event.time_range.start, event.time_range.end) for event in events if not event.is_user_annotation]
+    return covered(spans) / 1e6 / seconds if spans else None
+
+
+def verdict(best: dict[str, float], share: float | None, *, on_cuda: bool) -> str:
+    """What bounds our training, in one sentence or two."""
+    of_repeated = best[OURS] / best[REPEATED]
+    told = f"Reading pictures leaves {min(of_repeated, 1):.0%} of the speed of one batch again and again."
+    if on_cuda:
+        told += f" GPU share: {'not measured' if share is None else f'{share:.0%} of the time'}."
+    if of_repeated < MUCH:
+        return f"{told} Reading pictures bounds it; try more --workers."
+    if share is not None and share < MUCH:
+        return f"{told} Starting the GPU's work bounds it; a larger --batch-size would use more."
+    return f"{told} The network bounds it."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the three in turn and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", help="cpu or cuda (default: cuda if it is there)")
@@ -153,7 +219,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="turns of each (default: %(default)s)")
     parser.add_argument("--workers", type=int, help="processes that read for ours (default: up to 8; 0 on a CPU)")
     parser.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto", help="default: %(default)s")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     device = choose_device(chosen.device)
     on_cuda = device.type == "cuda"
     name = chosen.network or ("ir50" if on_cuda else "ir18-thin")
@@ -163,9 +229,9 @@ def main() -> None:
 
     def wait() -> None:
         if on_cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
 
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, explained():
         n_pictures = chosen.batch_size * max(8, n_steps)
         faces = made_faces(Path(temporary), n_pictures)
 
@@ -173,16 +239,17 @@ def main() -> None:
             return our_training(faces, name, chosen.batch_size, precision, workers, device, Path(temporary))
 
         sides = {
-            "plain loop": plain_steps(faces, name, chosen.batch_size, device),
-            "ours": our_steps(ours()),
-            "ours, one batch again and again": repeated_batch(ours()),
+            PLAIN: plain_steps(faces, name, chosen.batch_size, device),
+            OURS: our_steps(ours()),
+            REPEATED: repeated_batch(ours()),
         }
         speeds: dict[str, list[float]] = {side: [] for side in sides}
-        for steps in sides.values():  # the first steps choose algorithms and start workers
-            images_per_second(steps, 5 if on_cuda else 1, wait)
-        for _ in range(chosen.repeats):
+        for turn in range(1 + chosen.repeats):  # the first one chooses algorithms and starts workers
             for side, steps in sides.items():
-                speeds[side].append(images_per_second(steps, n_steps, wait))
+                with plain_arithmetic() if side == PLAIN else nullcontext():
+                    speed = images_per_second(steps, n_steps if turn else 5 if on_cuda else 1, wait)
+                speeds[side] += [speed] if turn else []
+        share = gpu_share(sides[OURS], n_steps, wait) if on_cuda else None
     best = {side: max(values) for side, values in speeds.items()}
     where = (
         torch.cuda.get_device_name(device) if on_cuda else f"{platform.machine()}, {torch.get_num_threads()} threads"
@@ -191,13 +258,11 @@ def main() -> None:
     print(f"torch {torch.__version__}; fastest of {chosen.repeats} turns of {n_steps} steps.\n")
     print("| loop | images per second | ratio to plain |\n|---|--:|--:|")
     for side, speed in best.items():
-        print(f"| {side} | {speed:.1f} | {speed / best['plain loop']:.2f} |")
-    share = best["ours"] / best["ours, one batch again and again"]
-    print(f"\nOurs keeps the device busy {min(share, 1):.0%} of the time:", end=" ")
-    print("the network bounds it." if share > 0.9 else "reading pictures bounds it; try more --workers.")
+        print(f"| {side} | {speed:.1f} | {speed / best[PLAIN]:.2f} |")
+    print(f"\n{verdict(best, share, on_cuda=on_cuda)}")
     if on_cuda:
         print(f"Largest GPU memory of all three together: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB.")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

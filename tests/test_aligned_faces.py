@@ -1,6 +1,7 @@
 """Aligned faces of DISFA and DISFA+, from pictures and videos to what the training reads."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import re
@@ -164,6 +165,7 @@ def test_pictures_are_those_of_the_aligner(_finished, folder):
 def test_the_settings_stand_beside_the_faces(_finished):
     settings = json.loads((_finished / "preparation/DISFA_faces/settings.json").read_text())
     assert "bundled short-range detector" in settings.pop("detector")
+    assert settings.pop("mediapipe") == importlib.metadata.version("mediapipe")
     assert settings == {"format": 1, "dataset": "DISFA", "landmarks": "facemesh", "luma": "released"}
 
 
@@ -204,6 +206,32 @@ def test_running_it_again_does_nothing(disfa, finished, threads, expected, monke
     monkeypatch.setattr(aligned_faces, "_align_part", None)
     assert snapshot(align(disfa, finished)) == expected
     assert "4 parts, 4 of them done before." in capsys.readouterr().out
+
+
+def test_pictures_that_are_gone_are_made_again(disfa, finished, threads, expected, capsys):
+    """Or empty, as after a machine went down; what an earlier version finished as well."""
+    folder = finished / "preparation/DISFA_faces"
+    (folder / "SN001/LeftCamera/7.png").unlink()
+    (folder / "SN001/RightCamera/2.png").write_bytes(b"")
+    table = folder / "parts/SN002_RightCamera.csv"
+    pd.read_csv(table).drop(columns="source").to_csv(table, index=False)
+    assert snapshot(align(disfa, finished)) == expected
+    assert "4 parts, 1 of them done before." in capsys.readouterr().out
+
+
+def test_frames_that_were_replaced_are_aligned_again(disfa, finished, threads, capsys):
+    """One picture by another one under the same name; all of a part by a video with more of them."""
+    save(disfa / RIGHT_1 / "3.png", pictures_of(RIGHT_1)[0])
+    shutil.rmtree(disfa / RIGHT_2)
+    film(disfa / "Videos_RightCamera/RightVideoSN002_comp.avi", moving_face(5, 15), "MJPG")
+    index = pd.read_csv(align(disfa, finished, "--cameras", "Right") / "index.csv")
+    assert "2 parts, 0 of them done before." in capsys.readouterr().out
+    assert index["image"].tolist() == [
+        *(f"SN001/RightCamera/{frame}.png" for frame in range(1, 6)),
+        *(f"SN002/RightCamera/{frame}.png" for frame in range(1, 6)),
+    ]
+    align(disfa, finished, "--cameras", "Right")
+    assert "2 parts, 2 of them done before." in capsys.readouterr().out
 
 
 def test_frames_are_counted(disfa, tmp_path, monkeypatch):
@@ -450,8 +478,8 @@ def test_videos_give_as_many_faces_as_frames(filmed_disfa, threads, tmp_path, ex
     assert 0 < np.abs(first.astype(int) - second).mean() < 12
 
 
-def test_frames_of_a_video_beyond_the_labels(filmed_disfa, threads, tmp_path):
-    """They have no label, and are there."""
+def test_frames_of_a_video_beyond_the_labels(filmed_disfa, threads, tmp_path, capsys):
+    """They have no label, and are there; SN001 has more labels than its video has frames. Both are told."""
     film(filmed_disfa / "Videos_RightCamera/RightVideoSN002_comp.avi", moving_face(5, 15), "MJPG")
     index = pd.read_csv(align(filmed_disfa, tmp_path, "--cameras", "Right") / "index.csv", index_col="image")
     assert [name for name in index.index if name.startswith("SN002")] == [
@@ -459,6 +487,10 @@ def test_frames_of_a_video_beyond_the_labels(filmed_disfa, threads, tmp_path):
     ]
     assert (index.loc[["SN002/RightCamera/4.png", "SN002/RightCamera/5.png"], UNITS] == -1).all(axis=None)
     assert (index.loc["SN002/RightCamera/3.png", UNITS] >= 0).all()
+    assert capsys.readouterr().out.splitlines()[4:6] == [
+        "24 labels are missing and count as not labelled (first in SN002, RightCamera).",
+        "29 labelled frames are not in their video, which is shorter (first in SN001, RightCamera).",
+    ]
 
 
 def test_a_video_that_breaks_off(filmed_disfa, threads, tmp_path):

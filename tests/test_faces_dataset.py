@@ -9,6 +9,7 @@ import pytest
 from drawn import drawn_face, write_faces
 from numpy.testing import assert_array_equal
 
+from fergi.action_units import faces_dataset
 from fergi.action_units.faces_dataset import (
     Augmentation,
     BatchOrder,
@@ -197,6 +198,23 @@ def test_order_and_augmentation_do_not_depend_on_processes_or_workers(folder, tm
     assert alone[:3] != alone[3:]
     assert collected(faces, world_size=3, workers=0) == alone
     assert collected(faces, world_size=1, workers=2) == alone
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(
+    ("workers", "world_size", "fits"), [(8, 1, True), (16, 1, False), (0, 1, True), (8, 4, True), (16, 4, False)]
+)
+def test_batches_that_do_not_fit_into_shared_memory(monkeypatch, workers, world_size, fits):
+    """64 MB, as a container has; a batch of 64 pictures is 2.4 MB, and every worker reads two ahead."""
+    monkeypatch.setattr(faces_dataset, "free_shared_memory", lambda: 64 * 2**20)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(world_size))
+    order = BatchOrder(1000, 64, 0, 0, world_size)
+    if fits:
+        assert batch_loader(None, order, workers, pinned=False).num_workers == workers
+        return
+    message = r"^16 workers need 79 MB of shared memory, and /dev/shm has 67 MB free\. Choose fewer --workers, or"
+    with pytest.raises(FergiError, match=message):
+        batch_loader(None, order, workers, pinned=False)
 
 
 def test_an_epoch_can_be_entered_in_the_middle():

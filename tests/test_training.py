@@ -1,11 +1,15 @@
 """Training of the AU model: it learns, any number of processes gives the same, and so does going on."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +23,13 @@ from test_weights import largest_file
 from torch import distributed, nn
 
 import DISFAwithPlus_train_model as stage
+from benchmarks import training as benchmark
+from fergi.action_units import faces_dataset
 from fergi.action_units.faces_dataset import read_picture
 from fergi.action_units.losses import loss_parts, loss_weights
 from fergi.action_units.network import intensities, load_network, network_input, random_network
 from fergi.action_units.parallel import Process, SynchronisedBatchNorm, choose_device, synchronise_batch_norms
-from fergi.action_units.training import Training, choose_precision
+from fergi.action_units.training import Training, choose_precision, set_cuda_arithmetic
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
 from fergi.weights import load_state, save_weights
@@ -142,8 +148,9 @@ def test_running_it_again_does_nothing(learned, capsys):
     """All epochs are done."""
     folder = learned / "AU_models"
     before = {path: path.read_bytes() for path in folder.glob("*.*")}
-    train(learned, *FAST, "--batch-size", "16", "--epochs", "6", "--held-out", "SN011", "SN012")
-    assert "Going on after 6 epochs" in capsys.readouterr().out
+    for epochs in ("6", "1"):
+        train(learned, *FAST, "--batch-size", "16", "--epochs", epochs, "--held-out", "SN011", "SN012")
+        assert capsys.readouterr().out == "Nothing is left to do: 6 epochs were done before.\n"
     assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
 
 
@@ -215,6 +222,39 @@ def test_two_processes_give_what_one_gives(root, tmp_path):
     assert list(weights) == list(random_network("ir10-thin", 0).state_dict())
 
 
+def _one_of_two(rank: int, roots: list[str], ports: list[int]) -> None:
+    """What one of two processes does in the test below."""
+    signal.alarm(100)  # rather than wait for the other one for ever
+    torch.set_num_threads(1)
+    more = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost"}
+    options = ["--datasets", "DISFAPlus", "--batch-size", "2", "--precision", "bfloat16", "--epochs"]
+    os.environ |= {name: str(value) for name, value in more.items()} | {"MASTER_PORT": str(ports[0])}
+    train(Path(roots[0]), *options, "1")
+    os.environ["MASTER_PORT"] = str(ports[1])
+    with pytest.raises(FergiError) as caught:
+        train(Path(roots[rank]), *options, "2")
+    Path(roots[rank], "message").write_text(str(caught.value))
+
+
+def test_two_processes_in_half_precision_and_with_a_root_each(root, tmp_path):
+    """The first trains as in float32, nearly; going on from one's own disk, as on two machines, is refused by both."""
+    other = Path(shutil.copytree(root, tmp_path / "other"))
+    alone = Path(shutil.copytree(root, tmp_path / "alone"))
+    with contextlib.ExitStack() as sockets:
+        free = [sockets.enter_context(socket.create_server(("localhost", 0))) for _ in range(2)]
+        ports = [each.getsockname()[1] for each in free]
+    torch.multiprocessing.start_processes(_one_of_two, ([str(root), str(other)], ports), nprocs=2, start_method="spawn")
+    expected = pd.read_csv(
+        train(alone, "--datasets", "DISFAPlus", "--batch-size", "2", "--epochs", "1") / "training_log.csv"
+    )
+    assert_allclose(pd.read_csv(root / "AU_models" / "training_log.csv").loss, expected.loss, rtol=0.03)
+    for each, done in ((root, 1), (other, 0)):
+        assert (each / "message").read_text() == (
+            "The 2 processes found different data or states to go on from (this one: "
+            f"after {done} epochs and 0 steps). Every machine needs the same --root, on a disk that they share."
+        )
+
+
 def _gradients(network: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, all_labels, scale: float) -> None:
     weights = loss_weights(all_labels, "paper")
     weights = type(weights)(weights.mse.double(), weights.cross_entropy.double())
@@ -229,6 +269,7 @@ def _share_of_gradients(rank: int, folder: str, n: int) -> None:
     given = torch.load(f"{folder}/batch.pth")
     network = synchronise_batch_norms(random_network("ir10-thin", 7), process).double()
     assert isinstance(network.bn1, SynchronisedBatchNorm)
+    assert SynchronisedBatchNorm(1)(torch.zeros(1, 1, 2, 2, dtype=torch.float16)).dtype is torch.float16
     pictures, labels = given["pictures"][:n][rank::2], given["labels"][:n][rank::2]
     _gradients(process.spread(network), pictures, labels, given["labels"], 2 / n)
     if process.leads:
@@ -367,19 +408,107 @@ def test_with_a_picture_that_is_none(root):
     picture = root / "preparation" / "DISFA_faces" / "SN002" / "4.png"
     content = picture.read_bytes()
     picture.write_bytes(content[:100])
-    expect(r"SN002/4\.png is not a readable picture\. Make it again", "--root", str(root), *SMALL, "--workers", "1")
+    expect(
+        r"SN002/4\.png is not a readable picture\. Delete it and make it again",
+        "--root",
+        str(root),
+        *SMALL,
+        "--workers",
+        "1",
+    )
     picture.write_bytes(content)
     assert (train(root, "--epochs", "1") / "checkpoint_epoch1.pth").exists()
 
 
-def test_with_other_settings_it_does_not_go_on(root):
-    """Unless told to begin anew, which removes the old checkpoints."""
+def test_with_other_settings_it_does_not_go_on(root, monkeypatch):
+    """Unless told to begin anew, which removes the old checkpoints and logs, and nobody else's files."""
     folder = train(root, "--epochs", "2", "--batch-size", "33")
+    (folder / "tensorboard" / "events.mine").touch()
     again = ["--root", str(root), *SMALL, "--epochs", "1", "--batch-size", "33"]
     expect(r"belongs to a training with other seed \(42, now 43\)\. Repeat its settings", *again, "--seed", "43")
     expect(r"belongs to a training with other training faces", *again, "--held-out", "SN002")
-    train(root, *again[2:], "--seed", "43", "--restart")
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        interrupt_after(patch, 0)
+        train(root, *again[2:], "--seed", "43", "--restart")
+    assert sorted(path.name for path in folder.rglob("*")) == ["events.mine", "tensorboard", "training.json"]
+    train(root, *again[2:], "--seed", "43")
     assert [path.name for path in sorted(folder.glob("checkpoint*"))] == ["checkpoint_epoch1.pth"]
+
+
+def test_with_faces_made_in_another_way_it_does_not_go_on(root):
+    """Which landmarks, luma and detector stands beside the weights."""
+    file = root / "preparation" / "DISFA_faces" / "settings.json"
+    made = json.loads(file.read_text()) | {"landmarks": "facemesh"}
+    file.write_text(json.dumps(made))
+    description = json.loads((train(root, "--epochs", "1") / "training.json").read_text())
+    assert description["face_settings"] == {"DISFA": made, "DISFAPlus": {"format": 1, "camera": "both"}}
+    file.write_text(json.dumps(made | {"landmarks": "mobilefacenet"}))
+    expect(r"training with other DISFA landmarks \(facemesh, now mobilefacenet\)\.", "--root", str(root), *SMALL)
+
+
+def test_a_state_from_another_device(root, monkeypatch):
+    """How the optimizer computes is the device's, not the state's, which on CUDA says "fused"."""
+    folder = train(root, "--epochs", "1", "--batch-size", "33")
+    state = torch.load(folder / "last_training_state.pth")
+    for group in state["optimizer"]["param_groups"]:
+        assert not group["fused"]
+        group["fused"] = True
+    save_weights(state, folder / "last_training_state.pth")
+    used = []
+    step = Training.step
+    monkeypatch.setattr(
+        Training,
+        "step",
+        lambda self, *more: (used.extend(g["fused"] for g in self.optimizer.param_groups), step(self, *more)),
+    )
+    train(root, "--epochs", "2", "--batch-size", "33")
+    assert used == [False, False]
+
+
+def test_too_little_memory_on_the_device(root, monkeypatch):
+    """What to change."""
+
+    def step(self, batch, n):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Training, "step", step)
+    expect(r"^The CUDA device has not enough memory\. Choose a smaller --batch-size, or", "--root", str(root), *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("fate", "cause"),
+    [
+        (lambda *_: os.kill(os.getpid(), signal.SIGKILL), r"DataLoader worker \(pid.*\) .*"),
+        (lambda *_: time.sleep(2), r"DataLoader timed out after 0\.5 seconds"),
+    ],
+    ids=["killed", "silent"],
+)
+def test_a_worker_that_gives_nothing(root, monkeypatch, fate, cause):
+    """Neither a traceback nor waiting for ever."""
+    monkeypatch.setattr(faces_dataset, "TIMEOUT", 0.5)
+    monkeypatch.setattr(faces_dataset.FaceBatches, "__getitem__", fate)
+    expect(
+        rf"^Reading pictures failed \({cause}\), most likely for want .* /dev/shm\. Choose fewer --workers and",
+        *("--root", str(root), *SMALL, "--workers", "1"),
+    )
+
+
+@pytest.mark.parametrize(("n", "reduced"), [(3, False), (4, True)])
+def test_a_batch_with_an_empty_share_is_computed_in_float32(root, tmp_path, monkeypatch, n, reduced):
+    """Of four processes; which types the shares have follows from the whole batch."""
+    seen = []
+
+    def step(self, batch, _):
+        self.process = Process(3, 4, torch.device("cpu"))
+        self.network.conv1.register_forward_hook(lambda *more: seen.append(more[-1].dtype is torch.bfloat16))
+        original(self, batch, n)
+        raise Stop
+
+    original = Training.step
+    monkeypatch.setattr(Training, "step", step)
+    with pytest.raises(Stop):
+        train(root, "--precision", "bfloat16")
+    assert seen == [reduced]
 
 
 def test_checkpoints_of_unknown_origin_are_kept(root):
@@ -446,11 +575,48 @@ def test_impossible_numbers(root, option, capsys):
     assert option[0] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("precision", "convolutions"), [("float32", "ieee"), ("tf32", "tf32"), ("bfloat16", "ieee")])
+def test_float32_is_exact_on_cuda(monkeypatch, precision, convolutions):
+    """PyTorch's default is tf32; the benchmark's plain loop keeps that."""
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
+    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
+    set_cuda_arithmetic(precision)
+    with benchmark.plain_arithmetic():
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    assert torch.backends.cudnn.conv.fp32_precision == convolutions
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+
+
+def test_the_benchmark(capsys):
+    """It goes through; how long the GPU works is the union of what runs on it."""
+    benchmark.main(["--device", "cpu", "--network", "ir10-thin", "--batch-size", "2", "--steps", "1", "--repeats", "1"])
+    assert capsys.readouterr().out.count("\n| ours") == 2
+    assert benchmark.covered([(5, 6), (1, 3), (0, 2), (1, 2)]) == 4
+    assert benchmark.gpu_share(iter([1]), 1, lambda: None) is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "share", "end"),
+    [
+        (50.0, 0.4, "share: 40% of the time. Reading pictures bounds it; try more --workers."),
+        (99.0, 0.4, "share: 40% of the time. Starting the GPU's work bounds it; a larger --batch-size would use more."),
+        (99.0, 0.95, "share: 95% of the time. The network bounds it."),
+        (99.0, None, "share: not measured. The network bounds it."),
+    ],
+)
+def test_what_bounds_the_training(ours, share, end):
+    """By what is left when no picture is read, and by whether the GPU ever waits."""
+    best = {benchmark.OURS: ours, benchmark.REPEATED: 100.0}
+    assert benchmark.verdict(best, share, on_cuda=True).endswith(end)
+
+
 def test_devices():
     """Named ones must exist."""
     assert choose_device("cpu").type == "cpu"
     assert choose_precision("auto", torch.device("cpu")) == "float32"
     assert choose_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+    with pytest.raises(FergiError, match=r"^There is no tf32 on cpu, only on CUDA\. Use --precision float32\.$"):
+        choose_precision("tf32", torch.device("cpu"))
     with pytest.raises(FergiError, match=r"There is no device 'cuda:99'"):
         choose_device("cuda:99")
     with pytest.raises(FergiError, match=r"There is no device 'gpu'\. Choose cpu or cuda"):

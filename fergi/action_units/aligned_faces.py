@@ -1,8 +1,9 @@
 """The aligned faces of a labelled data set: a folder of pictures, an index, and what they were made with.
 
-settings.json    format, data set, detector, landmarks, luma
+settings.json    format, data set, detector, landmarks, luma, which the files of all parts share
 <subject>/<part>/<frame>.png
-parts/<subject>_<part>.csv    one finished part each; a run that was interrupted goes on with the others
+parts/<subject>_<part>.csv    image, subject, part, frame, source (file and bytes) of one finished part; a run that was
+                 interrupted, or finds other sources or pictures missing, does the other parts
 index.csv        image, subject, part, frame, AU1, …, AU26; written when all parts are finished
 no_face.csv      subject, part, frame of the frames in which no face was found
 """
@@ -27,7 +28,8 @@ from fergi.video import UnreadableVideo, read_frames
 from fergi.workers import end_with_parent
 
 FRAMES_AT_A_TIME = 32
-PART_COLUMNS = ("image", "subject", "part", "frame")
+INDEX_COLUMNS = ("image", "subject", "part", "frame")
+PART_COLUMNS = (*INDEX_COLUMNS, "source")
 
 _aligner: FaceAligner | None = None  # one in each worker process
 
@@ -71,10 +73,11 @@ def _pictures(part: LabelledFrames) -> Iterator[tuple[str, np.ndarray]]:
 
 def _align_part(part: LabelledFrames, output: Path) -> tuple[pd.DataFrame, int, str | None]:
     """Write the aligned faces of a part; its table, how many frames it has, and what is unreadable about it."""
-    rows: list[tuple[str, str, str, str]] = []
+    rows: list[tuple[str, str, str, str, str]] = []
     waiting: list[tuple[str, np.ndarray]] = []
     n_frames = 0
     folder = output / part.subject / part.part
+    sources = _sources(part)
 
     def align_waiting() -> None:
         assert _aligner is not None
@@ -84,7 +87,8 @@ def _align_part(part: LabelledFrames, output: Path) -> tuple[pd.DataFrame, int, 
                 file = folder / f"{Path(name).stem}.png"
                 _write_picture(face.picture, file)
                 image = file.relative_to(output).as_posix()
-            rows.append((image, part.subject, part.part, name))
+            source = sources[0 if part.video else len(rows)]
+            rows.append((image, part.subject, part.part, name, source))
         waiting.clear()
 
     try:
@@ -99,19 +103,34 @@ def _align_part(part: LabelledFrames, output: Path) -> tuple[pd.DataFrame, int, 
     return pd.DataFrame(rows, columns=list(PART_COLUMNS)), n_frames, None
 
 
-def _is_finished(table: Path, part: LabelledFrames) -> bool:
-    """Whether a part's table is there and has the frames that the data set has now."""
-    if not table.is_file():
+def _sources(part: LabelledFrames) -> list[str]:
+    """Name and size of each frame's file, or of the one video."""
+    return [f"{path.name}, {_size(path)} bytes" for path in ([part.video] if part.video else part.pictures)]
+
+
+def _size(path: Path) -> int:
+    """Of a file, in bytes; 0 if there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _is_finished(path: Path, part: LabelledFrames, output: Path) -> bool:
+    """Whether a part's table is there, is of the files that the data set has now, and its pictures are there."""
+    if not path.is_file():
         return False
-    frames = pd.read_csv(table, dtype=str, keep_default_na=False)["frame"]
-    return part.video is not None or list(frames) == list(part.names)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if list(table) != list(PART_COLUMNS):  # an earlier version's
+        return False
+    sources = _sources(part)
+    if list(table["source"]) != (sources * len(table) if part.video else sources):
+        return False
+    return all(_size(output / image) for image in table["image"] if image)
 
 
 def _with_labels(table: pd.DataFrame, part: LabelledFrames) -> pd.DataFrame:
     """A part's table with the labels that the data set has now; a frame of a video beyond them has none."""
     labels = pd.DataFrame(part.labels, index=pd.Index(part.names), columns=list(LABEL_COLUMNS))
     own = labels.reindex(table["frame"], fill_value=NOT_LABELLED).reset_index(drop=True)
-    return pd.concat([table, own], axis=1)
+    return pd.concat([table[list(INDEX_COLUMNS)], own], axis=1)
 
 
 def _write_picture(picture: np.ndarray, file: Path) -> None:
@@ -137,8 +156,10 @@ class AlignmentReport:
     n_without_face: int
     n_labels_missing: int
     n_labels_out_of_range: int
+    n_labelled_not_filmed: int
     first_missing: str
     first_out_of_range: str
+    first_not_filmed: str
 
     def text(self) -> str:
         """For the terminal."""
@@ -152,6 +173,11 @@ class AlignmentReport:
         ):
             if number:
                 lines.append(f"{number} {what} and count as not labelled (first in {first}).")
+        if self.n_labelled_not_filmed:
+            lines.append(
+                f"{self.n_labelled_not_filmed} labelled frames are not in their video, which is shorter "
+                f"(first in {self.first_not_filmed})."
+            )
         return "\n".join(lines)
 
 
@@ -187,7 +213,7 @@ def align_dataset(
         f"Use the same settings, or move {output.name} away.",
     )
     tables = [output / "parts" / f"{part.subject}_{part.part}.csv" for part in parts]
-    todo = [index for index, part in enumerate(parts) if not _is_finished(tables[index], part)]
+    todo = [index for index, part in enumerate(parts) if not _is_finished(tables[index], part, output)]
     problems = []
     total = sum(len(parts[index].names) for index in todo)
     context = multiprocessing.get_context("spawn")
@@ -217,30 +243,33 @@ def align_dataset(
             problems, len(parts), f"parts of {dataset}", "Replace the files and run again; the rest is done."
         )
 
-    frames = pd.concat(
-        [
-            _with_labels(pd.read_csv(table, dtype=str, keep_default_na=False), part)
-            for table, part in zip(tables, parts, strict=True)
-        ],
-        ignore_index=True,
-    )
+    found = [
+        _with_labels(pd.read_csv(table, dtype=str, keep_default_na=False), part)
+        for table, part in zip(tables, parts, strict=True)
+    ]
+    # How many frames a video has is known only now.
+    not_labelled = [len(set(own["frame"]) - set(part.names)) for own, part in zip(found, parts, strict=True)]
+    not_filmed = [len(set(part.names) - set(own["frame"])) for own, part in zip(found, parts, strict=True)]
+    n_missing = [part.n_missing + len(LABEL_COLUMNS) * frames for part, frames in zip(parts, not_labelled, strict=True)]
+    frames = pd.concat(found, ignore_index=True)
     has_face = frames["image"] != ""
     write_table(frames.loc[~has_face, ["subject", "part", "frame"]], output / "no_face.csv")
     write_table(frames[has_face], output / "index.csv")
-    missing = [part for part in parts if part.n_missing]
-    out_of_range = [part for part in parts if part.n_out_of_range]
+    n_out_of_range = [part.n_out_of_range for part in parts]
     return AlignmentReport(
         n_parts=len(parts),
         n_done_before=len(parts) - len(todo),
         n_faces=int(has_face.sum()),
         n_without_face=int((~has_face).sum()),
-        n_labels_missing=sum(part.n_missing for part in parts),
-        n_labels_out_of_range=sum(part.n_out_of_range for part in parts),
-        first_missing=_name(missing),
-        first_out_of_range=_name(out_of_range),
+        n_labels_missing=sum(n_missing),
+        n_labels_out_of_range=sum(n_out_of_range),
+        n_labelled_not_filmed=sum(not_filmed),
+        first_missing=_first(parts, n_missing),
+        first_out_of_range=_first(parts, n_out_of_range),
+        first_not_filmed=_first(parts, not_filmed),
     )
 
 
-def _name(parts: Sequence[LabelledFrames]) -> str:
-    """The first of some parts."""
-    return f"{parts[0].subject}, {parts[0].part}" if parts else ""
+def _first(parts: Sequence[LabelledFrames], numbers: Sequence[int]) -> str:
+    """The first part that has any of what was counted."""
+    return next((f"{part.subject}, {part.part}" for part, n in zip(parts, numbers, strict=True) if n), "")

@@ -7,6 +7,7 @@ A folder of aligned faces, as stages 1 and 2 write it, holds colour PNG pictures
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from fergi.files import FergiError, read_json, read_table
 
 INDEX_FORMAT = 1
 LABEL_COLUMNS = tuple(f"AU{unit}" for unit in ACTION_UNITS)
+SHARED_MEMORY = Path("/dev/shm")
+PREFETCH = 2  # batches that each worker reads ahead
+TIMEOUT = 300  # seconds, rather than wait for ever for a batch that was lost
 SCRIPTS = {"DISFA": "preprocess_DISFA.py", "DISFAPlus": "preprocess_DISFAPlus.py"}
 
 
@@ -335,8 +339,28 @@ def _quiet_worker(_: int) -> None:
     cv2.setNumThreads(0)
 
 
+def free_shared_memory() -> int | None:
+    """Bytes that worker processes have to hand over batches; None where the system has no such limit."""
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
+
+
 def batch_loader(batches: FaceBatches, order: BatchOrder, workers: int, *, pinned: bool) -> DataLoader:
-    """Batches in order, read ahead by worker processes that stay from epoch to epoch (0: read in this process)."""
+    """Batches in order, read ahead by worker processes that stay from epoch to epoch (0: read in this process).
+
+    Raises
+    ------
+    FergiError
+        If the batches read ahead, of all processes that torchrun started on this machine, do not fit into shared
+        memory. (A worker's batch would silently be lost there.)
+    """
+    share = -(-order.batch_size // order.world_size)
+    ahead = (workers * PREFETCH + 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    needed, free = ahead * share * SIDE * SIDE * 3, free_shared_memory()
+    if workers and free is not None and needed > free:
+        raise FergiError(
+            f"{workers} workers need {needed / 1e6:.0f} MB of shared memory, and {SHARED_MEMORY} has "
+            f"{free / 1e6:.0f} MB free. Choose fewer --workers, or a larger one (docker run --shm-size 1g)."
+        )
     return DataLoader(
         batches,
         batch_size=None,
@@ -344,6 +368,7 @@ def batch_loader(batches: FaceBatches, order: BatchOrder, workers: int, *, pinne
         num_workers=workers,
         pin_memory=pinned,
         persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
+        timeout=TIMEOUT if workers else 0,
         worker_init_fn=_quiet_worker,
     )

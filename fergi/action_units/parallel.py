@@ -5,6 +5,7 @@ are those of the whole batch: with PyTorch's SyncBatchNorm on CUDA, and where th
 ``SynchronisedBatchNorm`` below. What remains is the rounding of sums that are added in another order.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,15 @@ class Process:
             distributed.all_reduce(values)
         return values
 
+    def all_agree(self, text: str) -> bool:
+        """Whether every process has come here with the same text."""
+        if self.world_size == 1:
+            return True
+        own = torch.tensor(list(hashlib.sha256(text.encode()).digest()), device=self.device)
+        every = [torch.empty_like(own) for _ in range(self.world_size)]
+        distributed.all_gather(every, own)
+        return all(torch.equal(own, other) for other in every)
+
     def wait(self) -> None:
         """Go on when all processes are here."""
         if self.world_size > 1:
@@ -65,37 +75,60 @@ class Process:
 def choose_device(name: str | None) -> torch.device:
     """The device of that name; without one CUDA if it is there, else the CPU.
 
+    Of several processes that torchrun started on a machine each gets the CUDA device of its number, going round where
+    there are fewer devices; a device that is named with its number stays that one.
+
     Raises
     ------
     FergiError
-        If there is no such device.
+        If there is no such device, or it is of a kind that nothing here runs on.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         raise FergiError(f"There is no device {name!r}. Choose cpu or cuda.") from error
     if device.type not in ("cpu", "cuda"):
-        raise FergiError(f"The AU model is not trained on {name!r}. Choose cpu or cuda.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise FergiError(f"There is no device {name!r}: {torch.cuda.device_count()} CUDA devices found. Choose cpu.")
+        raise FergiError(f"The device {name!r} is not supported. Choose cpu or cuda.")
+    n_devices = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= n_devices:
+        raise FergiError(f"There is no device {name!r}: {n_devices} CUDA devices found. Choose cpu.")
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % n_devices)
     return device
 
 
 @contextmanager
 def joined_process(device: torch.device) -> Iterator[Process]:
-    """The process in its group: the one that torchrun's environment variables describe, or alone."""
+    """The process in its group: the one that torchrun's environment variables describe, or alone.
+
+    Raises
+    ------
+    FergiError
+        If the processes of this machine have not one CUDA device each, their own.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield Process(0, 1, device)
         return
-    if device.type == "cuda":
+    on_cuda = device.type == "cuda"
+    if on_cuda:
+        n_processes, n_devices = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if n_processes > n_devices:
+            raise FergiError(
+                f"{n_processes} processes were started on this machine, which has {n_devices} CUDA devices. "
+                f"Start {n_devices} with torchrun --nproc-per-node {n_devices}, or pass --device cpu."
+            )
+        if device.index not in (None, int(os.environ["LOCAL_RANK"])):
+            raise FergiError(
+                f"{n_processes} processes cannot share {device}. Pass --device cuda, which gives each its own, or "
+                "start the script without torchrun."
+            )
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Process(distributed.get_rank(), world_size, device)
-    finally:
-        distributed.destroy_process_group()
+    distributed.init_process_group("nccl" if on_cuda else "gloo", device_id=device if on_cuda else None)
+    yield Process(distributed.get_rank(), world_size, device)
+    # Only after success: with NCCL a process that failed would wait here for others that wait for it.
+    distributed.destroy_process_group()
 
 
 class _NormaliseOverProcesses(torch.autograd.Function):
@@ -140,12 +173,14 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         """Shape (n, channels, h, w) → the same."""
         if not self.training:
             return super().forward(x)
-        result, mean, variance, count = _NormaliseOverProcesses.apply(x, self.weight, self.bias, self.eps)
+        # Half precision is too coarse for the sums.
+        whole = x.to(torch.promote_types(x.dtype, self.weight.dtype))
+        result, mean, variance, count = _NormaliseOverProcesses.apply(whole, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        return result
+        return result.to(x.dtype)
 
 
 def synchronise_batch_norms(network: nn.Module, process: Process) -> nn.Module:

@@ -10,6 +10,7 @@ import dataclasses
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,15 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from fergi.action_units.faces_dataset import Augmentation, Batch, BatchOrder, FaceBatches, Faces, batch_loader
+from fergi.action_units.faces_dataset import (
+    SHARED_MEMORY,
+    Augmentation,
+    Batch,
+    BatchOrder,
+    FaceBatches,
+    Faces,
+    batch_loader,
+)
 from fergi.action_units.losses import LOSS_NAMES, LossWeights, intensity_counts, loss_parts, loss_weights
 from fergi.action_units.metrics import agreement, agreement_sums
 from fergi.action_units.network import HEAD, IResNet, intensities, network_input
@@ -30,9 +39,14 @@ from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, check_writable, write_json, write_table
 from fergi.weights import read_weights_file, save_weights
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 LOGGED_METRICS = ("ICC", "MSE", "MAE")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 STEPS_BETWEEN_LOOKS = 50  # looking at the loss makes the processor wait for the device
 
 
@@ -60,8 +74,9 @@ class TrainingSettings:
         Factor of the weights in the gradient.
     augmentation : Augmentation or None
         What happens to pictures in training.
-    precision : {"float32", "bfloat16", "float16"}
-        Of the convolutions; weights, last layer and losses are float32 always.
+    precision : {"float32", "tf32", "bfloat16", "float16"}
+        Of the convolutions; weights, last layer and losses are float32 always. tf32 is float32 of which CUDA
+        multiplies ten binary digits only.
     """
 
     mode: str
@@ -78,13 +93,52 @@ class TrainingSettings:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """The precision of that name; "auto" takes the fast one of the device: half the size on CUDA since Volta."""
+    """The precision of that name; "auto" takes the fast one of the device: half the size on CUDA since Volta.
+
+    Raises
+    ------
+    FergiError
+        If the device has no such precision.
+    """
+    if name == "tf32" and device.type != "cuda":
+        raise FergiError(f"There is no tf32 on {device}, only on CUDA. Use --precision float32.")
     if name != "auto":
         return name
     if device.type != "cuda":
         return "float32"
     generation = torch.cuda.get_device_capability(device)[0]
     return "bfloat16" if generation >= 8 else "float16" if generation == 7 else "float32"
+
+
+def set_cuda_arithmetic(precision: str) -> None:
+    """Let CUDA compute float32 exactly, or convolutions with tf32 if that is asked for (which is PyTorch's default)."""
+    torch.backends.cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors of PyTorch that a person can do something about, as one sentence each.
+
+    Raises
+    ------
+    FergiError
+        If CUDA has no memory left, or a worker process was ended or hands over nothing.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise FergiError(
+            "The CUDA device has not enough memory. Choose a smaller --batch-size, or more processes on as many "
+            "devices (torchrun --nproc-per-node), which share each batch."
+        ) from error
+    except RuntimeError as error:  # raised wherever the main process is when a worker ends
+        if not str(error).startswith("DataLoader"):
+            raise
+        raise FergiError(
+            f"Reading pictures failed ({str(error).splitlines()[0].rstrip('. ')}), most likely for want of memory or "
+            f"of room in {SHARED_MEMORY}. Choose fewer --workers and run this again to go on."
+        ) from error
 
 
 def make_optimizer(network: IResNet, settings: TrainingSettings) -> torch.optim.Adam:
@@ -140,6 +194,8 @@ class Training:
         To train on, and to evaluate on after every epoch (may be empty).
     settings : TrainingSettings
         See there.
+    face_settings : dict
+        Data set → how its pictures were made (``read_faces``).
     folder : Path
         Where checkpoints, state and log go (``AU_models``).
     process : Process
@@ -157,16 +213,18 @@ class Training:
         held_out: Faces,
         settings: TrainingSettings,
         *,
+        face_settings: dict[str, dict[str, Any]],
         folder: Path,
         process: Process,
         workers: int,
         state_every: int,
     ) -> None:
         self.settings, self.folder, self.process, self.state_every = settings, folder, process, state_every
-        self.faces, self.held_out = faces, held_out
+        self.faces, self.held_out, self.face_settings = faces, held_out, face_settings
         on_cuda = process.device.type == "cuda"
         if on_cuda:
             torch.backends.cudnn.benchmark = True
+            set_cuda_arithmetic(settings.precision)
         # Faster on CPUs too, but there PyTorch's backward pass aborts in this layout with 8 or 12 channels.
         channels_last = on_cuda or network.conv1.out_channels % 16 == 0
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -195,6 +253,16 @@ class Training:
         """The state to go on from."""
         return self.folder / "last_training_state.pth"
 
+    @property
+    def log_path(self) -> Path:
+        """Losses and metrics of every epoch."""
+        return self.folder / "training_log.csv"
+
+    @property
+    def events_folder(self) -> Path:
+        """The same for TensorBoard."""
+        return self.folder / "tensorboard"
+
     def checkpoint_path(self, epoch: int) -> Path:
         """The trained weights after an epoch, numbered from 1."""
         return self.folder / f"checkpoint_epoch{epoch}.pth"
@@ -203,6 +271,9 @@ class Training:
         """What must be the same for a state to be gone on from, as plain values."""
         settings = dataclasses.asdict(self.settings)
         del settings["epochs"]
+        settings |= {
+            f"{dataset} {name}": value for dataset, made in self.face_settings.items() for name, value in made.items()
+        }
         return settings | {"training faces": self.faces.fingerprint(), "held-out faces": self.held_out.fingerprint()}
 
     def description(self) -> dict[str, Any]:
@@ -220,6 +291,7 @@ class Training:
                 }
                 for part, faces in (("training", self.faces), ("held_out", self.held_out))
             },
+            "face_settings": self.face_settings,
             "training_labels_by_intensity": {f"AU{unit}": counts[unit - 1].tolist() for unit in ACTION_UNITS},
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
         }
@@ -227,21 +299,33 @@ class Training:
     def resume(self, restart: bool) -> None:
         """Go back to the saved state, if there is one.
 
+        Every process reads it from its own folder, so that processes on several machines need a shared one.
+
         Parameters
         ----------
         restart : bool
-            Begin anew: state and checkpoints of an earlier training are deleted.
+            Begin anew: state, checkpoints and log of an earlier training are deleted.
 
         Raises
         ------
         FergiError
-            If the state is of other settings or data, or there are checkpoints without a state.
+            If the state is of other settings or data, there are checkpoints without a state, or the processes found
+            different states.
         """
+        self._read_state(restart)
+        if not self.process.all_agree(repr((self.epochs_done, self.steps_done, self.identity()))):
+            raise FergiError(
+                f"The {self.process.world_size} processes found different data or states to go on from (this one: "
+                f"after {self.epochs_done} epochs and {self.steps_done} steps). Every machine needs the same --root, "
+                "on a disk that they share."
+            )
+
+    def _read_state(self, restart: bool) -> None:
         check_writable(self.folder)
         if restart:
             self.process.wait()
             if self.process.leads:
-                for path in (self.state_path, *self._checkpoints()):
+                for path in (self.state_path, *self._checkpoints(), self.log_path, *event_files(self.events_folder)):
                     path.unlink(missing_ok=True)
             self.process.wait()
         if not self.state_path.exists():
@@ -263,6 +347,8 @@ class Training:
                     f"({state['identity'].get(name)}, now {value}). Repeat its settings to go on. {advice}"
                 )
         self.network.load_state_dict(state["network"])
+        for group, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            group["fused"] = own["fused"]  # follows from the device, which may be another one now
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.epochs_done, self.steps_done, self.log = state["epochs_done"], state["steps_done"], state["log"]
@@ -300,7 +386,9 @@ class Training:
             Pictures of the whole batch. The loss is their mean; gradients are averaged over processes, so the share
             counts as many times as there are processes.
         """
-        outputs, parts, labels = self._losses(self.parallel_network, batch)
+        # With half precision a share that is empty would give PyTorch's SyncBatchNorm another type than the others.
+        reduced = n >= self.process.world_size
+        outputs, parts, labels = self._losses(self.parallel_network, batch, reduced=reduced)
         loss = parts.sum() * (self.process.world_size / n)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -308,14 +396,16 @@ class Training:
         self.scaler.update()
         self.tally.add(parts, outputs, labels)
 
-    def _losses(self, network: torch.nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs, losses of each picture, labels, on the device."""
+    def _losses(self, network: torch.nn.Module, batch: Batch, *, reduced: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs, losses of each picture, labels, on the device; ``reduced``: in the precision of the settings."""
         if batch.problem:
-            raise FergiError(f"{batch.problem}. Make it again with stage 1 or 2, then run this again to go on.")
+            raise FergiError(
+                f"{batch.problem}. Delete it and make it again with stage 1 or 2, then run this again to go on."
+            )
         device, precision = self.process.device, PRECISIONS[self.settings.precision]
         labels = batch.labels.to(device, non_blocking=True)
         pictures = network_input(batch.pictures.to(device, non_blocking=True)).contiguous(memory_format=self.layout)
-        with torch.autocast(device.type, dtype=precision, enabled=precision is not torch.float32):
+        with torch.autocast(device.type, dtype=precision, enabled=reduced and precision is not torch.float32):
             outputs = network(pictures)
         return outputs, loss_parts(outputs, labels, self.weights), labels
 
@@ -359,7 +449,9 @@ class Training:
         return loss
 
     def run(self) -> None:
-        """Train all epochs that are left."""
+        """Train all epochs that are left; with none nothing is written."""
+        if self.epochs_done >= self.settings.epochs:
+            return
         if self.process.leads:
             write_json(self.description(), self.folder / "training.json")
         while self.epochs_done < self.settings.epochs:
@@ -396,8 +488,8 @@ class Training:
         if self.process.leads:
             weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
             save_weights(weights, self.checkpoint_path(self.epochs_done))
-            write_table(pd.DataFrame(self.log), self.folder / "training_log.csv")
-            write_events(rows, self.folder / "tensorboard", self.epochs_done)
+            write_table(pd.DataFrame(self.log), self.log_path)
+            write_events(rows, self.events_folder, self.epochs_done)
         self.save_state()
 
     def _report(self, title: str, speed: float) -> str:
@@ -413,6 +505,11 @@ class Training:
         return "\n".join([*lines, f"  {speed:.1f} images per second, evaluation and writing included"])
 
 
+def event_files(folder: Path, epoch: int | None = None) -> list[Path]:
+    """The files that ``write_events`` wrote, of one epoch or of all."""
+    return sorted(folder.glob(f"events.*.epoch{'*' if epoch is None else epoch}"))
+
+
 def write_events(rows: list[dict[str, Any]], folder: Path, epoch: int) -> None:
     """One epoch's rows for TensorBoard, in a file of their own that replaces an earlier one of that epoch.
 
@@ -423,7 +520,7 @@ def write_events(rows: list[dict[str, Any]], folder: Path, epoch: int) -> None:
     """
     suffix = f".epoch{epoch}"
     try:
-        for path in folder.glob(f"events.*{suffix}"):
+        for path in event_files(folder, epoch):
             path.unlink()
         with SummaryWriter(str(folder), filename_suffix=suffix) as writer:
             for row in rows:
