@@ -30,16 +30,14 @@ from fergi.examples import Example
 from fergi.files import replacing
 from fergi.lopo import (
     ENSEMBLE,
-    TRAINED_SCORERS,
     VALENCE,
     Search,
+    activations,
+    fold_scores,
     selected_counts,
-    standardised,
-    weighted_sum,
 )
 from fergi.pairs import Pairs, pairs_within_sessions
 from fergi.statistics import EMOTIONS, MIDDLE_RATING, bonferroni_threshold, significant_units
-from fergi.valence import combined_valence
 
 RATINGS = (1, 2, 3, 4, 5, 6, 7)
 CURVES = {VALENCE: "AUcomb valence", ENSEMBLE: "ensemble of ImageReward, PickScore and HPS v2"}
@@ -96,10 +94,11 @@ def marked(values: pd.DataFrame, p_values: pd.DataFrame, *, digits: int = 2) -> 
 
 
 def rating_units(correlations: pd.DataFrame) -> pd.DataFrame:
-    """The AUs of Figure 3 in its order, with the correlations that are significant.
+    """The AUs of Figure 3 in its order, with the correlations that are drawn: those that are significant.
 
     First the AUs significant for the rating only, then those for its extremity only, then those for both; each
-    group by AU number.
+    group by AU number. If none is significant, the AU with the smallest p for the rating and the one with the
+    smallest for its extremity take their place.
 
     Parameters
     ----------
@@ -109,10 +108,12 @@ def rating_units(correlations: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index ``AU``; columns ``rating_rho`` and ``extremity_rho``, NaN where not significant.
+        Index ``AU``; columns ``rating_rho`` and ``extremity_rho``, NaN where not drawn.
     """
-    rating = set(significant_units(correlations["rating_p"]))
-    extremity = set(significant_units(correlations["extremity_p"]))
+    p_values = correlations["rating_p"], correlations["extremity_p"]
+    rating, extremity = (set(significant_units(p)) for p in p_values)
+    if not rating | extremity:
+        rating, extremity = (set(p.dropna().nsmallest(1).index) for p in p_values)
     order = [*sorted(rating - extremity), *sorted(extremity - rating), *sorted(rating & extremity)]
     table = correlations.loc[order, ["rating_rho", "extremity_rho"]].copy()
     table.loc[[unit not in rating for unit in order], "rating_rho"] = np.nan
@@ -120,27 +121,14 @@ def rating_units(correlations: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _pairs_and_activation(images: pd.DataFrame, decimals: int | None) -> tuple[np.ndarray, Pairs, np.ndarray]:
-    """The participants' names in ascending order, the pairs, and AU4 and AU12 activation, shape (2, n_images)."""
+def _named_pairs(images: pd.DataFrame) -> tuple[np.ndarray, Pairs]:
+    """The participants' names in ascending order, and the pairs."""
     names, participant = np.unique(images["participant"].to_numpy(str), return_inverse=True)
-    pairs = pairs_within_sessions(participant, images["session_index"], images["rank_score"])
-    activation = np.array([images[f"AU{unit}_activation_value"].to_numpy(float) for unit in (4, 12)])
-    return names, pairs, activation if decimals is None else np.round(activation, decimals)
+    return names, pairs_within_sessions(participant, images["session_index"], images["rank_score"])
 
 
 def pair_predictions(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | None = 9) -> pd.DataFrame:
-    """What the valence score and the ensemble say about each pair, with the parameters found on all other people.
-
-    Parameters
-    ----------
-    images : pandas.DataFrame
-        One row an image with a valid reaction, of the included participants: ``participant``, ``session_index``,
-        ``rank_score``, the scorers of the ensemble, AU4 and AU12 activation.
-    results : pandas.DataFrame
-        Stage 9, one row a participant: ``user_id``, the ensemble weights, k, w and d of the fold that leaves
-        this participant out.
-    decimals : int or None
-        To which activation values are rounded first (see ``lopo.Search``).
+    """What both scores of ``fold_scores``, which has the same parameters and refusal, say about each pair.
 
     Returns
     -------
@@ -148,37 +136,18 @@ def pair_predictions(images: pd.DataFrame, results: pd.DataFrame, *, decimals: i
         One row a pair: ``participant``; ``difference``, the absolute difference of the valence scores (eq. 5),
         0–1; ``selected``, whether it reaches the fold's d; and for ``VALENCE`` and ``ENSEMBLE`` whether the
         prediction is right (a tie is not).
-
-    Raises
-    ------
-    ValueError
-        If the results are of other participants than the images.
     """
-    names, pairs, (au4, au12) = _pairs_and_activation(images, decimals)
-    fold = results.set_index(results["user_id"].astype(str)).sort_index()
-    if list(fold.index) != list(names):
-        raise ValueError(f"the results are of {len(fold)} participants, the images of {len(names)} or of others")
-    participant = np.searchsorted(names, images["participant"].to_numpy(str))
-    valence = combined_valence(
-        au4,
-        au12,
-        decay=fold["exp_decay_coef"].to_numpy()[participant],
-        au4_weight=fold["AU4_coef"].to_numpy()[participant],
-    )
-    trained = images[list(TRAINED_SCORERS)]
-    weights = fold[[f"{name.removesuffix('_score')}_weight" for name in TRAINED_SCORERS]].to_numpy(float)
-    ensemble = np.empty(len(images))
-    for left_out in range(len(names)):
-        own = participant == left_out
-        ensemble[own] = weighted_sum(standardised(trained, ~own), weights[left_out])[own]
-    difference = np.abs(pairs.difference(valence))
+    scores = fold_scores(images, results, decimals=decimals)
+    names, pairs = _named_pairs(images)
+    threshold = results.set_index(results["user_id"].astype(str)).loc[names, "diff_threshold"].to_numpy()
+    difference = np.abs(pairs.difference(scores[VALENCE]))
     return pd.DataFrame(
         {
             "participant": names[pairs.participant],
             "difference": difference,
-            "selected": difference >= fold["diff_threshold"].to_numpy()[pairs.participant],
-            VALENCE: pairs.agrees(valence),
-            ENSEMBLE: pairs.agrees(ensemble),
+            "selected": difference >= threshold[pairs.participant],
+            VALENCE: pairs.agrees(scores[VALENCE]),
+            ENSEMBLE: pairs.agrees(scores[ENSEMBLE]),
         }
     )
 
@@ -249,7 +218,8 @@ def objective_by_decay_and_threshold(images: pd.DataFrame, search: Search) -> pd
         Index ``k``, columns ``d``; n_correct − 2 n_incorrect with the paper's penalty. No participant is left out,
         so this is the ground on which each fold, with one participant fewer, searches.
     """
-    _, pairs, (au4, au12) = _pairs_and_activation(images, search.activation_decimals)
+    _, pairs = _named_pairs(images)
+    au4, au12 = activations(images, search.activation_decimals)
     correct, incorrect = (counts.sum(axis=0) for counts in selected_counts(pairs, au4, au12, search))
     objective = (correct - search.incorrect_penalty * incorrect).max(axis=1)
     return pd.DataFrame(
@@ -329,6 +299,8 @@ def _stamped(figure: Figure, stamp: str) -> Iterator[Bbox]:
 def rating_figure(images: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     """Figure 3: activation by overall rating, one panel an AU that is significant for the rating or its extremity.
 
+    If no AU is, those with the smallest p are drawn, and the figure says so.
+
     Blue stands for the rating, brown for its extremity |rating − 4|; where both are significant, the left half of
     a box is blue and the right half brown. The shade grows with the rating (or its extremity) if ρ is positive
     and falls with it if ρ is negative: darker where more activation is to be expected.
@@ -342,9 +314,13 @@ def rating_figure(images: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
         From ``statistics.rating_correlations``, of the same images.
     """
     units = rating_units(correlations)
+    significant = any(significant_units(correlations[f"{each}_p"]) for each in ("rating", "extremity"))
     n_columns = 4
     n_rows = len(units) // n_columns + 1  # one place for the legend
     figure = Figure(figsize=(_WIDTH, 0.5 + 2.05 * n_rows), layout="constrained")
+    if not significant and len(units):
+        note = "No AU is significant after the Bonferroni correction: those with the smallest p values are drawn."
+        figure.suptitle(note, x=0.01, ha="left", fontsize=8)
     places = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes in places[len(units) :]:
         axes.set_axis_off()
@@ -359,7 +335,7 @@ def rating_figure(images: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
             values = images.loc[images["overall_rating"] == rating, f"AU{unit}_activation_value"]
             _draw_box(axes, rating, values, 0.8, shades)
         titles = [f"({chr(97 + place)}) AU{unit}"]
-        titles += [f"ρ = {_signed(rho[f'{each}_rho'])} ({each})" for each in _named(rho)]
+        titles += [f"ρ = {_signed(rho[f'{each}_rho'])} ({each})" for each in _drawn(rho)]
         axes.set_title("\n".join(titles), loc="left")
         axes.set_xticks(RATINGS)
         axes.set_xlim(0.4, 7.6)
@@ -367,7 +343,7 @@ def rating_figure(images: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
         axes.set_xlabel("overall rating")
         if place % n_columns == 0:
             axes.set_ylabel("activation\n(intensity units)")
-    _explain_ratings(places[len(units)], images["overall_rating"], any_unit=len(units) > 0)
+    _explain_ratings(places[len(units)], images["overall_rating"], any_unit=len(units) > 0, significant=significant)
     return figure
 
 
@@ -376,21 +352,22 @@ def _shade(height: float, rho: float) -> float:
     return height if rho > 0 else 1 - height
 
 
-def _named(rho: pd.Series) -> list[str]:
-    """Which of the two correlations of one AU are significant."""
+def _drawn(rho: pd.Series) -> list[str]:
+    """Which of the two correlations of one AU are drawn."""
     return [each for each in ("rating", "extremity") if not np.isnan(rho[f"{each}_rho"])]
 
 
-def _explain_ratings(axes: Axes, ratings: pd.Series, *, any_unit: bool) -> None:
+def _explain_ratings(axes: Axes, ratings: pd.Series, *, any_unit: bool, significant: bool) -> None:
     """What the colours of Figure 3 mean, and how many images have each rating."""
     if any_unit:
+        which = "significant" if significant else "smallest p"
         blue, brown = (
             tuple(Patch(facecolor=colours(step), edgecolor=_INK, linewidth=0.5) for step in (0.0, 0.33, 0.67, 1.0))
             for colours in (_BLUES, _BROWNS)
         )
         axes.legend(
             [blue, brown],
-            ["significant for\nthe rating", "significant for\nthe extremity,\n|rating − 4|"],
+            [f"{which} for\nthe rating", f"{which} for\nthe extremity,\n|rating − 4|"],
             handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
             handlelength=3.2,
             handleheight=1.6,
@@ -620,7 +597,6 @@ def participant_figure(
             _draw_box(axes, position - 0.2, baseline[name][column], 0.34, [_PALE])
             _draw_box(axes, position + 0.2, reaction[name][column], 0.34, [_BLUE], median="white")
         axes.set_xlim(-0.6, len(order) - 0.4)
-        axes.set_ylim(bottom=0)
         axes.set_ylabel(f"AU{unit} activation (intensity units)")
     panels[0].axhline(limit, color=_ORANGE, linestyle="--", linewidth=1)
     panels[0].plot(
@@ -634,6 +610,12 @@ def participant_figure(
         linestyle="none",
         zorder=4,
     )
+    for axes, unit in zip(panels, (4, 12), strict=True):
+        column = f"AU{unit}_activation_value"
+        highest = [table[name][column].quantile(0.75) for table in (baseline, reaction) for name in excluded]
+        highest += [resting[name] for name in excluded if unit == 4]
+        # Above everything of those left out there is room for these words.
+        axes.set_ylim(0, max([axes.get_ylim()[1], *(1.3 * value for value in highest if value > 0)]))
     panels[1].set_xticks(range(len(order)), order, rotation=90)
     panels[1].set_xlabel("participant")
     handles = [

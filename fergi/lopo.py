@@ -246,9 +246,7 @@ def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
         raise ValueError("leaving one participant out needs at least two participants")
     pairs = pairs_within_sessions(participant, images["session_index"], images["rank_score"], names)
     n_pairs = pairs.per_participant
-    au4, au12 = (images[f"AU{unit}_activation_value"].to_numpy(float) for unit in (4, 12))
-    if search.activation_decimals is not None:
-        au4, au12 = np.round(au4, search.activation_decimals), np.round(au12, search.activation_decimals)
+    au4, au12 = activations(images, search.activation_decimals)
     fit = fit_valence(pairs, au4, au12, search)
 
     def valence_with(fold: int | np.ndarray) -> np.ndarray:
@@ -318,6 +316,56 @@ def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
         columns[f"AUcomb_coef_for_{name}"] = integration_weight[index]
         add_counts(name, integrated_correct[index], n_pairs)
     return pd.DataFrame(columns)
+
+
+def activations(images: pd.DataFrame, decimals: int | None) -> np.ndarray:
+    """AU4 and AU12 activation, shape (2, n_images)."""
+    activation = np.array([images[f"AU{unit}_activation_value"].to_numpy(float) for unit in (4, 12)])
+    return activation if decimals is None else np.round(activation, decimals)
+
+
+def fold_scores(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | None = 9) -> pd.DataFrame:
+    """The valence score and the ensemble of each image, with the parameters found on all other people.
+
+    Parameters
+    ----------
+    images : pandas.DataFrame
+        One row an image with a valid reaction, of the included participants: ``participant``, ``session_index``,
+        ``rank_score``, the scorers of the ensemble, AU4 and AU12 activation.
+    results : pandas.DataFrame
+        Stage 9, one row a participant: ``user_id``, the ensemble weights, k, w and d of the fold that leaves
+        this participant out.
+    decimals : int or None
+        To which activation values are rounded first (see ``Search``).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an image, in the order of ``images``: ``VALENCE`` (eq. 5) and ``ENSEMBLE`` (eq. 7).
+
+    Raises
+    ------
+    ValueError
+        If the results are of other participants than the images.
+    """
+    names, participant = np.unique(images["participant"].to_numpy(str), return_inverse=True)
+    fold = results.set_index(results["user_id"].astype(str)).sort_index()
+    if list(fold.index) != list(names):
+        raise ValueError(f"the results are of {len(fold)} participants, the images of {len(names)} or of others")
+    au4, au12 = activations(images, decimals)
+    valence = combined_valence(
+        au4,
+        au12,
+        decay=fold["exp_decay_coef"].to_numpy()[participant],
+        au4_weight=fold["AU4_coef"].to_numpy()[participant],
+    )
+    trained = images[list(TRAINED_SCORERS)]
+    weights = fold[[f"{name.removesuffix('_score')}_weight" for name in TRAINED_SCORERS]].to_numpy(float)
+    ensemble = np.empty(len(images))
+    for left_out in range(len(names)):
+        own = participant == left_out
+        ensemble[own] = weighted_sum(standardised(trained, ~own), weights[left_out])[own]
+    return pd.DataFrame({VALENCE: valence, ENSEMBLE: ensemble}, index=images.index)
 
 
 def correct_and_total(results: pd.DataFrame, name: str) -> tuple[int, int]:

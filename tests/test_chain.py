@@ -107,6 +107,8 @@ def test_every_figure_is_there_and_says_that_it_is_synthetic(study):
         assert drawn.std() > 5
         assert (strip[:, drawn.shape[1] // 2 :] < 128).any(), f"{name} has no label"
         assert (strip[:, : drawn.shape[1] // 4] > 200).all(), f"{name} has something else beside the label"
+    boxes = np.asarray(Image.open(root / "figures" / "figure_3.png").convert("RGB"))[60:].astype(int)
+    assert (np.ptp(boxes, axis=2) > 15).sum() > 1000, "figure_3 has no box"  # white, grey and black are no boxes
     page = (root / "results" / "result_analysis.html").read_text()
     assert page.count("synthetic") >= 5
     assert "Traceback" not in page

@@ -1,6 +1,7 @@
 """The demo's steps: done once, again when something that they depend on has changed, and going on if interrupted."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,9 @@ import config
 from fergi.files import FergiError
 from fergi.synthetic import demo
 from fergi.synthetic.__main__ import main
-from fergi.synthetic.demo import HOME, SIZES, Step, clear, imported_files, run_steps, steps
+from fergi.synthetic.claim import MARKER, claim, clear
+from fergi.synthetic.demo import HOME, SIZES, Step, imported_files, run_steps, steps
+from tests.filmed import snapshot
 
 # Each script adds a line to log.txt, and writes its output from its input.
 ONE = "from parts.one import text\nimport os, pathlib\nroot = pathlib.Path(os.environ['FERGI_ROOT'])\n"
@@ -28,7 +31,7 @@ def study(tmp_path, monkeypatch) -> tuple[Path, Path]:
     """A project of two scripts, and a root."""
     home, root = tmp_path / "home", tmp_path / "root"
     (home / "parts").mkdir(parents=True)
-    root.mkdir()
+    claim(root)
     for name, text in {
         "one.py": ONE,
         "two.py": TWO,
@@ -141,8 +144,9 @@ def runs(process: int) -> bool:
         return False
 
 
-def test_a_step_ends_with_the_demo(study):
-    """Told to end, the demo leaves no process behind that would write on."""
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_step_ends_with_the_demo(study, how):
+    """Told to end, or killed, the demo leaves no process behind that would write on."""
     home, root = study
     (home / "sleeper.py").write_text(SLEEPER)
     command = [sys.executable, "-c", TERMINATED, str(home), str(root)]
@@ -150,8 +154,9 @@ def test_a_step_ends_with_the_demo(study):
     while not (root / "pid").exists() or not (root / "pid").read_text():
         assert running.poll() is None
         time.sleep(0.05)
-    running.terminate()
-    assert "Interrupted; every finished file is whole." in running.communicate(timeout=30)[1]
+    running.send_signal(how)
+    said = running.communicate(timeout=30)[1]
+    assert how == signal.SIGKILL or "Interrupted; every finished file is whole." in said
     until = time.monotonic() + 10
     while runs(int((root / "pid").read_text())):
         assert time.monotonic() < until, "the step runs on"
@@ -204,15 +209,116 @@ def test_imports_are_followed(tmp_path):
     }
 
 
-def test_only_a_demo_is_cleared_away(tmp_path):
-    """A folder of somebody's own files is left alone."""
-    (tmp_path / "mine.txt").write_text("dear to me")
-    with pytest.raises(FergiError, match="was not made by the demo"):
-        clear(tmp_path)
-    assert (tmp_path / "mine.txt").exists()
-    (tmp_path / ".steps").mkdir()
-    clear(tmp_path)
-    assert not tmp_path.exists()
+def test_nothing_is_left_of_people_who_are_no_longer_there(tmp_path, monkeypatch):
+    """Not even their folders, which stages would take for people."""
+    home, root = tmp_path / "home", tmp_path / "root"
+    home.mkdir()
+    (home / "requirements.txt").touch()
+    script = "import os, pathlib, sys\nfor name in sys.argv[1:]:\n"
+    script += "    folder = pathlib.Path(os.environ['FERGI_ROOT'], 'people', name, 'films')\n"
+    script += "    folder.mkdir(parents=True, exist_ok=True)\n    (folder / 'film').touch()\n"
+    (home / "film.py").write_text(script)
+    monkeypatch.setattr(demo, "HOME", home)
+    for people in (("one", "two"), ("one",)):
+        made = [Step("films", ("film.py", *people), writes=("people/**/*",))]
+        monkeypatch.setattr(demo, "steps", lambda root, size, made=made: made)
+        run_steps(root, SIZES["smoke"])
+        assert sorted(path.name for path in (root / "people").iterdir()) == list(people)
+
+
+def test_a_change_of_the_verdict_does_not_film_again(tmp_path):
+    """What depends on the comparison and on the folds; films and scorers on neither."""
+    made = {step.name: imported_files(demo._sources(step), HOME) for step in steps(tmp_path, SIZES["demo"])}
+    stages_9 = {f"stage 9: preferences, {name}" for name in ("paper mode", "released mode", "strict folds")}
+    verdict = "planted and recovered"
+    for changed, depending in {
+        "recovery": {verdict},
+        "__main__": set(),
+        "scorers": {"scorers: tiny networks with weights"},
+        "recordings": {"cohort: people, pictures, films", verdict},
+    }.items():
+        path = HOME / "fergi" / "synthetic" / f"{changed}.py"
+        assert {name for name, files in made.items() if path in files} == depending, changed
+    depending = {name for name, files in made.items() if HOME / "fergi" / "lopo.py" in files}
+    assert depending == {*stages_9, "intervals of the results", verdict, "stage 10: the notebook"}
+
+
+# Folders of somebody's own
+
+OWN = (
+    *("data/012/session_1/data.json", "data/012/session_1/image1.png", "data/012/session_1/reaction_clip_1.mp4"),
+    *("FER_datasets/DISFA/Videos_LeftCamera/LeftVideoSN001_comp.avi", "truth/notes.txt"),
+    "pretrained_models/HPS_v2_compressed.pt",
+)
+COMMANDS = (["demo", "--size", "smoke"], ["demo", "--size", "smoke", "--afresh"], ["cohort"], ["scorers"])
+
+
+@pytest.fixture
+def idle(monkeypatch) -> None:
+    """A folder that should have been refused fails the test before the long work."""
+
+    def begin(*arguments, **options) -> None:
+        raise AssertionError("work has begun")
+
+    monkeypatch.setattr("fergi.synthetic.demo.subprocess.run", begin)
+    monkeypatch.setattr("fergi.synthetic.recordings.ProcessPoolExecutor", begin)
+    monkeypatch.setattr("fergi.synthetic.scorers._draw_examples", begin)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("own", [*OWN, "linked"])
+def test_own_files_are_left_alone(tmp_path, idle, command, own):
+    """In one sentence; not a byte is changed or added, also where a folder of synthetic data leads to them."""
+    root, message = tmp_path / "root", "was not made by python -m fergi.synthetic"
+    (tmp_path / "mine" / own).parent.mkdir(parents=True)
+    (tmp_path / "mine" / own).write_text("dear to me")
+    if own == "linked":
+        claim(root)
+        (root / "pretrained_models").symlink_to(tmp_path / "mine")
+        message = "pretrained_models is a link"
+    else:
+        (tmp_path / "mine").rename(root)
+    before = snapshot(tmp_path)
+    with pytest.raises(FergiError, match=rf"{message}.* Nothing was changed; .*--root\.$"):
+        main([*command, "--root", str(root)])
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_neither_the_project_nor_a_home_is_taken(tmp_path, idle, monkeypatch, command):
+    """Nor what holds them, even if it says that it is synthetic. Both stand in for the real ones here."""
+    project, home = tmp_path / "one" / "project", tmp_path / "other" / "me"
+    for each in (project, home):
+        claim(each)
+    monkeypatch.setattr("fergi.synthetic.claim.HOME", project)
+    monkeypatch.setenv("HOME", str(home))
+    before = snapshot(tmp_path)
+    for root in (project, project.parent, home, home.parent, tmp_path):
+        with pytest.raises(FergiError, match=r"cannot be taken for synthetic data.* Nothing was changed"):
+            main([*command, "--root", str(root)])
+    assert snapshot(tmp_path) == before
+    assert config.ROOT == HOME
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_file_in_the_place_of_the_folder(tmp_path, idle, command):
+    """One sentence."""
+    (tmp_path / "root").write_text("dear to me")
+    with pytest.raises(FergiError, match=r"Cannot write into .*choose another --root"):
+        main([*command, "--root", str(tmp_path / "root")])
+    assert (tmp_path / "root").read_text() == "dear to me"
+
+
+@pytest.mark.parametrize("left", [MARKER, ".steps/01.json", "data/synthetic.json"])
+def test_synthetic_data_are_known_and_cleared_away(tmp_path, left):
+    """By what this version or an earlier one left; folders inside the project may be taken as well."""
+    root = tmp_path / "demo"
+    for name in (left, "data/008/session_1/data.json", "figures/figure_3.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    clear(root)
+    assert list(snapshot(tmp_path)) == [f"demo/{MARKER}"] and len(list(root.iterdir())) == 1
+    clear(root)
 
 
 def test_impossible_strength_is_refused(tmp_path):

@@ -273,9 +273,23 @@ def test_figure_3_colours(images):
     assert (np.diff([sum(colour) for colour in fills(falling)]) > 0).all()  # negative ρ: darkest at rating 1
 
 
+def test_figure_3_without_a_significant_au(images):
+    """The AU with the smallest p for the rating and that for the extremity are drawn, and called what they are."""
+    table = correlations()
+    table.loc[12, "rating_p"], table.loc[4, "extremity_p"] = 0.01, 0.02
+    figure = figures.rating_figure(images, table)
+    titles = [axes.get_title(loc="left") for axes in panels(figure)]
+    assert titles == ["(a) AU12\nρ = 0.10 (rating)", "(b) AU4\nρ = 0.10 (extremity)"]
+    assert [len(boxes(axes)[0]) for axes in panels(figure)] == [7, 7]
+    assert figure.get_suptitle().startswith("No AU is significant after the Bonferroni correction")
+    assert not [text for text in texts(figure) if text.startswith("significant")]
+
+
 def test_figure_3_without_anything_to_show(images):
-    """No significant AU, and a rating that nobody gave: a figure all the same."""
-    assert "No AU is significant." in texts(figures.rating_figure(images, correlations()))
+    """No AU that moves, and a rating that nobody gave: a figure all the same."""
+    figure = figures.rating_figure(images, correlations() * np.nan)
+    assert "No AU is significant." in texts(figure)
+    assert not panels(figure) and not figure.get_suptitle()
     axes = panels(figures.rating_figure(images[images["overall_rating"] != 3], correlations(rating=(4,))))[0]
     assert len(boxes(axes)[0]) == 6
 
@@ -345,6 +359,23 @@ def test_participant_figure_shows_the_rule():
     assert [label.get_text() for label in au12.get_xticklabels()] == ["restless", "calm"]
     assert [(text.get_text(), text.get_position()[0]) for text in au4.texts] == [("left out", 0)]
     assert 0.5 in [line.get_ydata()[0] for line in au4.lines if line.get_linestyle() == "--"]
+
+
+@pytest.mark.parametrize("top", [1.0, 0.01])
+def test_participant_figure_hides_nothing(top):
+    """The highest diamond and box are those of the one left out: inside, and below these words; as is the limit."""
+    table = pd.DataFrame({"AU4_activation_value": [0, top / 4, top], "AU12_activation_value": [0, top / 4, top]})
+    people = {"calm": table / 10, "restless": table}
+    figure = figures.participant_figure(people, people, percentile=95, limit=top / 2, excluded=["restless"])
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        words = axes.texts[0].get_window_extent()
+        highest = max(line.get_ydata().max() for line in axes.lines if line.get_marker() == "D" or line.get_gid())
+        assert axes.transData.transform((0, highest))[1] + 4 < words.y0 < words.y1 < axes.get_window_extent().y1
+        for patch in (patch for patch in axes.patches if patch.get_gid() == "box"):
+            assert not patch.get_window_extent().overlaps(words)
+    calm = figures.participant_figure(people, people, percentile=0, limit=20 * top, excluded=[])
+    assert calm.axes[0].get_ylim()[1] > 20 * top
 
 
 def test_accuracy_figure_draws_estimates_and_intervals():

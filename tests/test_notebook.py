@@ -211,9 +211,21 @@ def test_notebook_on_synthetic_data(tmp_path):
     assert sum("image/png" in data for data in shown.values()) == len(names)
     assert "ranked last" in printed(tmp_path, "figure-5") and "ranked first" in printed(tmp_path, "figure-6")
     assert ["all", "7", "28", "28", "28", "42"] in rows(shown["counts"])
-    table = rows(shown["tables-1-2"])
-    assert table[0][-3:] == ["released", "paper mode", "strict"]
-    assert sum(len(row) >= 4 for row in table[1:]) == 8 + 12
+    assert rows(shown["tables-1-2"])[0][-3:] == ["released", "paper mode", "strict"]
+    table = [row[-4:] for row in rows(shown["tables-1-2"]) if len(row) >= 4]
+    intervals = pd.read_csv(folders.results / "accuracy_intervals.csv")
+    of_model = intervals[intervals["kind"] == "accuracy"].groupby("figure", sort=False)
+    modes = ("released", "paper", "strict")
+    assert len(of_model) == 8 + 12
+    expected = [
+        [name, *(f"{group.set_index('mode').at[mode, 'estimate']:.2f}" for mode in modes)] for name, group in of_model
+    ]
+    assert table == [[cell.replace("nan", "no pairs") for cell in row] for row in expected]
+    assert len({tuple(row[1:]) for row in table}) > 3
+    assert rows(shown["agreement"])[0] == [
+        *("CLIP", "Aesthetic", "BLIP", "ImageReward", "PickScore", "HPS V2"),
+        *("overall rating", "pairs correct"),
+    ]
     assert "not the published data" in printed(tmp_path, "tables-1-2")
     assert "not the published data" in printed(tmp_path, "verdicts")
     assert not {"verdicts", "disagreements", "not-checkable"} & set(shown)

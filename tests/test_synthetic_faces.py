@@ -237,7 +237,7 @@ def test_other_refusals(actors, no_weights):
     with pytest.raises(ValueError, match="AU3 is not one of AU1, AU2"):
         expression(AU3=1)
     with pytest.raises(ValueError, match="at least one actor"):
-        contact_sheet([])
+        contact_sheet({})
     with pytest.raises(FergiError, match="3 drawn people in a row were not found"):
         find_actor(np.random.default_rng(0), least_score=1.1, tries=3, pretrained_models=no_weights)
 
@@ -246,12 +246,14 @@ def test_other_refusals(actors, no_weights):
 
 
 def test_contact_sheet_shows_everybody_and_everything(actors):
-    sheet = contact_sheet(actors[:2])
+    sheet = contact_sheet({"008": actors[0], "009": actors[1]})
     side = sheet.shape[1] // len(SHEET)
     assert sheet.shape == (sheet.shape[0], side * len(SHEET), 3) and sheet.dtype == np.uint8
     head, rows = sheet[: -2 * side], sheet[-2 * side :].reshape(2, side, len(SHEET), side, 3)
+    strip, labels = head[:40], head[-28:]
+    assert (strip[:, -2 * side :] < 100).any() and (strip[:, :side] == 255).all()  # that it is synthetic
     for column in range(len(SHEET)):
-        assert (head[:, column * side : (column + 1) * side] < 100).any()  # its label
+        assert (labels[:, column * side : (column + 1) * side] < 100).any()
         assert (rows[0, :, column] != rows[1, :, column]).any()
     for column in range(1, len(SHEET)):
         assert (np.abs(rows[:, :, column].astype(int) - rows[:, :, 0]).max(axis=(1, 2, 3)) > 15).all()

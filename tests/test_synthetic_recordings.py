@@ -1,5 +1,6 @@
 """Synthetic data on disk are in the formats of the real ones: the project's own readers take them."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, read_json
 from fergi.image_data import read_image_data
 from fergi.synthetic import recordings
+from fergi.synthetic.__main__ import main
 from fergi.synthetic.cohort import UNREADABLE_ISSUES, plan_labelled, plan_sessions
 from fergi.synthetic.demo import SIZES
+from fergi.synthetic.expressions import SHEET
 from fergi.synthetic.recordings import Truth, data_sets, write_cohort
 from fergi.video import read_frames
 from tests.filmed import snapshot
@@ -99,6 +102,7 @@ def test_an_interrupted_run_goes_on_to_the_same_files(root, tmp_path):
     before = kept.stat().st_mtime_ns
     lost = [path for path in root.rglob("*_clip_2.mp4") if "009" in path.parts]
     lost += [data_sets(root)[1] / "Images" / "SN001" / recordings.TRIALS[0] / "002.jpg", Truth(root).images]
+    lost.append(Truth(root).people)
     for path in lost:
         path.unlink()
     write_cohort(root, SETTINGS, workers=1)
@@ -111,6 +115,31 @@ def test_two_cohorts_do_not_mix(root):
     with pytest.raises(FergiError, match=r"synthetic\.json says that strength was 4\.0 .* Choose another --root"):
         write_cohort(root, replace(SETTINGS, strength=0.0), workers=1)
     assert read_json(Folders(root).synthetic_truth, "")["synthetic"].startswith("drawn faces")
+
+
+def test_everybody_is_shown(root):
+    """All participants; how a sheet looks is tested with the faces."""
+    sheet = Image.open(Truth(root).people)
+    assert (sheet.height - 72) / SETTINGS.n_participants == sheet.width / len(SHEET)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--reaction-seconds", "0"], "reaction_seconds must be from 0.5 to 60, not 0.0"),
+        (["--baseline-seconds", "-1.5"], "baseline_seconds must be from 0.5 to 60, not -1.5"),
+        (["--baseline-seconds", "nan"], "baseline_seconds must be from 0.5 to 60, not nan"),
+        (["--n-disfa-frames", "0"], "n_disfa_frames must be 1 or more, not 0"),
+        (["--n-disfa-plus", "-1"], "n_disfa_plus must be from 1 to the people of the mini DISFA, not -1"),
+        (["--seed", "-1"], "seed must be 0 or more, not -1"),
+    ],
+)
+def test_cohorts_that_cannot_be_are_refused(tmp_path, monkeypatch, options, message):
+    """In one sentence, before anything is made."""
+    monkeypatch.setattr(recordings, "write_cohort", lambda *_, **__: pytest.fail("it was begun"))
+    with pytest.raises(FergiError, match=rf"^Such a cohort cannot be made: .*{re.escape(message)}\.$"):
+        main(["cohort", "--root", str(tmp_path), *options])
+    assert not any(tmp_path.iterdir())
 
 
 def test_pictures_of_black_images_are_black(root):

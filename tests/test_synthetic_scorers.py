@@ -17,6 +17,8 @@ from fergi.scorers.pictures import is_black
 from fergi.scorers.record import EXPECTED, untrained_columns
 from fergi.scorers.registry import PAPER_SCORERS, read_layouts, scorer_class
 from fergi.synthetic import scorers as synthetic
+from fergi.synthetic.__main__ import main
+from fergi.synthetic.claim import claim
 from fergi.synthetic.pictures import Scene, Things, black_picture, draw_picture, random_scene
 from fergi.weights import CLIP_L, HPS_V2, SCORER_FILES, load_state
 
@@ -105,6 +107,7 @@ def test_black_picture():
 def hurried(tmp_path_factory):
     """All six, which have learned next to nothing."""
     root = tmp_path_factory.mktemp("hurried") / "root"
+    claim(root)
     write_sessions(root)
     synthetic.make_scorers(root, seed=1, n_scenes=32)
     return root
@@ -142,6 +145,9 @@ def test_no_such_scorer(tmp_path):
         synthetic.make_scorers(tmp_path, 0, ["CLIP", "HPSv2.1"])
     with pytest.raises(ValueError, match="n_scenes must be a multiple of 16, not 40"):
         synthetic.make_scorers(tmp_path, 0, n_scenes=40)
+    for options, message in ((["--seed", "-1"], "seed must be 0 or more, not -1"), (["--scenes", "0"], "16, not 0")):
+        with pytest.raises(FergiError, match=rf"^Such scorers cannot be made: .*{message}\.$"):
+            main(["scorers", "--root", str(tmp_path), *options])
     assert not list(tmp_path.iterdir())
 
 

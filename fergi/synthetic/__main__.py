@@ -10,19 +10,29 @@ Faces are drawn; no figure of it speaks of real faces.
 """
 
 import argparse
+import importlib
 import signal
-import textwrap
+import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 
 from fergi.dataset import Folders
-from fergi.files import FergiError, write_table
-from fergi.script import add_workers_argument, run
-from fergi.synthetic.cohort import CohortSettings
-from fergi.synthetic.demo import SIZES, clear, run_steps
+from fergi.files import FergiError
+from fergi.script import run
+from fergi.synthetic.claim import clear
+from fergi.synthetic.cohort import checked
+from fergi.synthetic.demo import SIZES, run_steps
+from fergi.synthetic.recovery import RECOVERED, as_text, output
+
+# Modules of their own, so that a step of the demo depends on no other one's.
+PARTS = {
+    "cohort": ("fergi.synthetic.recordings", "people, pictures, films"),
+    "scorers": ("fergi.synthetic.scorers", "tiny scorers"),
+    "compare": ("fergi.synthetic.recovery", "planted beside recovered"),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,82 +40,38 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m fergi.synthetic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = parser.add_subparsers(dest="part", required=True)
-    for name, what in (
-        ("demo", "the whole study"),
-        ("cohort", "people, pictures, films"),
-        ("scorers", "tiny scorers"),
-        ("compare", "planted beside recovered"),
-    ):
-        part = parts.add_parser(name, help=what)
-        part.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for everything")
-        if name == "demo":
-            part.add_argument("--size", choices=SIZES, default="demo", help="default: %(default)s")
-            part.add_argument("--strength", type=float, help="of the planted effect, intensity 0-5; 0: none")
-            part.add_argument("--seed", type=int, help="another cohort")
-            part.add_argument("--afresh", action="store_true", help="remove everything below --root before")
-        if name == "scorers":
-            part.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-            part.add_argument("--scenes", type=int, metavar="N", help="to learn from (default: 512)")
-        if name == "cohort":
-            for field in fields(CohortSettings):
-                option = f"--{field.name.replace('_', '-')}"
-                part.add_argument(option, type=field.type, default=field.default, help="default: %(default)s")
-            add_workers_argument(part, "processes that draw")
+    demo = parts.add_parser("demo", help="the whole study")
+    demo.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for everything")
+    demo.add_argument("--size", choices=SIZES, default="demo", help="default: %(default)s")
+    demo.add_argument("--strength", type=float, help="of the planted effect, intensity 0-5; 0: none")
+    demo.add_argument("--seed", type=int, help="another cohort")
+    demo.add_argument("--afresh", action="store_true", help="remove everything below --root before")
+    for name, (_, what) in PARTS.items():
+        parts.add_parser(name, help=what)
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the first argument names."""
-    chosen = _parser().parse_args(arguments)
-    root = chosen.root.resolve()
-    folders = Folders(root)
-    if chosen.part == "demo":
-        return _demo(chosen, root)
-    if chosen.part == "cohort":
-        from fergi.synthetic.recordings import write_cohort
-
-        settings = _checked({field.name: getattr(chosen, field.name) for field in fields(CohortSettings)})
-        write_cohort(root, settings, workers=chosen.workers)
-        print(f"Wrote {root}.")
-    elif chosen.part == "scorers":
-        from fergi.synthetic.scorers import make_scorers
-
-        try:
-            make_scorers(root, chosen.seed, **({"n_scenes": chosen.scenes} if chosen.scenes else {}))
-        except ValueError as error:
-            raise FergiError(f"Such scorers cannot be made: {error}.") from error
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments and arguments[0] in PARTS:
+        importlib.import_module(PARTS[arguments[0]][0]).main(arguments[1:])
     else:
-        from fergi.synthetic.recovery import compare, output
-
-        table = compare(folders)
-        write_table(table, output(folders))
-        print(_shown(table))
-        print(f"Wrote {output(folders)}.")
-    return 0
+        _demo(_parser().parse_args(arguments))
 
 
-def _checked(settings: dict) -> CohortSettings:
-    """The settings, or one sentence on what is wrong with them."""
-    try:
-        return CohortSettings(**settings)
-    except ValueError as error:
-        raise FergiError(f"Such a cohort cannot be made: {error}.") from error
-
-
-def _demo(chosen: argparse.Namespace, root: Path) -> int:
+def _demo(chosen: argparse.Namespace) -> None:
     """Every step, and at the end the verdict."""
-    size = SIZES[chosen.size]
+    root, size = chosen.root.resolve(), SIZES[chosen.size]
     wishes = {name: getattr(chosen, name) for name in ("strength", "seed") if getattr(chosen, name) is not None}
-    cohort = _checked({field.name: getattr(size.cohort, field.name) for field in fields(CohortSettings)} | wishes)
+    cohort = checked(**asdict(size.cohort) | wishes)
     if chosen.afresh:
         clear(root)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the step at hand ends as well
     run_steps(root, replace(size, cohort=cohort))
 
-    from fergi.synthetic.recovery import RECOVERED, output
-
     table = pd.read_csv(output(Folders(root)), dtype=str)
-    print(f"\nSynthetic data, planted strength {cohort.strength:g}:\n\n{_shown(table)}\n")
+    print(f"\nSynthetic data, planted strength {cohort.strength:g}:\n\n{as_text(table)}\n")
     print(f"Read {root / 'results' / 'result_analysis.html'}; the figures are in {root / 'figures'}.")
     lost = table[table["verdict"] != RECOVERED]
     if len(lost):
@@ -114,19 +80,6 @@ def _demo(chosen: argparse.Namespace, root: Path) -> int:
             "See the table above."
         )
     print(f"All {len(table)} planted quantities were recovered.")
-    return 0
-
-
-def _shown(table: pd.DataFrame) -> str:
-    """The table for a terminal of 120 columns."""
-    widths = dict(zip(table.columns, (46, 22, 22, 18, 14), strict=True))
-    lines = []
-    for row in (tuple(widths), *table.astype(str).itertuples(index=False, name=None)):
-        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths.values(), strict=True)]
-        for line in range(max(map(len, cells))):
-            parts = [cell[line] if line < len(cell) else "" for cell in cells]
-            lines.append("".join(f"{part:<{width + 1}}" for part, width in zip(parts, widths.values(), strict=True)))
-    return "\n".join(line.rstrip() for line in lines)
 
 
 if __name__ == "__main__":

@@ -88,8 +88,10 @@ class CohortSettings:
                 raise ValueError(f"{name} must be from 0.5 to 60, not {getattr(self, name)}")
         if not 0 <= self.n_black <= self.n_participants * self.n_sessions:
             raise ValueError(f"n_black must be from 0 to the number of sessions, not {self.n_black}")
-        if not 1 <= self.n_disfa_plus <= self.n_disfa or self.n_disfa_frames < 1:
-            raise ValueError("there must be people of the mini DISFA+, all in the mini DISFA, and a frame of each")
+        if not 1 <= self.n_disfa_plus <= self.n_disfa:
+            raise ValueError(f"n_disfa_plus must be from 1 to the people of the mini DISFA, not {self.n_disfa_plus}")
+        if self.n_disfa_frames < 1:
+            raise ValueError(f"n_disfa_frames must be 1 or more, not {self.n_disfa_frames}")
 
 
 def checked(**settings: int | float) -> CohortSettings:

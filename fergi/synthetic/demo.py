@@ -6,11 +6,12 @@ interrupted go on where they were. What is known of finished steps lies in ``.st
 """
 
 import ast
+import ctypes
 import hashlib
 import json
 import os
 import shlex
-import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,10 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fergi.files import FergiError, check_writable, sha256, write_json
+from fergi.dataset import Folders
+from fergi.files import FergiError, sha256, write_json
+from fergi.synthetic.claim import HOME, claim
 from fergi.synthetic.cohort import CohortSettings
 
-HOME = Path(__file__).resolve().parents[2]
 PREFERENCES = "image_preference_binary_classification_based_on_ranking.py"
 
 
@@ -87,21 +89,24 @@ class Step:
 def steps(root: Path, size: Size) -> list[Step]:
     """The study in order."""
     at = ("--root", str(root))
+    folders = Folders(Path())  # names below any root
     cohort = tuple(f"--{name.replace('_', '-')}={value}" for name, value in asdict(size.cohort).items())
     checkpoint = f"AU_models/checkpoint_epoch{size.epochs}.pth"
     clip_features = ("data/*/session_*/*_features.csv", "data/features_settings.json")
     activation = ("preparation/preprocessed_*_data/*.csv",)
     image_tables = ("preparation/preprocessed_image_data/*", "preparation/invalid_images.json")
-    results = tuple(f"results/{Path(PREFERENCES).stem}{suffix}.csv" for suffix in ("", "_released", "_strict"))
-    excluded, listed = "preparation/AU4_excluded_participants.json", "preparation/valid_sessions.json"
+    modes = {}, {"mode": "released"}, {"strict_lopo": True}
+    results = tuple(str(folders.preference_results(**mode)) for mode in modes)
+    excluded, listed = str(folders.excluded_participants), str(folders.valid_sessions)
+    truth = str(folders.synthetic_truth)
     intervals = ("results/accuracy_intervals.csv", "results/overall_rating_*.csv", "results/emotion_*.csv")
     return [
         Step(
             "cohort: people, pictures, films",
-            ("-m", "fergi.synthetic", "cohort", *at, *cohort),
+            ("-m", "fergi.synthetic.recordings", *at, *cohort),
             writes=(
                 "FER_datasets/**/*",
-                "data/synthetic.json",
+                truth,
                 "data/*/session_*/data.json",
                 "data/*/session_*/*.png",
                 "data/*/session_*/*.mp4",
@@ -111,7 +116,7 @@ def steps(root: Path, size: Size) -> list[Step]:
         ),
         Step(
             "scorers: tiny networks with weights",
-            ("-m", "fergi.synthetic", "scorers", *at, "--seed", str(size.cohort.seed), "--scenes", str(size.scenes)),
+            ("-m", "fergi.synthetic.scorers", *at, "--seed", str(size.cohort.seed), "--scenes", str(size.scenes)),
             writes=("pretrained_models/**/*",),
         ),
         Step(
@@ -196,8 +201,8 @@ def steps(root: Path, size: Size) -> list[Step]:
         ),
         Step(
             "planted and recovered",
-            ("-m", "fergi.synthetic", "compare", *at),
-            reads=("truth/**/*", "data/synthetic.json", *clip_features, *image_tables, *activation, excluded, *results),
+            ("-m", "fergi.synthetic.recovery", *at),
+            reads=("truth/**/*", truth, *clip_features, *image_tables, *activation, excluded, listed, *results),
             writes=("results/planted_recovered.csv",),
         ),
         Step(
@@ -208,7 +213,7 @@ def steps(root: Path, size: Size) -> list[Step]:
             ),
             reads=(
                 *(*clip_features, *image_tables, *activation, excluded, listed, *results, *intervals),
-                *("data/synthetic.json", "data/*/session_*/*.mp4", "results/planted_recovered.csv"),
+                *(truth, "data/*/session_*/*.mp4", "results/planted_recovered.csv"),
             ),
             writes=("figures/*", "results/result_analysis.html"),
             code=("result_analysis.ipynb",),
@@ -222,9 +227,9 @@ def run_steps(root: Path, size: Size) -> None:
     Raises
     ------
     FergiError
-        If a step fails; it has said why.
+        If the folder may not be taken for synthetic data, or a step fails; it has said why.
     """
-    check_writable(root)
+    claim(root)
     todo = steps(root, size)
     started = time.monotonic()
     for number, step in enumerate(todo, 1):
@@ -235,13 +240,13 @@ def run_steps(root: Path, size: Size) -> None:
             print(f"{title}: nothing has changed.", flush=True)
             continue
         if there != {"key": key}:  # not merely interrupted
-            for path in _matches(root, step.writes):
-                path.unlink()
+            _remove(root, step.writes)
         write_json({"key": key}, record)
         print(f"\n{title}\n    python {shlex.join(step.command)}", flush=True)
         begun = time.monotonic()
         environment = os.environ | {"FERGI_ROOT": str(root)}
-        done = subprocess.run([sys.executable, *step.command], cwd=HOME, env=environment, check=False)
+        command = [sys.executable, *step.command]
+        done = subprocess.run(command, cwd=HOME, env=environment, preexec_fn=_end_with_demo, check=False)
         if done.returncode:
             raise FergiError(
                 f"Step {number} of {len(todo)}, {step.name}, ended with exit code {done.returncode}; what it said "
@@ -260,19 +265,19 @@ def _read(record: Path) -> Any:
         return None
 
 
-def clear(root: Path) -> None:
-    """Remove everything below the root, if it is a demo's.
+def _remove(root: Path, patterns: Sequence[str]) -> None:
+    """Remove files, and folders in which nothing is left: to some steps every folder is a person."""
+    for path in _matches(root, patterns):
+        path.unlink()
+    for folder, _, _ in os.walk(root, topdown=False):
+        if not os.listdir(folder):
+            os.rmdir(folder)
 
-    Raises
-    ------
-    FergiError
-        If it holds anything and is not.
-    """
-    if not root.exists():
-        return
-    if any(root.iterdir()) and not (root / ".steps").is_dir():
-        raise FergiError(f"{root} was not made by the demo. Nothing was removed; name another --root.")
-    shutil.rmtree(root)
+
+def _end_with_demo() -> None:
+    """What a step does first: have Linux end it when the demo is gone, even if that was killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 # What a step depends on --------------------------------------------------------------------------------------------
@@ -291,8 +296,7 @@ def _sources(step: Step) -> list[Path]:
     if step.command[:2] == ("-m", "nbconvert"):
         return [HOME / step.command[-1]]
     if step.command[0] == "-m":
-        path = HOME.joinpath(*step.command[1].split("."))
-        return [path / "__main__.py" if path.is_dir() else path.with_suffix(".py")]
+        return [HOME.joinpath(*step.command[1].split(".")).with_suffix(".py")]
     return [HOME / step.command[0]]
 
 

@@ -448,6 +448,8 @@ SHEET = {
     "AU6+12": expression(AU6=4, AU12=5), "AU15": expression(AU15=4), "AU17": expression(AU17=5),
     "AU20": expression(AU20=4), "AU25": expression(AU25=4), "AU25+26": expression(AU25=3, AU26=3),
 }  # fmt: skip
+SYNTHETIC = "synthetic data: drawn faces, no real people"
+STAMP, LABELS = 44, 28  # pixels: strips above the pictures
 
 
 def _close(actor: Actor, picture: np.ndarray) -> np.ndarray:
@@ -460,24 +462,29 @@ def _close(actor: Actor, picture: np.ndarray) -> np.ndarray:
     return picture[top : top + side, left : left + side]
 
 
-def contact_sheet(actors: Sequence[Actor], columns: Mapping[str, np.ndarray] = SHEET) -> np.ndarray:
-    """Every actor (rows) with every expression (columns), labelled; RGB uint8.
+def contact_sheet(actors: Mapping[str, Actor], columns: Mapping[str, np.ndarray] = SHEET) -> np.ndarray:
+    """Every actor (rows) with every expression (columns), labelled, and above them that it is synthetic; RGB uint8.
 
     Raises
     ------
     ValueError
         If there is no actor or no expression, or frames differ in size.
     """
-    if not actors or not columns or len({(actor.width, actor.height) for actor in actors}) > 1:
+    if not actors or not columns or len({(actor.width, actor.height) for actor in actors.values()}) > 1:
         raise ValueError("a contact sheet needs at least one actor and one expression, and frames of one size")
-    rows = [np.hstack([_close(actor, actor.frame(each)) for each in columns.values()]) for actor in actors]
-    sheet = np.vstack(rows)
+    sheet = np.vstack(
+        [np.hstack([_close(actor, actor.frame(each)) for each in columns.values()]) for actor in actors.values()]
+    )
     side = sheet.shape[0] // len(actors)
-    head = np.full((max(side // 6, 28), sheet.shape[1], 3), 255, np.uint8)
-    for k, name in enumerate(columns):
-        text = f"synthetic: {name}"
-        size = 0.45 * side / 240 + 0.05
-        cv2.putText(
-            head, text, (k * side + 8, head.shape[0] - 10), cv2.FONT_HERSHEY_SIMPLEX, size, (30,) * 3, 1, cv2.LINE_AA
-        )
-    return np.vstack([head, sheet])
+    sheet = np.vstack([np.full((STAMP + LABELS, sheet.shape[1], 3), 255, np.uint8), sheet])
+
+    def write(text: str, x: int, y: int, colour: tuple[int, int, int] = (20, 20, 20)) -> None:
+        cv2.putText(sheet, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+
+    (width, height), _ = cv2.getTextSize(SYNTHETIC, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+    write(SYNTHETIC, sheet.shape[1] - width - 8, (STAMP + height) // 2, (122, 51, 0))
+    for column, name in enumerate(columns):
+        write(name, column * side + 8, STAMP + LABELS - 10)
+    for row, name in enumerate(actors):
+        write(name, 8, STAMP + LABELS + row * side + 20)
+    return sheet

@@ -9,14 +9,16 @@ Below one root::
     preparation/valid_sessions.json
     truth/images.csv         what each image is worth and whether the face tells
     truth/<participant>/session_<n>/{baseline,reaction}_clip_<i>.csv    injected AUs, frame by frame
+    truth/people.png         the participants and what their faces do
 """
 
+import argparse
 import functools
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,10 @@ from tqdm import tqdm
 
 from fergi.dataset import ISSUES, Folders
 from fergi.features import ACTION_UNITS
-from fergi.files import check_writable, keep_settings, replacing, write_json, write_table
+from fergi.files import keep_settings, replacing, write_json, write_table
+from fergi.script import add_workers_argument, run
 from fergi.statistics import EMOTIONS
+from fergi.synthetic.claim import claim
 from fergi.synthetic.cohort import (
     DISTURBANCES,
     FRAMES_PER_SECOND,
@@ -38,13 +42,14 @@ from fergi.synthetic.cohort import (
     PlannedImage,
     PlannedSession,
     Take,
+    checked,
     disfa_subjects,
     participants,
     plan_labelled,
     plan_sessions,
     stream,
 )
-from fergi.synthetic.expressions import Actor, View, find_actor
+from fergi.synthetic.expressions import Actor, View, contact_sheet, find_actor
 from fergi.synthetic.pictures import black_picture, draw_picture
 from fergi.workers import end_with_parent
 
@@ -58,6 +63,11 @@ class Truth:
     """Where the truth about a synthetic cohort lies."""
 
     root: Path
+
+    @property
+    def people(self) -> Path:
+        """Picture of the participants."""
+        return self.root / "truth" / "people.png"
 
     @property
     def images(self) -> Path:
@@ -80,10 +90,10 @@ def write_cohort(root: Path, settings: CohortSettings, *, workers: int) -> None:
     Raises
     ------
     FergiError
-        If the folder cannot be written or holds a cohort of other settings.
+        If the folder may not be taken for synthetic data, cannot be written or holds a cohort of other settings.
     """
     folders = Folders(root)
-    check_writable(root)
+    claim(root)
     keep_settings(
         {"synthetic": "drawn faces and pictures, no real people"} | asdict(settings),
         folders.synthetic_truth,
@@ -101,6 +111,7 @@ def write_cohort(root: Path, settings: CohortSettings, *, workers: int) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         waiting = [pool.submit(job, root, settings, who) for job, who in jobs]
+        _show_people(root, settings)
         for done in tqdm(as_completed(waiting), total=len(jobs), unit="person", desc="filming", disable=None):
             done.result()
 
@@ -192,6 +203,14 @@ def _drawn_when_needed(root: Path, settings: CohortSettings, who: str) -> Callab
         return find_actor(stream(settings.seed, "person", who), pretrained_models=root / "pretrained_models")
 
     return actor
+
+
+def _show_people(root: Path, settings: CohortSettings) -> None:
+    """A picture of all participants, if it is not there yet."""
+    path = Truth(root).people
+    if not path.is_file():
+        actors = {who: _drawn_when_needed(root, settings, who)() for who in participants(settings)}
+        _save_png(Image.fromarray(contact_sheet(actors)), path)
 
 
 def _film_participant(root: Path, settings: CohortSettings, who: str) -> None:
@@ -290,3 +309,27 @@ def _write_video(pictures: Iterable[np.ndarray], path: Path, codec: str) -> None
         writer.release()
         with replacing(path) as file:
             file.write(temporary.read_bytes())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the cohort that the arguments ask for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fergi.synthetic cohort",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for everything")
+    for field in fields(CohortSettings):
+        option = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(option, type=field.type, default=field.default, help="default: %(default)s")
+    add_workers_argument(parser, "processes that draw")
+    chosen = parser.parse_args(arguments)
+    root = chosen.root.resolve()
+    settings = checked(**{field.name: getattr(chosen, field.name) for field in fields(CohortSettings)})
+    write_cohort(root, settings, workers=chosen.workers)
+    print(f"Wrote {root}.")
+
+
+if __name__ == "__main__":
+    run(main)

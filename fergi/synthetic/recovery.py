@@ -1,10 +1,14 @@
 """What was planted in a synthetic cohort beside what the scripts recovered from its films.
 
 The injected courses are summarised here once more, in a few lines of their own and not by the code that is tested.
+Whether faces tell more than by chance is decided by ``by_chance``.
+
+Run     python -m fergi.synthetic.recovery --root DIR
 """
 
-import math
-from collections.abc import Iterable, Sequence
+import argparse
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +20,14 @@ from fergi.dataset import (
     Folders,
     read_black_images,
     read_excluded_participants,
+    read_image_reactions,
     read_valid_sessions,
 )
 from fergi.features import read_clips
-from fergi.files import read_json, read_table, require, summarise
-from fergi.lopo import ENSEMBLE, INTEGRATED_ENSEMBLE, VALENCE, correct_and_total
+from fergi.files import read_json, read_table, read_tables, require, summarise, write_table
+from fergi.lopo import ENSEMBLE, INTEGRATED_ENSEMBLE, TRAINED_SCORERS, VALENCE, correct_and_total, fold_scores
 from fergi.pairs import Pairs, pairs_within_sessions
+from fergi.script import run
 from fergi.synthetic.cohort import BASELINE, REACTION, UNREADABLE_ISSUES, UNSTEADY
 from fergi.synthetic.recordings import Truth
 
@@ -29,12 +35,18 @@ UNITS = (4, 12)  # the AUs of the planted effect
 WINDOW = 3  # frames (eq. 1: 0.1 s at 30 FPS)
 MOST_DISTURBED = 0.2  # share of a clip's frames (Section 5.1)
 LEAST_CORRELATION = 0.9
+LEAST_SHARE = 0.9  # of the clips in which an AU moves, that must reach this correlation each
 MOVES = 1.0  # intensity by which an AU changes in the clips in which its course is compared
 LEAST_SPREAD = 0.3  # standard deviation of injected activation values from which their correlation says anything
 TELLING = 1.0  # difference of injected AU12 − AU4 activation from which on a pair can be told
 CHANCE = 3.0  # standard deviations
+SHUFFLES = 1000
 COLUMNS = ["quantity", "planted", "recovered", "required", "verdict"]
 RECOVERED, NOT_RECOVERED = "recovered", "NOT RECOVERED"
+
+Row = tuple[str, str, str, str, bool]
+Clip = tuple[str, int, int]  # participant, session, image
+Courses = Mapping[Clip, pd.DataFrame]
 
 
 def compare(folders: Folders) -> pd.DataFrame:
@@ -45,15 +57,27 @@ def compare(folders: Folders) -> pd.DataFrame:
     FergiError
         If an earlier step's file is missing or unusable.
     """
-    strength = read_json(folders.synthetic_truth, "Run python -m fergi.synthetic cohort first.")["strength"]
-    rows = [*_faces(folders, strength), *_people(folders), *_preferences(folders, strength)]
+    advice = "Run python -m fergi.synthetic cohort first."
+    strength = read_json(folders.synthetic_truth, advice)["strength"]
+    truth = Truth(folders.root)
+    require([truth.images], "tables of the truth about images", advice)
+    images = read_table(truth.images, key=CLIP_KEY, text_key=["participant"], numeric=["black"])
+    clips = list(images[["participant", *CLIP_KEY]].itertuples(index=False, name=None))
+    black = {clip for clip, is_black in zip(clips, images["black"], strict=True) if is_black}
+    courses: dict[str, Courses] = {}
+    for kind in (BASELINE, REACTION):
+        paths = [truth.course(who, session, kind, image) for who, session, image in clips]
+        require(paths, f"injected courses of {kind} clips", advice)
+        courses[kind] = dict(zip(clips, map(pd.read_csv, paths), strict=True))
+    rows = [
+        *_faces(folders, courses[REACTION], strength),
+        *_people(folders, courses, black),
+        *_preferences(folders, courses[REACTION], strength),
+    ]
     return pd.DataFrame(
         [(*row[:4], RECOVERED if row[4] else NOT_RECOVERED) for row in rows],
         columns=COLUMNS,
     )
-
-
-Row = tuple[str, str, str, str, bool]
 
 
 # Faces -------------------------------------------------------------------------------------------------------------
@@ -65,64 +89,46 @@ def injected_activation(course: np.ndarray) -> float:
     return float(means.max() - means[0])
 
 
-def _images(folders: Folders) -> pd.DataFrame:
-    """The truth about images."""
-    path = Truth(folders.root).images
-    require([path], "tables of the truth about images", "Run python -m fergi.synthetic cohort first.")
-    return read_table(path, key=CLIP_KEY, text_key=["participant"], numeric=["black"])
-
-
-def _clips(folders: Folders, kind: str) -> list[tuple[str, int, int]]:
-    """Participant, session, image of every clip that was made."""
-    truth = _images(folders)
-    clips = list(truth[["participant", *CLIP_KEY]].itertuples(index=False, name=None))
-    paths = [Truth(folders.root).course(who, session, kind, image) for who, session, image in clips]
-    require(paths, f"injected courses of {kind} clips", "Run python -m fergi.synthetic cohort first.")
-    return clips
-
-
-def _faces(folders: Folders, strength: float) -> list[Row]:
-    """Courses and activation values of AU4 and AU12, and which clips are valid."""
-    truth, clips = Truth(folders.root), _clips(folders, REACTION)
-    paths = [folders.session(who, n) / f"{REACTION}_clip_{image}_features.csv" for who, n, image in clips]
+def _faces(folders: Folders, courses: Courses, strength: float) -> list[Row]:
+    """Courses and activation values of AU4 and AU12 in the reactions."""
+    paths = [folders.session(who, n) / f"{REACTION}_clip_{image}_features.csv" for who, n, image in courses]
     require(paths, "feature files", "Run clips_facial_process.py first.")
     features, problems = read_clips(paths)
     if problems:
         raise summarise(problems, len(paths), "feature files", "Run clips_facial_process.py --redo.")
-    estimated = np.split(features.intensities, features.starts[1:-1])
-    injected = [pd.read_csv(truth.course(who, n, REACTION, image)) for who, n, image in clips]
+    lengths = [len(course) for course in courses.values()]
+    wrong = [str(path) for path, *both in zip(paths, lengths, features.lengths, strict=True) if both[0] != both[1]]
+    if wrong:
+        raise summarise(
+            wrong, len(paths), "feature files of other films than were made", "Run clips_facial_process.py --redo."
+        )
     activation = {
-        who: read_table(
-            folders.activation_tables(REACTION) / f"{who}.csv",
+        who: table.set_index(list(CLIP_KEY))
+        for who, table in read_tables(
+            folders.activation_tables(REACTION),
+            read_valid_sessions(folders),
             key=CLIP_KEY,
             numeric=[f"AU{unit}_activation_value" for unit in UNITS],
-        ).set_index(list(CLIP_KEY))
-        for who in read_valid_sessions(folders)
+            advice="Run preprocess_reaction_data.py first.",
+        ).items()
     }
-    columns = list(injected[0].columns)
     rows: list[Row] = []
     for unit in UNITS:
-        name, place = f"AU{unit}", columns.index(f"AU{unit}") - 1
-        courses, errors = [], []
+        name = f"AU{unit}"
+        correlations, errors = [], []
         planted, found = [], []
-        for (who, n, image), true, ours in zip(clips, injected, estimated, strict=True):
-            clear = true["disturbance"].isna().to_numpy()
-            course, ours = true[name].to_numpy(float), ours[:, place]
-            if len(course) != len(ours):
-                raise ValueError(f"{len(course)} injected and {len(ours)} estimated frames")
-            errors.append(np.abs(course - ours)[clear])
+        estimates = np.split(features.column(name), features.starts[1:-1])
+        for ((who, *key), injected), estimate in zip(courses.items(), estimates, strict=True):
+            clear = injected["disturbance"].isna().to_numpy()
+            course = injected[name].to_numpy(float)
+            errors.append(np.abs(course - estimate)[clear])
             if np.ptp(course[clear]) >= MOVES:
-                courses.append(np.corrcoef(course[clear], ours[clear])[0, 1])
-            if (n, image) in activation[who].index:
+                correlations.append(np.corrcoef(course[clear], estimate[clear])[0, 1])
+            if tuple(key) in activation[who].index:
                 planted.append(injected_activation(np.where(clear, course, course[0])))
-                found.append(activation[who].at[(n, image), f"{name}_activation_value"])
+                found.append(activation[who].at[tuple(key), f"{name}_activation_value"])
         rows += [
-            _correlation(
-                f"{name}, frame by frame: correlation in a clip, median of {len(courses)} in which it moves "
-                f"(lowest {min(courses, default=float('nan')):.2f}; mean error {np.concatenate(errors).mean():.2f})",
-                float(np.median(courses)) if courses else None,
-                strength,
-            ),
+            clips_row(name, correlations, float(np.concatenate(errors).mean()), strength),
             _correlation(
                 f"{name}, activation values: correlation over {len(found)} valid reactions",
                 float(np.corrcoef(planted, found)[0, 1]) if np.std(planted) >= LEAST_SPREAD else None,
@@ -130,6 +136,21 @@ def _faces(folders: Folders, strength: float) -> list[Row]:
             ),
         ]
     return rows
+
+
+def clips_row(name: str, correlations: Sequence[float], error: float, strength: float) -> Row:
+    """The row on an AU frame by frame: its correlations in the clips in which it moves, and the mean error in all."""
+    lowest = f"lowest {min(correlations):.2f}; " if correlations else ""
+    *row, high = _correlation(
+        f"{name}, frame by frame: median correlation in the clips in which it moves ({lowest}mean error {error:.2f})",
+        float(np.median(correlations)) if correlations else None,
+        strength,
+    )
+    reaching = sum(each >= LEAST_CORRELATION for each in correlations)
+    if correlations:
+        row[2] += f"; {reaching} of {len(correlations)} clips ≥ {LEAST_CORRELATION}"
+        row[3] += ", and in nine of ten clips"
+    return *row, high and reaching >= LEAST_SHARE * len(correlations)
 
 
 def _correlation(quantity: str, found: float | None, strength: float) -> Row:
@@ -142,48 +163,40 @@ def _correlation(quantity: str, found: float | None, strength: float) -> Row:
 # People and clips --------------------------------------------------------------------------------------------------
 
 
-def _people(folders: Folders) -> list[Row]:
+def _people(folders: Folders, courses: Mapping[str, Courses], black: set[Clip]) -> list[Row]:
     """Who and what is left out."""
     sessions = read_valid_sessions(folders)
-    images = _images(folders)
-    keys = list(images[["participant", *CLIP_KEY]].itertuples(index=False, name=None))
-    planted_black = {key for key, is_black in zip(keys, images["black"], strict=True) if is_black}
     found_black = {(who, *key) for who, each in read_black_images(folders, sessions).items() for key in each}
     excluded = read_excluded_participants(folders, sessions)
+    lacking = {
+        who: pd.read_csv(folders.image_tables / f"{who}.csv")[list(ISSUES)].isna().to_numpy() for who in sessions
+    }
+    some, all_of_them = ([who for who, each in lacking.items() if function(each)] for function in (np.any, np.all))
     rows: list[Row] = [
         ("participant whose AU4 moves at rest", UNSTEADY, _listed(excluded), "the same", excluded == [UNSTEADY]),
         (
             "black images (participant-session-image)",
-            _listed(_joined(planted_black)),
+            _listed(_joined(black)),
             _listed(_joined(found_black)),
             "the same",
-            planted_black == found_black,
+            black == found_black,
+        ),
+        (
+            "the only participant without answers on issues, as config lists",
+            UNREADABLE_ISSUES,
+            _listed(some),
+            "the same",
+            some == all_of_them == [UNREADABLE_ISSUES],
         ),
     ]
-    tables = {who: pd.read_csv(folders.image_tables / f"{who}.csv") for who in sessions}
-    empty = [who for who, table in tables.items() if table[list(ISSUES)].isna().to_numpy().all()]
-    rows.append(
-        (
-            "participant whose answers on issues cannot be read",
-            UNREADABLE_ISSUES,
-            _listed(empty),
-            "the same",
-            empty == [UNREADABLE_ISSUES],
-        )
-    )
-    for kind in (BASELINE, REACTION):
-        spoilt = {
-            (who, n, image)
-            for who, n, image in _clips(folders, kind)
-            if pd.read_csv(Truth(folders.root).course(who, n, kind, image))["disturbance"].notna().mean()
-            > MOST_DISTURBED
-        }
+    for kind, of_kind in courses.items():
+        spoilt = {clip for clip, each in of_kind.items() if each["disturbance"].notna().mean() > MOST_DISTURBED}
         used = {
             (who, int(n), int(image))
             for who in sessions
             for n, image in pd.read_csv(folders.activation_tables(kind) / f"{who}.csv")[list(CLIP_KEY)].to_numpy()
         }
-        could_be = {key for key in keys if kind == BASELINE or key not in planted_black}
+        could_be = set(of_kind) - (black if kind == REACTION else set())
         missed, lost = spoilt & used, could_be - spoilt - used
         rows.append(
             (
@@ -197,8 +210,8 @@ def _people(folders: Folders) -> list[Row]:
     return rows
 
 
-def _joined(keys: set[tuple[str, int, int]]) -> list[str]:
-    return ["-".join(map(str, key)) for key in sorted(keys)]
+def _joined(clips: set[Clip]) -> list[str]:
+    return ["-".join(map(str, clip)) for clip in sorted(clips)]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -208,40 +221,35 @@ def _listed(names: Sequence[str]) -> str:
 # Preferences -------------------------------------------------------------------------------------------------------
 
 
-def _preferences(folders: Folders, strength: float) -> list[Row]:
-    """Accuracies; at strength 0 they must be those of chance."""
-    results = pd.read_csv(folders.preference_results(), dtype={"user_id": str})
-    images, pairs = _rated_pairs(folders, set(results["user_id"]))
-    planted = _planted_accuracies(folders, images, pairs)
-    by_chance = null_deviation(images.groupby(["participant", "session_index"]).size())
-    accuracy, counted = {}, {}
-    for title, model in (
-        ("selected", f"AUcomb_selected_{VALENCE}"),
-        ("all", VALENCE),
-        ("ensemble", ENSEMBLE),
-        ("with AUs", INTEGRATED_ENSEMBLE),
-    ):
-        correct, n_pairs = counted[title] = correct_and_total(results, model)
-        accuracy[title] = 100 * correct / n_pairs if n_pairs else float("nan")
-    shown = {title: f"{accuracy[title]:.1f} % of {n_pairs}" for title, (_, n_pairs) in counted.items()}
+def _preferences(folders: Folders, courses: Courses, strength: float) -> list[Row]:
+    """Accuracies: beyond what shuffled reactions give if an effect was planted, and within it at strength 0."""
+    images, results = read_preferences(folders)
+    pairs, chance = _pairs(images), by_chance(images, results)
+    counted = {
+        title: correct_and_total(results, model)
+        for title, model in (
+            ("selected", f"AUcomb_selected_{VALENCE}"),
+            ("all", VALENCE),
+            ("ensemble", ENSEMBLE),
+            ("with AUs", INTEGRATED_ENSEMBLE),
+        )
+    }
+    accuracy = {title: 100 * correct / total if total else float("nan") for title, (correct, total) in counted.items()}
+    shown = {title: f"{accuracy[title]:.1f} % of {n}" if n else "no pairs" for title, (_, n) in counted.items()}
     gain = accuracy["with AUs"] - accuracy["ensemble"]
-    deviations = (counted["all"][0] - counted["all"][1] / 2) / by_chance
+    selected, everything = "AUcomb, accuracy on selected pairs", "AUcomb, accuracy on all pairs"
     if strength > 0:
+        planted = _planted_accuracies(images, pairs, courses)
+        beyond = chance.at["all", "counted"] - chance.at["all", "expected"] > CHANCE * chance.at["all", "deviation"]
         return [
             (
-                "AUcomb, accuracy on selected pairs",
+                selected,
                 f"{planted['telling']} where faces tell",
                 shown["selected"],
                 "more than on all pairs",
                 accuracy["selected"] > accuracy["all"],
             ),
-            (
-                "AUcomb, accuracy on all pairs",
-                planted["all"],
-                shown["all"],
-                "more than chance",
-                deviations > CHANCE,
-            ),
+            (everything, planted["all"], shown["all"], "more than chance", beyond),
             (
                 "ensemble of scorers with AUs, accuracy on all pairs",
                 f"alone {accuracy['ensemble']:.1f} %",
@@ -250,45 +258,96 @@ def _preferences(folders: Folders, strength: float) -> list[Row]:
                 gain > 0,
             ),
         ]
-    margin = 100 * CHANCE * by_chance / counted["all"][1]
-    return [
-        (
-            "AUcomb, accuracy on all pairs",
-            "nothing",
-            shown["all"],
-            f"50 % within {margin:.1f}",
-            abs(deviations) <= CHANCE,
-        ),
-        (
-            "ensemble of scorers with AUs, gain on all pairs",
-            "nothing",
-            f"{gain:+.1f} points",
-            f"within {margin:.1f}",
-            abs(gain) <= margin,
-        ),
-    ]
+    rows: list[Row] = []
+    for title, quantity, found in (
+        ("selected", selected, shown["selected"]),
+        ("all", everything, shown["all"]),
+        ("gain", "ensemble of scorers with AUs, gain on all pairs", f"{gain:+.1f} points"),
+    ):
+        count, expected, margin = chance.loc[title] * [1, 1, CHANCE]
+        points = 100 / max(counted["selected" if title == "selected" else "all"][1], 1)
+        required = f"{points * expected:.1f} ± {points * margin:.1f} (reactions shuffled)"
+        rows.append((quantity, "nothing", found, required, abs(count - expected) <= margin))
+    return rows
 
 
-def _rated_pairs(folders: Folders, included: set[str]) -> tuple[pd.DataFrame, Pairs]:
-    """Images of the included participants that have a valid reaction, with their ranks, and their pairs."""
-    tables = []
-    for number, who in enumerate(sorted(included)):
-        ranks = pd.read_csv(folders.image_tables / f"{who}.csv")[[*CLIP_KEY, "rank_score"]]
-        reacted = pd.read_csv(folders.activation_tables(REACTION) / f"{who}.csv")[list(CLIP_KEY)]
-        tables.append(ranks.merge(reacted, on=list(CLIP_KEY)).assign(participant=who, number=number))
-    images = pd.concat(tables, ignore_index=True)
-    return images, pairs_within_sessions(images["number"], images["session_index"], images["rank_score"])
+def read_preferences(folders: Folders) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Images of the included participants that have a valid reaction, and the results of stage 9 in paper mode."""
+    path = folders.preference_results()
+    require([path], "tables of preferences", "Run image_preference_binary_classification_based_on_ranking.py first.")
+    results = pd.read_csv(path, dtype={"user_id": str})
+    images = read_image_reactions(
+        folders,
+        read_valid_sessions(folders),
+        image_columns=["rank_score", *TRAINED_SCORERS],
+        activation_columns=[f"AU{unit}_activation_value" for unit in UNITS],
+    )
+    return images[images["participant"].isin(results["user_id"])].reset_index(drop=True), results
 
 
-def _planted_accuracies(folders: Folders, images: pd.DataFrame, pairs: Pairs) -> dict[str, str]:
+def _pairs(images: pd.DataFrame) -> Pairs:
+    return pairs_within_sessions(
+        images["participant"].factorize(sort=True)[0], images["session_index"], images["rank_score"]
+    )
+
+
+def by_chance(images: pd.DataFrame, results: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """What stage 9 counts, and what it would count if faces told nothing.
+
+    The null: reactions have nothing to do with which image of a session is preferred. Each session's reactions are
+    dealt out anew among its images, at random, and the pairs are counted again. All else stays: rankings, scores of
+    images, how much each person moves, and the parameters of each fold, which were found on other people. So the
+    pairs of one session depend on each other as they do, and a gain, the difference of two accuracies on the same
+    pairs, is held against such differences.
+
+    Parameters
+    ----------
+    images, results : pandas.DataFrame
+        From ``read_preferences``.
+    seed : int
+        Of the shuffles.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index: ``selected`` and ``all``, correct predictions of AUcomb on these pairs; ``gain``, correct predictions
+        of the ensemble with AUs on all pairs less those without. Columns: ``counted``, and of ``SHUFFLES`` shuffles
+        the mean, ``expected``, and the standard deviation, ``deviation``.
+    """
+    pairs, scores = _pairs(images), fold_scores(images, results)
+    parameters = results.set_index("user_id").loc[images["participant"]]
+    weight = parameters[f"AUcomb_coef_for_{INTEGRATED_ENSEMBLE}"].to_numpy()[:, None]
+    threshold = parameters["diff_threshold"].to_numpy()[pairs.preferred, None]
+    ensemble = scores[ENSEMBLE].to_numpy()[:, None]
+
+    random = np.random.default_rng(seed)
+    session = images.groupby(["participant", "session_index"]).ngroup().to_numpy()
+    place = np.argsort(session, kind="stable")
+    valence = np.repeat(scores[[VALENCE]].to_numpy(), 1 + SHUFFLES, axis=1)  # the first column stays as it is
+    for column in range(1, 1 + SHUFFLES):
+        valence[place, column] = valence[np.lexsort((random.random(len(images)), session)), 0]
+    right = pairs.agrees(valence)
+    counts = {
+        "selected": (right & (np.abs(pairs.difference(valence)) >= threshold)).sum(axis=0),
+        "all": right.sum(axis=0),
+        "gain": pairs.agrees(ensemble + weight * valence).sum(axis=0) - pairs.agrees(ensemble).sum(),
+    }
+    return pd.DataFrame(
+        {
+            title: {"counted": each[0], "expected": each[1:].mean(), "deviation": each[1:].std()}
+            for title, each in counts.items()
+        }
+    ).T
+
+
+def _planted_accuracies(images: pd.DataFrame, pairs: Pairs, courses: Courses) -> dict[str, str]:
     """How often the injected AU12 less the injected AU4 prefers the right image: all pairs, and those it tells.
 
     Two faces that did not move at all are told apart by a coin, as an estimate's noise does.
     """
     injected = []
-    for who, n, image in images[["participant", *CLIP_KEY]].itertuples(index=False, name=None):
-        course = pd.read_csv(Truth(folders.root).course(who, n, REACTION, image))
-        smile, frown = (injected_activation(course[f"AU{unit}"].to_numpy(float)) for unit in (12, 4))
+    for clip in images[["participant", *CLIP_KEY]].itertuples(index=False, name=None):
+        smile, frown = (injected_activation(courses[clip][f"AU{unit}"].to_numpy(float)) for unit in (12, 4))
         injected.append(smile - frown)
     difference = pairs.difference(injected)
     told = np.abs(difference) >= TELLING
@@ -298,20 +357,38 @@ def _planted_accuracies(folders: Folders, images: pd.DataFrame, pairs: Pairs) ->
     }
 
 
-def null_deviation(sizes: Iterable[int]) -> float:
-    """Standard deviation of the number of correct pairs if scores tell nothing.
-
-    Of the pairs of n images in random order, n (n − 1) (2 n + 5) / 72 is the variance of the number in the right order
-    (Kendall 1938).
-
-    Parameters
-    ----------
-    sizes : iterable of int
-        Images of each session.
-    """
-    return math.sqrt(sum(n * (n - 1) * (2 * n + 5) / 72 for n in sizes))
-
-
 def output(folders: Folders) -> Path:
     """Where the comparison is written."""
     return folders.results / "planted_recovered.csv"
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """The table of ``compare`` for a terminal of 120 columns."""
+    widths = dict(zip(COLUMNS, (40, 22, 22, 18, 13), strict=True))
+    lines = []
+    for row in (tuple(widths), *table[COLUMNS].astype(str).itertuples(index=False, name=None)):
+        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths.values(), strict=True)]
+        for line in range(max(map(len, cells))):
+            parts = [cell[line] if line < len(cell) else "" for cell in cells]
+            lines.append("".join(f"{part:<{width + 1}}" for part, width in zip(parts, widths.values(), strict=True)))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare, write the table and print it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fergi.synthetic.recovery",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds the finished study")
+    folders = Folders(parser.parse_args(arguments).root.resolve())
+    table = compare(folders)
+    write_table(table, output(folders))
+    print(as_text(table))
+    print(f"Wrote {output(folders)}.")
+
+
+if __name__ == "__main__":
+    run(main)

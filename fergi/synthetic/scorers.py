@@ -7,6 +7,7 @@ the scorers agree with quality and with each other in part, as real ones do, and
 Writes  pretrained_models/        weights under the official names, and ``scorer_layouts.json`` with the sizes
 """
 
+import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,12 +20,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fergi.files import replacing, write_json
+from fergi.files import FergiError, replacing, write_json
 from fergi.scorers.aesthetic import LinearHead
 from fergi.scorers.blip import BlipCosine, BlipLayout
 from fergi.scorers.image_reward import ImageRewardNetwork
 from fergi.scorers.interface import Scorer, offline_import
 from fergi.scorers.registry import PAPER_SCORERS, scorer_class
+from fergi.script import run
+from fergi.synthetic.claim import claim
 from fergi.synthetic.pictures import COLOURS, FLYING, GROUNDS, NUMBERS, STANDING, TIMES, draw_picture, random_scene
 from fergi.weights import (
     AESTHETIC_HEAD,
@@ -153,7 +156,7 @@ def make_scorers(root: Path, seed: int, names: Sequence[str] = PAPER_SCORERS, *,
     Parameters
     ----------
     root : Path
-        Files of the same names there are lost.
+        Files of the same names there are lost; it must be a folder that ``claim`` lets synthetic data take.
     seed : int
         Of the first weights and of the pictures to learn from, which are no participant's.
     names : sequence of str
@@ -164,15 +167,18 @@ def make_scorers(root: Path, seed: int, names: Sequence[str] = PAPER_SCORERS, *,
     Raises
     ------
     ValueError
-        If there is no tiny scorer of such a name, or the scenes do not make whole batches.
+        If there is no tiny scorer of such a name or no such seed, or the scenes do not make whole batches.
     FergiError
-        If a file cannot be written.
+        If the folder may not be taken, or a file cannot be written.
     """
     unknown = [name for name in names if name not in TASTES]
     if unknown:
         raise ValueError(f"there is no tiny {unknown[0]}, only {', '.join(TASTES)}")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, not {seed}")
     if n_scenes < BATCH or n_scenes % BATCH:
         raise ValueError(f"n_scenes must be a multiple of {BATCH}, not {n_scenes}")
+    claim(root)
     with replacing(BERT_VOCABULARY.under(root)) as file:
         file.write("".join(f"{word}\n" for word in vocabulary()).encode())
     write_json(layouts(), root / LAYOUT_FILE)
@@ -320,3 +326,27 @@ def _teach(scorers: Sequence[Scorer], examples: Examples, random: np.random.Gene
             loss.backward()
             optimiser.step()
             plan.step()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the paper's six."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fergi.synthetic scorers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for everything")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--scenes", type=int, default=N_SCENES, metavar="N", help="to learn from (default: %(default)s)"
+    )
+    chosen = parser.parse_args(arguments)
+    try:
+        make_scorers(chosen.root.resolve(), chosen.seed, n_scenes=chosen.scenes)
+    except ValueError as error:
+        raise FergiError(f"Such scorers cannot be made: {error}.") from error
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,70 @@
+"""Which folder synthetic data may take: what is made replaces and removes files, so nobody's own may lie there."""
+
+import os
+import shutil
+from pathlib import Path
+
+from fergi.dataset import Folders
+from fergi.files import FergiError, check_writable, replacing
+
+HOME = Path(__file__).resolve().parents[2]
+MARKER = "SYNTHETIC.txt"
+TEXT = "python -m fergi.synthetic made this folder, and replaces and removes files in it. Keep none of your own here.\n"
+
+
+def claim(root: Path) -> None:
+    """Take a folder for synthetic data: a new or empty one, or one that was taken before. A file in it says so.
+
+    Raises
+    ------
+    FergiError
+        If it cannot be written, holds anything else, has a link to other places, or is or holds this project or the
+        user's home; nothing has changed then.
+    """
+    root = root.resolve()
+    for kept in (HOME, Path(os.path.expanduser("~")).resolve()):
+        if kept.is_relative_to(root):
+            raise FergiError(
+                f"{root} cannot be taken for synthetic data, which replace and remove files, because it is or holds "
+                f"{kept}. Nothing was changed; name a new folder with --root."
+            )
+    check_writable(root)
+    there = sorted(root.iterdir())
+    if there and not _is_claimed(root):
+        raise FergiError(
+            f"{root} was not made by python -m fergi.synthetic, which replaces and removes files (it holds "
+            f"{there[0].name}). Nothing was changed; name a new or empty folder with --root."
+        )
+    links = [path for path in there if path.is_symlink()]
+    if links:
+        raise FergiError(
+            f"{links[0]} is a link, and what it leads to could be replaced or removed. Nothing was changed; take the "
+            "link away or name another --root."
+        )
+    if not (root / MARKER).exists():
+        with replacing(root / MARKER) as file:
+            file.write(TEXT.encode())
+
+
+def _is_claimed(root: Path) -> bool:
+    """Also what earlier versions made, which left no such file but records of steps or the cohort's settings."""
+    return (root / MARKER).is_file() or (root / ".steps").is_dir() or Folders(root).synthetic_truth.is_file()
+
+
+def clear(root: Path) -> None:
+    """Remove everything below a folder of synthetic data; the file that says what it is stays.
+
+    Raises
+    ------
+    FergiError
+        If ``claim`` refuses it, or something cannot be removed.
+    """
+    claim(root)
+    for path in root.iterdir():
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != MARKER:
+                path.unlink()
+        except OSError as error:
+            raise FergiError(f"Cannot remove {path}: {error.strerror}. Remove it or name another --root.") from error
