@@ -10,18 +10,22 @@ Writes  data/<participant>/session_<n>/{baseline,reaction}_clip_<i>_features.csv
 Run     python clips_facial_process.py
         python clips_facial_process.py --videos my_recordings --out my_features
         torchrun --nproc-per-node 4 clips_facial_process.py        (one GPU a process; or --shard 1/4 on each machine)
-Takes   on two cores about 55 ms a frame, so half a day for 5,760 clips; minutes on a GPU.
+Takes   on two cores about 55 ms a frame, so half a day for 5,760 clips; of it 14 ms of a core are everything but the
+        network, which is what remains to the cores where there is a GPU
 
-Finished clips are skipped, so an interrupted run goes on where it was. Videos that cannot be read are listed at the
-end and make the exit code 1; the rest is done. Nothing leaves this machine.
+Finished clips are skipped, so an interrupted run goes on where it was; a clip whose video is newer than its file is
+done again. Videos that cannot be read are listed at the end and make the exit code 1; the rest is done, also by the
+other processes of torchrun, which end together. Nothing leaves this machine.
 """
 
 import argparse
 import os
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
+from torch import distributed
 from tqdm import tqdm
 
 import config
@@ -38,7 +42,9 @@ from fergi.weights import AU_MODEL
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argument_parser(__doc__, config.ROOT)
-    parser.add_argument("--videos", type=Path, metavar="DIR", help="any videos below this folder instead; needs --out")
+    parser.add_argument(
+        "--videos", type=Path, metavar="DIR", help="any videos below this folder that are not hidden; needs --out"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where their features go")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="the AU model (default: under --root)")
     parser.add_argument("--network", choices=NETWORKS, default="ir50", help="its layout (default: %(default)s)")
@@ -60,17 +66,43 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def parse_shard(parser: argparse.ArgumentParser, text: str | None) -> tuple[int, int]:
     """Which part, from 1, of how many."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     if text is None:
-        return int(os.environ.get("RANK", "0")) + 1, int(os.environ.get("WORLD_SIZE", "1"))
+        return int(os.environ.get("RANK", "0")) + 1, processes
+    if processes > 1:
+        parser.error("torchrun divides the clips itself; leave out --shard, or start the script without torchrun")
     part, _, parts = text.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         parser.error(f"--shard must be like 1/4, the first of four parts, not {text}")
     return int(part), int(parts)
 
 
+def is_done(job: ClipJob) -> bool:
+    """Whether there are features, and not of another video that had the name before."""
+    if not (job.output.is_file() and job.video.is_file()):
+        return job.output.is_file()
+    return job.output.stat().st_mtime >= job.video.stat().st_mtime
+
+
+def wait_for_other_processes() -> None:
+    """Go on when all processes of torchrun are here: it ends the others as soon as one of them fails."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        distributed.init_process_group("gloo", timeout=timedelta(days=7))  # one may have clips for long yet
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Find the clips, load the models, process what is not done yet."""
     chosen = parse(arguments)
+    problem = process(chosen)
+    wait_for_other_processes()
+    if problem:
+        raise problem
+
+
+def process(chosen: argparse.Namespace) -> FergiError | None:
+    """What ``main`` does in one process; what there is to say about videos that cannot be read."""
     folders = Folders(chosen.root)
     if chosen.videos:
         outputs = find_videos_anywhere(chosen.videos, chosen.out)
@@ -81,52 +113,59 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for video, output in outputs.items()
     ]
     jobs = jobs[chosen.shard[0] - 1 :: chosen.shard[1]]
-    todo = [job for job in jobs if chosen.redo or not job.output.is_file()]
+    todo = [job for job in jobs if chosen.redo or not is_done(job)]
     print(f"{len(jobs)} clips, {len(jobs) - len(todo)} of them done already.")
     home = chosen.out or folders.data
     settings_file = home / "features_settings.json"
-    if not todo and not settings_file.is_file():  # as the published features are
-        return
+    there = [output for output in outputs.values() if output.is_file()]
+    if not settings_file.is_file() and not chosen.redo:  # as the published features are
+        if not todo:
+            return None
+        if there:
+            raise FergiError(
+                f"{len(there)} of {len(outputs)} videos have feature files (first: {there[0]}), and no {settings_file} "
+                "says what these were made with. Make all of them again with --redo, or move them away."
+            )
 
     device = choose_device(chosen.device)
-    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
-        device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
     checkpoint = chosen.checkpoint or AU_MODEL.under(folders.root)
     estimator = EstimatorSettings(checkpoint, chosen.network, str(device), chosen.precision)
     AUEstimator(estimator)  # a missing or wrong file is found here, before any process is started
     alignment = alignment_settings(folders.root / "pretrained_models", chosen.landmarks, chosen.luma)
     FaceAligner(alignment)
-    check_writable(home)
+    check_writable(home, "--out" if chosen.out else "--root")
     settings = alignment.describe() | estimator.describe() | {"baseline_decimals": chosen.baseline_decimals}
-    if chosen.redo and different_settings(settings, settings_file):
+    if chosen.redo and different_settings(settings, settings_file) != {}:  # other ones, or unknown ones
         for path in (*outputs.values(), settings_file):  # none of them may count as done with the new ones
             path.unlink(missing_ok=True)
     keep_settings(settings, settings_file, "Use the same settings, another folder, or --redo.")
     if not todo:
-        return
+        return None
     print(f"Landmarks by {alignment.landmarks}; {chosen.network} from {checkpoint} on {device}, {chosen.precision}.")
 
     started, n_frames = time.monotonic(), 0
-    with tqdm(total=len(todo), unit="clip", desc="clips", disable=None) as bar:
+    form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}{postfix}]"
+    with tqdm(total=len(todo), desc="clips", bar_format=form, disable=None) as bar:
 
-        def progress(frames: int, clips: int) -> None:
+        def progress(frames: int, clips: float) -> None:
             nonlocal n_frames
             n_frames += frames
             bar.set_postfix_str(f"{n_frames / (time.monotonic() - started):.1f} frames/s", refresh=False)
-            bar.update(clips)
+            bar.update(min(clips, bar.total - bar.n))  # parts may add up to a little more
 
         report = process_clips(todo, alignment, estimator, workers=chosen.workers, progress=progress)
     seconds = time.monotonic() - started
     print(f"Wrote {report.n_clips} feature files, {report.n_frames} frames, {report.n_frames / seconds:.1f} frames/s.")
     if report.without_face:
         print(f"{len(report.without_face)} of them have no face in any frame (first: {report.without_face[0]}).")
-    if report.failures:
-        for failure in report.failures:
-            print(f"  {failure}")
-        raise FergiError(
-            f"{len(report.failures)} of {len(todo)} videos have no feature file (first: {report.failures[0]}). "
-            "Replace or remove them and run again; the others are done."
-        )
+    if not report.failures:
+        return None
+    for failure in report.failures:
+        print(f"  {failure}")
+    return FergiError(
+        f"{len(report.failures)} of {len(todo)} videos have no feature file (first: {report.failures[0]}). "
+        "Replace or remove them and run again; the others are done."
+    )
 
 
 if __name__ == "__main__":

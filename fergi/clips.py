@@ -7,9 +7,10 @@ because the last bits of what a network gives depend on the size of its batch bu
 clip's file depends on the clip alone: not on the number of workers, on what else is processed, or on interruptions.
 """
 
+import contextlib
 import multiprocessing
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from fergi.action_units.network import SIDE, intensities, load_network, network_
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import ACTION_UNITS, NO_FACE, format_clip
 from fergi.files import FergiError, replacing, sha256
-from fergi.video import UnreadableVideo, increasing, read_frames
-from fergi.workers import end_with_parent
+from fergi.video import UnreadableVideo, increasing, open_video
+from fergi.workers import end_with_parent, out_of_reach
 
-FRAMES_AT_A_TIME = 32  # decoded and aligned before they are handed over
+FRAMES_AT_A_TIME = 32  # decoded and aligned before they are handed over; fewer of pictures larger than the next line
+PIXELS_OF_FULL_GROUPS = 1_000_000
 CHUNKS_PER_WORKER = 6  # of that many frames, on their way at a time
 BATCH_SIZES = {"cpu": 8, "cuda": 128}  # 8 was the fastest of 1, 8, 16 and 32 on two cores
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = ("float32", "tf32", "bfloat16")
 PATIENCE = 0.2  # seconds without news after which a batch is not waited for any longer
 
 
@@ -54,7 +56,7 @@ class EstimatorSettings:
     device : str
         "cpu", "cuda", "cuda:1" and so on.
     precision : str
-        float32, or bfloat16, which is faster where the hardware has it and less exact.
+        float32; or tf32 (CUDA only) or bfloat16, which are faster where the hardware has them and less exact.
     """
 
     checkpoint: Path
@@ -63,9 +65,14 @@ class EstimatorSettings:
     precision: str = "float32"
 
     @property
+    def device_type(self) -> str:
+        """One of ``BATCH_SIZES``."""
+        return self.device.partition(":")[0]
+
+    @property
     def batch_size(self) -> int:
         """Faces in every batch."""
-        return BATCH_SIZES[self.device.partition(":")[0]]
+        return BATCH_SIZES[self.device_type]
 
     def describe(self) -> dict[str, str]:
         """What a reader of the outputs should know."""
@@ -73,6 +80,7 @@ class EstimatorSettings:
             "network": self.network,
             "checkpoint_sha256": sha256(self.checkpoint),
             "precision": self.precision,
+            "device": self.device_type,
         }
 
 
@@ -85,21 +93,43 @@ class AUEstimator:
         Raises
         ------
         FergiError
-            If the file is missing, damaged, or of another layout.
+            If the file is missing, damaged, or of another layout, or the device has not the precision or the memory.
         """
+        if settings.precision == "tf32" and settings.device_type != "cuda":
+            raise FergiError(f"There is no tf32 on {settings.device}. Choose --precision float32 or bfloat16.")
         network = load_network(settings.checkpoint, settings.network)
-        self._network = network.to(settings.device, memory_format=torch.channels_last)
-        self._device, self._precision = torch.device(settings.device), PRECISIONS[settings.precision]
+        self._device, self._precision = torch.device(settings.device), settings.precision
         self.batch_size = settings.batch_size
+        with self._enough_memory():
+            self._network = network.to(self._device, memory_format=torch.channels_last)
 
     def estimate(self, faces: np.ndarray) -> np.ndarray:
-        """Intensities (n, 12) of at most one batch of aligned RGB faces (n, 112, 112, 3), uint8."""
+        """Intensities (n, 12) of at most one batch of aligned RGB faces (n, 112, 112, 3), uint8.
+
+        Raises
+        ------
+        FergiError
+            If the device has too little memory.
+        """
         batch = np.zeros((self.batch_size, SIDE, SIDE, 3), np.uint8)
         batch[: len(faces)] = faces
-        reduced = self._precision != torch.float32
-        with torch.inference_mode(), torch.autocast(self._device.type, self._precision, enabled=reduced):
+        if self._device.type == "cuda":  # where PyTorch's own float32 is tf32 in convolutions
+            exact = "tf32" if self._precision == "tf32" else "ieee"
+            torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = exact
+        reduced = torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
+        with self._enough_memory(), torch.inference_mode(), reduced:
             outputs = self._network(network_input(torch.from_numpy(batch).to(self._device)))
-        return intensities(outputs.float(), ACTION_UNITS)[: len(faces)].cpu().numpy()
+            return intensities(outputs.float(), ACTION_UNITS)[: len(faces)].cpu().numpy()
+
+    @contextlib.contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise FergiError(
+                f"{self._device} has too little memory for the AU network and batches of {self.batch_size} faces. "
+                "Free some of it, or choose another --device; finished clips stay."
+            ) from error
 
 
 # Messages to the collecting process.
@@ -107,21 +137,26 @@ class AUEstimator:
 
 @dataclass(frozen=True)
 class _Frames:
-    """Some frames of a clip: values (n, 15) with the intensities still missing, and the faces of ``rows``."""
+    """Some frames of a clip: values (n, 15) with the intensities still missing, and the faces of ``rows``.
+
+    ``promised`` is how many frames its container says that it holds, in all.
+    """
 
     job: int
     times: list[float]
     values: np.ndarray
     faces: np.ndarray
     rows: list[int]
+    promised: float = 0.0
 
 
 @dataclass(frozen=True)
 class _End:
-    """A clip is decoded to its end; why it failed, if it did."""
+    """A clip is decoded to its end: its container's rate (see ``Video``), and why it failed, if it did."""
 
     job: int
     failure: str | None = None
+    frame_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -132,41 +167,55 @@ class _Estimates:
     values: np.ndarray
 
 
-def _chunks(path: Path, size: int) -> Iterator[tuple[list[float], list[np.ndarray]]]:
-    """Frames of a video in groups."""
+def _groups(
+    frames: Iterable[tuple[float, np.ndarray]], size: int = FRAMES_AT_A_TIME
+) -> Iterator[tuple[list[float], list[np.ndarray]]]:
+    """Frames of a video in groups; none is kept here when the next one is decoded."""
     times: list[float] = []
     pictures: list[np.ndarray] = []
-    for time, picture in read_frames(path):
+    for time, picture in frames:
         times.append(time)
         pictures.append(picture)
-        if len(times) == size:
+        pixels = picture.shape[0] * picture.shape[1]
+        del picture
+        if len(times) >= min(size, max(1, size * PIXELS_OF_FULL_GROUPS // pixels)):
             yield times, pictures
             times, pictures = [], []
     if times:
         yield times, pictures
 
 
-def _align_clips(settings: AlignmentSettings, jobs: Any, messages: Any, places: Any) -> None:
-    """An aligning process: take clips until there are none."""
+def _align_clips(
+    settings: AlignmentSettings, number: int, jobs: Any, messages: Any, places: Any, under_way: Any
+) -> None:
+    """The aligning process of a number: take clips until there are none.
+
+    In ``under_way`` it says which clip it reads, counted from 1, or 0: a message could be lost with a process that a
+    video brings down.
+    """
     end_with_parent()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     aligner = FaceAligner(settings)
     while (job := jobs.get()) is not None:
         index, path = job
+        under_way[number] = index + 1
         try:
-            for times, pictures in _chunks(path, FRAMES_AT_A_TIME):
-                aligned = aligner.align(pictures)
-                rows = [row for row, face in enumerate(aligned) if face is not None]
-                values = np.tile(NO_FACE, (len(times), 1))
-                for row in rows:
-                    values[row, :3] = aligned[row].score, aligned[row].pitch_ratio, aligned[row].yaw_ratio
-                faces = np.array([aligned[row].picture for row in rows], np.uint8).reshape(-1, SIDE, SIDE, 3)
-                places.acquire()
-                messages.put(_Frames(index, times, values, faces, rows))
-            messages.put(_End(index))
+            with open_video(path) as video:
+                for times, pictures in _groups(video.frames()):
+                    aligned = aligner.align(pictures)
+                    pictures.clear()  # before the next ones are decoded
+                    rows = [row for row, face in enumerate(aligned) if face is not None]
+                    values = np.tile(NO_FACE, (len(times), 1))
+                    for row in rows:
+                        values[row, :3] = aligned[row].score, aligned[row].pitch_ratio, aligned[row].yaw_ratio
+                    faces = np.array([aligned[row].picture for row in rows], np.uint8).reshape(-1, SIDE, SIDE, 3)
+                    places.acquire()
+                    messages.put(_Frames(index, times, values, faces, rows, video.promised))
+                messages.put(_End(index, frame_seconds=video.frame_seconds))
         except UnreadableVideo as error:
             messages.put(_End(index, str(error)))
+        under_way[number] = 0
 
 
 def _estimate_batches(settings: EstimatorSettings, batches: Any, messages: Any) -> None:
@@ -205,7 +254,7 @@ def process_clips(
     estimator: EstimatorSettings,
     *,
     workers: int,
-    progress: Callable[[int, int], None] = lambda frames, clips: None,
+    progress: Callable[[int, float], None] = lambda frames, clips: None,
 ) -> ClipsReport:
     """Write the feature file of every clip; a clip that cannot be read is reported, and the rest is done.
 
@@ -220,7 +269,7 @@ def process_clips(
     workers : int
         Aligning processes; without a GPU also as many estimating ones.
     progress : callable
-        Told about frames and clips as they are finished.
+        Told how many frames were aligned, and what part of a clip that is; the parts of a clip add up to 1.
 
     Raises
     ------
@@ -230,29 +279,35 @@ def process_clips(
     context = multiprocessing.get_context("spawn")
     waiting, messages, batches = context.Queue(), context.Queue(), context.Queue()
     places = context.Semaphore(CHUNKS_PER_WORKER * workers)
-    on_cpu = torch.device(estimator.device).type == "cpu"
+    on_cpu = estimator.device_type == "cpu"
     aligning = min(workers, len(jobs))
+    under_way = multiprocessing.RawArray("q", aligning)
     processes = [
-        context.Process(target=_align_clips, args=(alignment, waiting, messages, places), daemon=True)
-        for _ in range(aligning)
+        context.Process(
+            target=_align_clips, args=(alignment, number, waiting, messages, places, under_way), daemon=True
+        )
+        for number in range(aligning)
     ]
     if on_cpu:
         processes += [
             context.Process(target=_estimate_batches, args=(estimator, batches, messages), daemon=True)
             for _ in range(workers)
         ]
-    for index, job in enumerate(jobs):
-        waiting.put((index, job.video))
-    for _ in range(aligning):
-        waiting.put(None)
-    for process in processes:
-        process.start()
+    started = []
     try:
+        for index, job in enumerate(jobs):
+            waiting.put((index, job.video))
+        for _ in range(aligning):
+            waiting.put(None)
+        with out_of_reach():
+            for process in processes:
+                process.start()
+                started.append(process)
         here = None if on_cpu else AUEstimator(estimator)
-        collector = _Collector(jobs, estimator.batch_size, here, batches, places, progress)
+        collector = _Collector(jobs, estimator.batch_size, here, batches, places, progress, under_way)
         return collector.collect(messages, processes)
     finally:
-        for process in processes:
+        for process in started:
             process.terminate()
         for each in (waiting, messages, batches):
             each.cancel_join_thread()
@@ -274,6 +329,8 @@ class _Clip:
     times: list[float] = field(default_factory=list)
     chunks: list[_Chunk] = field(default_factory=list)
     decoded: bool = False
+    frame_seconds: float = 0.0
+    told: float = 0.0  # the part of it that was reported
 
     @property
     def complete(self) -> bool:
@@ -290,10 +347,12 @@ class _Collector:
         estimator: AUEstimator | None,
         batches: Any,
         places: Any,
-        progress: Callable[[int, int], None],
+        progress: Callable[[int, float], None],
+        begun: Sequence[int] = (),
     ):
         self._jobs, self._batch_size, self._progress = jobs, batch_size, progress
         self._estimator, self._batches, self._places = estimator, batches, places
+        self._begun = begun  # see ``_align_clips``
         self._clips: dict[int, _Clip] = {index: _Clip() for index in range(len(jobs))}  # not finished
         self._faces: list[tuple[_Chunk, int, np.ndarray]] = []  # which wait for a batch
         self._under_way: dict[int, list[tuple[_Chunk, int, np.ndarray]]] = {}
@@ -311,7 +370,7 @@ class _Collector:
                 message = messages.get(timeout=PATIENCE)
             except queue.Empty:
                 if not all(process.is_alive() or process.exitcode == 0 for process in processes):
-                    raise FergiError(_dead_process(processes)) from None
+                    raise FergiError(self._dead_process(processes)) from None
                 if self._faces and not self._under_way:
                     self._send()
                 continue
@@ -335,7 +394,9 @@ class _Collector:
         self._faces += [(chunk, row, face) for row, face in zip(frames.rows, frames.faces, strict=True)]
         if chunk.n_left == 0:
             self._places.release()
-        self._progress(len(frames.times), 0)
+        part = min(len(clip.times) / frames.promised, 1.0) - clip.told if frames.promised > 0 else 0.0
+        clip.told += part
+        self._progress(len(frames.times), part)
 
     def _send(self) -> None:
         """One batch to the network; full unless nothing more is to come soon."""
@@ -359,13 +420,14 @@ class _Collector:
             self._write_if_complete(job)
 
     def _end(self, end: _End) -> None:
-        self._clips[end.job].decoded = True
+        clip = self._clips[end.job]
+        clip.decoded, clip.frame_seconds = True, end.frame_seconds
         if end.failure is None:
             self._write_if_complete(end.job)
         else:  # faces of it that are still under way come back to nobody
             self._failures[end.job] = end.failure
             del self._clips[end.job]
-            self._progress(0, 1)
+            self._progress(0, 1 - clip.told)
 
     def _write_if_complete(self, index: int) -> None:
         clip = self._clips.get(index)
@@ -373,18 +435,21 @@ class _Collector:
             return
         job, values = self._jobs[index], np.concatenate([chunk.values for chunk in clip.chunks])
         with replacing(job.output) as file:
-            file.write(format_clip(increasing(np.array(clip.times)), values, job.decimals))
+            file.write(format_clip(increasing(np.array(clip.times), clip.frame_seconds), values, job.decimals))
         if not (values[:, 0] > 0).any():
             self._without_face.append(index)
         self._n_frames += len(values)
         del self._clips[index]
-        self._progress(0, 1)
+        self._progress(0, 1 - clip.told)
 
-
-def _dead_process(processes: Sequence[Any]) -> str:
-    """What to say when a process is gone."""
-    codes = [process.exitcode for process in processes if process.exitcode]
-    return (
-        f"{len(codes)} of {len(processes)} worker processes died (first exit code: {codes[0]}); its message stands "
-        "above, and without one it was most likely out of memory. Run again with fewer --workers; finished clips stay."
-    )
+    def _dead_process(self, processes: Sequence[Any]) -> str:
+        """What to say when a process is gone, and what it was reading."""
+        dead = [number for number, process in enumerate(processes) if process.exitcode]
+        begun = [self._begun[number] for number in dead if number < len(self._begun)]
+        videos = ", ".join(str(self._jobs[index - 1].video) for index in begun if index)
+        return (
+            f"{len(dead)} of {len(processes)} worker processes died{videos and f' while reading {videos}'} (first exit "
+            f"code: {processes[dead[0]].exitcode}); its message stands above, and without one it was most likely out "
+            f"of memory. {'Replace or remove what it read, or run' if videos else 'Run'} again with fewer --workers; "
+            "finished clips stay."
+        )

@@ -89,8 +89,8 @@ def _is_running(process: str) -> bool:
     return True
 
 
-def check_writable(folder: Path) -> None:
-    """Stop before any long work if nothing can be written into ``folder``.
+def check_writable(folder: Path, option: str = "--root") -> None:
+    """Stop before any long work if nothing can be written into ``folder``, which ``option`` names.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise FergiError(
-            f"Cannot write into {folder}: {error.strerror}. Free that name or choose another --root."
+            f"Cannot write into {folder}: {error.strerror}. Free that name or choose another {option}."
         ) from error
 
 
@@ -255,11 +255,14 @@ def keep_settings(settings: dict[str, Any], path: Path, advice: str) -> None:
 
 
 def different_settings(settings: dict[str, Any], path: Path) -> dict[str, tuple[Any, Any]] | None:
-    """What stands otherwise in a file of settings, as (there, now); None if there is no such file."""
+    """What stands otherwise in a file of settings, as (there, now); None if there is no such file.
+
+    What an older file does not say is not different.
+    """
     if not path.is_file():
         return None
     there = read_json(path, "Remove it together with the files that it describes.")
-    return {name: (there.get(name), now) for name, now in settings.items() if there.get(name) != now}
+    return {name: (there[name], now) for name, now in settings.items() if there.get(name, now) != now}
 
 
 def sha256(path: Path) -> str:

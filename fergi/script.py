@@ -30,16 +30,16 @@ def argument_parser(documentation: str | None, default_root: Path) -> argparse.A
 
 
 def add_workers_argument(parser: argparse.ArgumentParser, what: str) -> None:
-    """``--workers``, at least one, by default as many as there are cores."""
+    """``--workers``, at least one, by default as many as there are cores for each process that torchrun started."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
     def number(text: str) -> int:
         if int(text) < 1:
             raise argparse.ArgumentTypeError("--workers must be at least 1")
         return int(text)
 
-    parser.add_argument(
-        "--workers", type=number, default=os.cpu_count(), metavar="N", help=f"{what} (default: %(default)s)"
-    )
+    default = max(1, (os.cpu_count() or 1) // here)
+    parser.add_argument("--workers", type=number, default=default, metavar="N", help=f"{what} (default: %(default)s)")
 
 
 def run(main: Callable[[Sequence[str] | None], int | None]) -> None:

@@ -31,54 +31,101 @@ def read_frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
     UnreadableVideo
         If the file cannot be opened as a video, has no frames, or breaks off. Frames before the break were given.
     """
+    with open_video(path) as video:
+        yield from video.frames()
+
+
+@contextlib.contextmanager
+def open_video(path: Path) -> Iterator["Video"]:
+    """A video whose frames and promises can be asked for.
+
+    Raises
+    ------
+    UnreadableVideo
+        If the file cannot be opened as a video.
+    """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:  # OpenCV would end the process
+        name = os.fsencode(path).decode(errors="backslashreplace")
+        raise UnreadableVideo(f"{name} is not a name in UTF-8, as OpenCV needs it") from None
     if not path.is_file():
         raise UnreadableVideo(f"{path} does not exist")
     if path.stat().st_size == 0:
         raise UnreadableVideo(f"{path} is empty")
-    with contextlib.closing(_Capture(path)) as capture:
-        if not capture.opened:
+    with contextlib.closing(Video(path)) as video:
+        if not video.opened:
             raise UnreadableVideo(f"{path} is not a video that OpenCV can open")
-        n_frames, last = 0, 0.0
-        while (frame := capture.read()) is not None:
-            n_frames, last = n_frames + 1, frame[0]
-            yield frame
-        if n_frames == 0:
-            raise UnreadableVideo(f"{path} has no frames that OpenCV can decode")
-        # Some containers estimate their number of frames, and some have no positions: only both together tell.
-        ends_early = last + capture.frame_seconds < LEAST_SHARE * capture.seconds
-        if ends_early and n_frames < LEAST_SHARE * capture.promised:
-            raise UnreadableVideo(f"{path} breaks off after {n_frames} of {capture.promised:.0f} frames")
+        yield video
 
 
-class _Capture:
-    """OpenCV's reader with what is wanted of it."""
+class Video:
+    """An open video; see ``open_video``.
+
+    Attributes
+    ----------
+    frame_seconds : float
+        From one frame to the next at the container's rate; 0 if it names none.
+    promised : float
+        How many frames the container says that it holds; 0 or less if it does not say.
+    """
 
     def __init__(self, path: Path):
         # OpenCV and FFmpeg say on the terminal what the exceptions above say.
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        self._path = path
+        # A whole path, since OpenCV takes what stands before a colon for a protocol.
+        self._capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         self.opened = self._capture.isOpened()
         rate = self._capture.get(cv2.CAP_PROP_FPS) if self.opened else 0.0
         self.frame_seconds = 1 / rate if rate > 0 else 0.0
         self.promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT) if self.opened else 0.0
-        self.seconds = self.frame_seconds * self.promised
 
-    def read(self) -> tuple[float, np.ndarray] | None:
+    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        """See ``read_frames``; once only."""
+        n_frames, last = 0, 0.0
+        while (frame := self._read()) is not None:
+            n_frames, last = n_frames + 1, frame[0]
+            yield frame
+            del frame  # the pictures of a large video are large
+        if n_frames == 0:
+            raise UnreadableVideo(f"{self._path} has no frames that OpenCV can decode")
+        # Some containers estimate their number of frames, and some have no positions: only both together tell.
+        ends_early = last + self.frame_seconds < LEAST_SHARE * self.frame_seconds * self.promised
+        if ends_early and n_frames < LEAST_SHARE * self.promised:
+            raise UnreadableVideo(f"{self._path} breaks off after {n_frames} of {self.promised:.0f} frames")
+
+    def _read(self) -> tuple[float, np.ndarray] | None:
         good, picture = self._capture.read()
         if not good:
             return None
         return self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
     def close(self) -> None:
+        """Let go of the file."""
         self._capture.release()
 
 
-def increasing(times: np.ndarray, frames_per_second: float = 30.0) -> np.ndarray:
+def increasing(times: np.ndarray, frame_seconds: float = 0.0) -> np.ndarray:
     """Times that increase from frame to frame in whole milliseconds.
 
-    A container without usable positions gives zeros or repeats; then frames are counted at the rate given.
+    A time that does not becomes one millisecond more than the one before it. Where that would be most of them, as in
+    a container without usable positions, frames are counted at the container's rate instead.
+
+    Parameters
+    ----------
+    times : ndarray, shape (n_frames,)
+        Seconds.
+    frame_seconds : float
+        See ``Video``. At a millisecond or less it is the step of a clock and no rate, and 30 FPS are taken.
     """
-    if len(times) < 2 or (np.diff(np.round(times, 3)) > 0).all():
-        return times
-    return np.arange(len(times)) / frames_per_second
+    repaired, n_repaired = times.copy(), 0
+    for index in range(1, len(times)):
+        least = round(repaired[index - 1], 3) + 0.001
+        if round(times[index], 3) < least - 0.0005:
+            repaired[index] = least
+            n_repaired += 1
+    if 2 * n_repaired > len(times) - 1:
+        return np.arange(len(times)) * (frame_seconds if frame_seconds > 0.001 else 1 / 30)
+    return repaired

@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -136,3 +137,19 @@ def threads_for_processes(patch: pytest.MonkeyPatch) -> None:
 def killed(*_) -> None:
     """What a worker process may run into: the system ends it without a word."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_while_reading(settings, number, jobs, messages, places, under_way) -> None:
+    """Likewise, brought down by its second video."""
+    for _ in range(2):
+        under_way[number] = jobs.get()[0] + 1
+    killed()
+
+
+if __name__ == "__main__":  # what torchrun starts in a test
+    time.sleep(4 * int(os.environ["RANK"]))
+    threads_for_processes(pytest.MonkeyPatch())
+    from clips_facial_process import main
+    from fergi.script import run
+
+    run(main)

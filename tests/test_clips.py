@@ -14,6 +14,8 @@ import subprocess
 import sys
 import threading
 import time
+import types
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from fergi.dataset import Folders, find_videos, find_videos_anywhere
 from fergi.faces.pipeline import AlignmentSettings
 from fergi.features import ACTION_UNITS, NO_FACE, format_clip, read_clips
 from fergi.files import FergiError
+from fergi.video import read_frames
 from fergi.weights import save_weights
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -148,6 +151,22 @@ def test_videos_anywhere(tmp_path):
     }
 
 
+def test_where_videos_are_looked_for(tmp_path):
+    """Behind links to folders, each once; neither in what is hidden, as macOS's own files, nor in folders' names."""
+    touched(tmp_path / "in", "._a.mp4", ".cache/b.mp4", "c.mp4/notes.txt", "d.mp4/inside.mp4", "e/f.mp4")
+    touched(tmp_path / "elsewhere", "g.mp4")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/e/again").symlink_to(tmp_path / "in")
+    (tmp_path / "in/gone.mp4").symlink_to("nowhere")
+    found = find_videos_anywhere(tmp_path / "in", tmp_path / "out")
+    assert [video.relative_to(tmp_path / "in").as_posix() for video in found] == [
+        *("d.mp4/inside.mp4", "e/f.mp4", "gone.mp4", "linked/g.mp4")
+    ]
+    touched(tmp_path / "data/101/session_1", "._reaction_clip_1.mp4", "reaction_clip_3.mp4")
+    (tmp_path / "data/101/session_1/reaction_clip_2.mp4").mkdir()
+    assert [video.name for video in find_videos(Folders(tmp_path))] == ["reaction_clip_3.mp4"]
+
+
 def test_no_videos_anywhere(tmp_path):
     with pytest.raises(FergiError, match=r"/in is not a folder\. Name one that holds videos\."):
         find_videos_anywhere(tmp_path / "in", tmp_path / "out")
@@ -217,6 +236,33 @@ def test_reduced_precision_is_near(checkpoint, faces):
     assert 0 < np.abs(reduced - whole).max() < 0.05 * whole.std()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_the_same_on_cuda(checkpoint, faces):
+    """A face does not notice its batch, and float32 is not the tf32 that PyTorch makes of it."""
+    estimator = AUEstimator(EstimatorSettings(checkpoint, "ir10-thin", "cuda"))
+    expected = estimator.estimate(faces)
+    assert estimator.estimate(faces[[11, 3, 10]])[1].tobytes() == expected[3].tobytes()
+    tf32 = AUEstimator(EstimatorSettings(checkpoint, "ir10-thin", "cuda", "tf32")).estimate(faces)
+    assert estimator.estimate(faces).tobytes() == expected.tobytes()
+    on_cpu = AUEstimator(EstimatorSettings(checkpoint, "ir10-thin", "cpu")).estimate(faces[:8])
+    assert_allclose(expected[:8], on_cpu, rtol=1e-4, atol=1e-4)
+    assert 0 < np.abs(tf32 - expected).max() < 0.05 * expected.std()
+
+
+def test_precisions_and_memory_that_a_device_has_not(checkpoint, faces, monkeypatch):
+    """One sentence each."""
+    with pytest.raises(FergiError, match=r"^There is no tf32 on cpu\. Choose --precision float32 or bfloat16\.$"):
+        AUEstimator(EstimatorSettings(checkpoint, "ir10-thin", "cpu", "tf32"))
+    estimator = AUEstimator(EstimatorSettings(checkpoint, "ir10-thin", "cpu"))
+
+    def full(pictures: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("Tried to allocate 3 GiB")
+
+    monkeypatch.setattr(estimator, "_network", full)
+    with pytest.raises(FergiError, match=r"^cpu has too little memory for the AU network and batches of 8 faces\."):
+        estimator.estimate(faces[:2])
+
+
 # Filling batches and putting clips together, with a network that gives a face's own number
 
 
@@ -245,7 +291,8 @@ class _Post:
                 sent = chunk_values.copy()
                 sent[rows, 3:] = -1
                 times = [(5 * chunk + i) / 30 for i in range(5)]
-                messages.append(_Frames(job, times, sent, given, rows))
+                # Clip 0 promises what it has, 2 too little, 3 too much; 1 says nothing.
+                messages.append(_Frames(job, times, sent, given, rows, (15, 0, 10, 60)[job]))
                 values.append(chunk_values)
             self.clips[job] = messages
             self.expected[job] = np.concatenate(values)
@@ -284,7 +331,7 @@ def test_every_face_gets_its_own_values_back(tmp_path, seed):
     for job, messages in post.clips.items():
         messages.append(_End(job, "3.mp4 breaks off" if job == 3 else None))
     jobs = [ClipJob(Path(f"{job}.mp4"), tmp_path / f"{job}.csv", 3) for job in range(4)]
-    told = np.zeros(2, int)
+    told = np.zeros(2)
 
     def progress(*news: int) -> None:
         told[:] += news
@@ -296,7 +343,7 @@ def test_every_face_gets_its_own_values_back(tmp_path, seed):
     assert not (tmp_path / "3.csv").exists()
     assert (report.n_clips, report.n_frames) == (3, 40)
     assert report.without_face == [Path("1.mp4")] and report.failures == ["3.mp4 breaks off"]
-    assert told.tolist() == [50, 4]
+    assert_allclose(told, [50, 4])
 
 
 def test_every_place_is_given_back_once(tmp_path):
@@ -329,24 +376,55 @@ def test_a_network_in_the_same_process(tmp_path):
         assert (tmp_path / f"{job}.csv").read_bytes() == format_clip(np.arange(len(values)) / 30, values, 2)
 
 
-def test_a_container_without_times(tmp_path):
-    """Frames are counted at thirty a second, over all groups of frames of a clip."""
+@pytest.mark.parametrize(("rate", "expected"), [(0, ["0.000", "0.033", "0.067"]), (10, ["0.000", "0.100", "0.200"])])
+def test_a_container_without_times(tmp_path, rate, expected):
+    """Frames are counted at its rate, else at thirty a second, over all groups of frames of a clip."""
     messages = queue.Queue()
     for n in (2, 1):
         messages.put(_Frames(0, [0.0] * n, np.tile(NO_FACE, (n, 1)), np.zeros((0, 112, 112, 3), np.uint8), []))
-    messages.put(_End(0))
+    messages.put(_End(0, frame_seconds=1 / rate if rate else 0.0))
     jobs = [ClipJob(Path("1.mp4"), tmp_path / "1.csv", 3)]
     _Collector(jobs, 4, None, None, threading.Semaphore(), lambda *news: None).collect(messages, [])
     times = [line.split(",")[1] for line in (tmp_path / "1.csv").read_text().splitlines()[1:]]
-    assert times == ["0.000", "0.033", "0.067"]
+    assert times == expected
 
 
 @pytest.mark.parametrize(("n", "lengths"), [(7, [4, 3]), (8, [4, 4]), (9, [4, 4, 1]), (3, [3])])
 def test_frames_are_handed_over_in_groups(tmp_path, n, lengths):
     """None is lost or empty at the end."""
-    groups = list(clips._chunks(film(tmp_path / "a.mp4", moving_face(n)), 4))
+    groups = list(clips._groups(read_frames(film(tmp_path / "a.mp4", moving_face(n))), 4))
     assert [len(times) for times, _ in groups] == lengths == [len(pictures) for _, pictures in groups]
     assert_allclose([time for times, _ in groups for time in times], np.arange(n) / 30, atol=1e-6)
+
+
+def test_few_large_pictures_are_held_at_a_time(monkeypatch):
+    """Sixteen of two million pixels, and none of them any longer when the next one is decoded."""
+    living, groups = weakref.WeakValueDictionary(), []
+
+    class Clip:
+        promised = frame_seconds = 0.0
+
+        def frames(self):
+            for index in range(40):
+                assert len(living) == index % 16, "pictures that were aligned are still there"
+                picture = living[index] = np.empty((1000, 2000, 3), np.uint8)
+                yield 0.0, picture
+                del picture
+
+    def align(pictures: list[np.ndarray]) -> list[None]:
+        groups.append(len(pictures))
+        assert under_way == [1]
+        return [None] * len(pictures)
+
+    jobs = queue.Queue()
+    for job in ((0, Path("a.mp4")), None):
+        jobs.put(job)
+    aligner = types.SimpleNamespace(align=align)
+    monkeypatch.setattr(clips, "FaceAligner", lambda settings: aligner)
+    monkeypatch.setattr(clips, "open_video", lambda path: contextlib.nullcontext(Clip()))
+    under_way = [0]
+    clips._align_clips(None, 0, jobs, queue.Queue(), threading.Semaphore(9), under_way)
+    assert groups == [16, 16, 8] and under_way == [0]
 
 
 def test_the_report_is_in_the_order_of_the_clips(tmp_path):
@@ -389,9 +467,52 @@ def test_a_process_that_is_gone_is_not_waited_for(tmp_path):
     jobs = [ClipJob(Path("1.mp4"), tmp_path / "1.csv", 3)]
     collector = _Collector(jobs, 4, None, None, None, lambda *news: None)
     with pytest.raises(
-        FergiError, match=r"^1 of 3 worker processes died \(first exit code: -9\); .*Run again with few"
+        FergiError, match=r"^1 of 3 worker processes died \(first exit code: -9\); .* memory\. Run again with few"
     ):
         collector.collect(_Silence(), [_Gone(0), _Gone(-9), _Gone(0)])
+
+
+def test_what_a_process_read_that_is_gone_is_named(tmp_path):
+    """Of two that read something, the one that died; an estimating process reads nothing."""
+    jobs = [ClipJob(Path(f"{job}.mp4"), tmp_path / f"{job}.csv", 3) for job in range(3)]
+    for gone, said in (((0, -11, 0), r" while reading 2\.mp4 \(first exit code: -11\)"), ((0, 0, 1), r" \(first")):
+        collector = _Collector(jobs, 4, None, None, None, lambda *news: None, [1, 3])
+        with pytest.raises(FergiError, match=rf"^1 of 3 worker processes died{said}.* again with fewer --workers;"):
+            collector.collect(_Silence(), [_Gone(code) for code in gone])
+
+
+class _NoMore:
+    """Stands for a context of multiprocessing that starts one process and not a second."""
+
+    def __init__(self) -> None:
+        self.left, self.ended = [], []
+
+    def Semaphore(self, n: int):
+        return threading.Semaphore(n)
+
+    def Queue(self):
+        made = queue.Queue()
+        made.cancel_join_thread = lambda: self.left.append(made)
+        return made
+
+    def Process(self, **_):
+        def start() -> None:
+            if self.ended == ["first"]:
+                raise OSError("Cannot allocate memory")
+            self.ended.append("first")
+
+        return types.SimpleNamespace(start=start, terminate=self.ended.clear)
+
+
+def test_processes_that_cannot_be_started(tmp_path, monkeypatch):
+    """Those that run are ended, and nobody waits at the end for what was to be said to them."""
+    context = _NoMore()
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
+    settings = EstimatorSettings(tmp_path / "none.pth", "ir10-thin", "cpu")
+    with pytest.raises(OSError, match="Cannot allocate"):
+        clips.process_clips([ClipJob(tmp_path / "a.mp4", tmp_path / "a.csv", 3)], None, settings, workers=1)
+    assert context.ended == [] and len(context.left) == 3
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 # The script, its processes being threads
@@ -619,6 +740,18 @@ def test_finished_clips_are_skipped(finished, threads, expected, capsys):
     assert "5 clips, 0 of them done already." in capsys.readouterr().out
 
 
+def test_a_video_that_was_replaced_is_done_again(finished, threads, expected, capsys):
+    """It is newer than its features; a link to it that leads nowhere any longer is not."""
+    session = finished / "data/101/session_1"
+    shutil.copyfile(session / "reaction_clip_2.mp4", session / "reaction_clip_1.mp4")
+    (session / "baseline_clip_1.mp4").unlink()
+    (session / "baseline_clip_1.mp4").symlink_to("nowhere")
+    found = run(finished)
+    assert "5 clips, 4 of them done already." in capsys.readouterr().out
+    one, two = (f"101/session_1/reaction_clip_{image}_features.csv" for image in (1, 2))
+    assert found == expected | {one: expected[two]}
+
+
 def test_a_clip_alone_gives_what_it_gives_with_others(root, threads, expected):
     """Batches of other faces make no difference."""
     name = "101/session_1/reaction_clip_2"
@@ -639,13 +772,21 @@ def test_two_shards_give_what_one_run_gives(root, threads, expected):
     assert first | second == expected
 
 
-def test_torchrun_divides_the_clips_too(finished, threads, expected, monkeypatch, capsys):
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+def test_torchrun_divides_clips_and_cores(finished, threads, expected, monkeypatch, capsys):
+    """Parts and parts of parts are not mixed."""
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    met = []
+    monkeypatch.setattr(stage, "wait_for_other_processes", lambda: met.append(True))
     run(finished)
-    assert capsys.readouterr().out == "2 clips, 2 of them done already.\n"
-    run(finished, "--shard", "1/1")
-    assert capsys.readouterr().out == "5 clips, 5 of them done already.\n"
+    assert capsys.readouterr().out == "2 clips, 2 of them done already.\n" and met == [True]
+    with pytest.raises(SystemExit, match="2"):
+        run(finished, "--shard", "1/4")
+    assert "error: torchrun divides the clips itself; leave out --shard, or start" in capsys.readouterr().err
+    monkeypatch.setattr(os, "cpu_count", lambda: 9)
+    assert stage.parse([]).workers == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
+    assert stage.parse([]).workers == 1
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/", "/2", "1/2/3", "a/b", "-1/2", "1.5/2", ""])
@@ -698,7 +839,7 @@ def test_the_settings_stand_beside_the_files(_finished, checkpoint):
     settings = json.loads((_finished / "data/features_settings.json").read_text())
     assert "bundled short-range detector" in settings["detector"]
     assert settings["landmarks"] == "facemesh" and settings["luma"] == "released"
-    assert settings["network"] == "ir10-thin" and settings["precision"] == "float32"
+    assert settings["network"] == "ir10-thin" and settings["precision"] == "float32" and settings["device"] == "cpu"
     assert settings["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
 
 
@@ -722,6 +863,43 @@ def test_files_of_different_settings_are_not_mixed(finished, threads, expected):
     assert json.loads((finished / "data/features_settings.json").read_text())["luma"] == "correct"
     name = "101/session_1/reaction_clip_2_features.csv"
     assert list(found) == list(expected) and found[name] != expected[name]
+
+
+def test_what_older_settings_do_not_say_is_not_different(finished, threads, expected):
+    """Where the network was run was not kept at first."""
+    (finished / "data/101/session_1/reaction_clip_1_features.csv").unlink()
+    path = finished / "data/features_settings.json"
+    settings = json.loads(path.read_text())
+    del settings["device"], settings["mediapipe"]
+    path.write_text(json.dumps(settings))
+    assert run(finished) == expected
+    path.write_text(json.dumps(settings | {"device": "cuda"}))
+    expect("says that device was 'cuda'", "--root", str(finished), *SMALL)
+
+
+def test_files_of_which_nothing_is_known_are_not_mixed_with_new_ones(finished, threads, expected, monkeypatch):
+    """As the published ones: if one is missing it is not made, and --redo makes all, even when it is interrupted."""
+    (finished / "data/features_settings.json").unlink()
+    for name in expected:
+        (finished / "data" / name).write_text("somebody else's")
+    lost = finished / "data/101/session_1/reaction_clip_1_features.csv"
+    assert len(run(finished)) == 5  # nothing is to be done
+    lost.unlink()
+    before = snapshot(finished)
+    expect(
+        r"^4 of 5 videos have feature files \(first: .*baseline_clip_1_features\.csv\), and no "
+        r".*/data/features_settings\.json says what .* Make all of them again with --redo, or move them away\.$",
+        *("--root", str(finished), *SMALL),
+    )
+    assert snapshot(finished) == before
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage, "process_clips", interrupted)
+        run(finished, "--redo")
+    assert run(finished) == expected
 
 
 def test_other_settings_are_refused_when_all_is_done(finished, threads):
@@ -840,7 +1018,7 @@ def test_a_folder_that_cannot_be_written(root, threads, tmp_path):
     """Before any work."""
     (tmp_path / "taken").touch()
     expect(
-        r"^Cannot write into .*/taken: ",
+        r"^Cannot write into .*/taken: .* choose another --out\.$",
         "--root",
         str(root),
         *SMALL,
@@ -946,12 +1124,14 @@ def test_a_run_that_is_killed_leaves_no_processes(killed):
 
 
 def test_a_worker_that_dies(root, monkeypatch):
-    """One sentence with its exit code instead of waiting for ever."""
-    monkeypatch.setattr(clips, "_align_clips", filmed.killed)
+    """One sentence with its exit code and what it read, instead of waiting for ever."""
+    monkeypatch.setattr(clips, "_align_clips", filmed.killed_while_reading)
     started = time.monotonic()
+    read = root / "data/101/session_1/reaction_clip_1.mp4"
     expect(
-        r"^1 of 2 worker processes died \(first exit code: -9\); its message stands above, and without one it was most "
-        r"likely out of memory\. Run again with fewer --workers; finished clips stay\.$",
+        rf"^1 of 2 worker processes died while reading {read} \(first exit code: -9\); its message stands above, and "
+        r"without one it was most likely out of memory\. Replace or remove what it read, or run again with fewer "
+        r"--workers; finished clips stay\.$",
         *("--root", str(root), *SMALL, "--workers", "1"),
     )
     assert time.monotonic() - started < 60
@@ -959,3 +1139,36 @@ def test_a_worker_that_dies(root, monkeypatch):
     for process in multiprocessing.active_children():
         process.join(20)
     assert multiprocessing.active_children() == []
+
+
+def test_an_interruption_while_processes_start(root):
+    """Ctrl-C is sent to all of them, and one sentence is said."""
+    script = command(root, "--workers", "1", start_new_session=True)
+    while len(_living(script.pid)) < 4 and script.poll() is None:
+        time.sleep(0.02)
+    time.sleep(1)  # they are importing what they need
+    os.killpg(script.pid, signal.SIGINT)
+    _, err = script.communicate(timeout=60)
+    assert err.splitlines()[0] == "Interrupted; every finished file is whole."
+    assert script.returncode == 1 and "Traceback" not in err
+
+
+def test_a_bad_video_in_one_process_of_torchrun(root, tmp_path, expected):
+    """The first has nothing else and is ready first; the other one's clip is done nevertheless."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/1.mp4").write_text("not a video")
+    shutil.copy(root / "data/101/session_1/reaction_clip_2.mp4", tmp_path / "in/2.mp4")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", filmed.__file__),
+            *("--root", str(root), *SMALL, "--videos", str(tmp_path / "in"), "--out", str(tmp_path / "out")),
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)},
+        timeout=180,
+    )
+    assert done.returncode == 1
+    assert f"filmed.py: 1 of 1 videos have no feature file (first: {tmp_path / 'in/1.mp4'} is not a " in done.stderr
+    found = (tmp_path / "out/2_features.csv").read_bytes()
+    assert found == expected["101/session_1/reaction_clip_2_features.csv"]

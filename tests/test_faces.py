@@ -257,6 +257,13 @@ def test_facemesh_finds_nothing_in_nothing():
     assert FaceMesh().locate([blank], [face], [crop_face(blank, face.box)]) == [None]
 
 
+@pytest.mark.parametrize("shift", [-90, 90, 250])
+def test_facemesh_does_not_take_somebody_else(picture, shift):
+    """A face beside the detection, nearby or far away, is not the one that was detected."""
+    face = Detection((177 + shift, 82, 95, 95), 0.9)
+    assert FaceMesh().locate([picture], [face], [crop_face(picture, face.box)]) == [None]
+
+
 @pytest.fixture(scope="module")
 def weights_folder(tmp_path_factory) -> Path:
     """A folder with the checkpoint of which the original network's outputs are known."""
@@ -282,11 +289,11 @@ def test_mobilefacenet_entries_are_those_of_the_checkpoint(vectors):
 def test_mobilefacenet_landmarks_do_not_depend_on_the_batch_and_scale_with_the_crop(weights_folder):
     back_end = MobileFaceNetLandmarks(weights_folder / MOBILEFACENET_FILE)
     random = np.random.default_rng(0)
-    crops = [Crop(random.integers(0, 256, (112, 112, 3), np.uint8), (0, 0)) for _ in range(3)]
-    together = back_end.locate([None] * 3, [None] * 3, crops)
+    crops = [Crop(random.integers(0, 256, (112, 112, 3), np.uint8), (0, 0)) for _ in range(11)]
+    together = back_end.locate([None] * 11, [None] * 11, crops)
     for crop, points in zip(crops, together, strict=True):
         (alone,) = back_end.locate([None], [None], [crop])
-        np.testing.assert_allclose(points, alone, rtol=1e-4, atol=1e-3 * np.abs(alone).max())
+        np.testing.assert_array_equal(points, alone)
     wider = Crop(np.repeat(crops[0].picture, 2, axis=1), (0, 0))
     (points,) = back_end.locate([None], [None], [wider])
     assert points.shape == (68, 2)
@@ -341,6 +348,8 @@ def test_landmarks_that_make_no_face_count_as_no_face(picture, weights_folder):
 
 def test_settings_say_what_was_used(tmp_path, weights_folder):
     assert alignment_settings(tmp_path, None).describe()["landmarks"] == "facemesh"
+    (tmp_path / MODEL_FILE).touch()
+    assert alignment_settings(tmp_path, None).describe()["mediapipe"].startswith("0.10")
     described = alignment_settings(weights_folder, None, "correct").describe()
     assert described["landmarks"] == "mobilefacenet" and described["luma"] == "correct"
     assert "mediapipe 0.10" in described["detector"]

@@ -12,7 +12,7 @@ import pytest
 from filmed import film
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fergi.video import UnreadableVideo, increasing, read_frames
+from fergi.video import UnreadableVideo, increasing, open_video, read_frames
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SIDE = 64
@@ -87,6 +87,33 @@ def test_a_folder_with_the_name_of_a_video(tmp_path):
     assert refused(tmp_path / "a.mp4") == (0, f"{tmp_path / 'a.mp4'} does not exist")
 
 
+def test_a_name_that_is_not_utf_8(tmp_path):
+    """OpenCV would end the process. The sentence can be printed."""
+    path = film(tmp_path / "a.mp4", plain(20), side=SIDE).rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
+    n_frames, sentence = refused(path)
+    assert n_frames == 0
+    assert sentence.encode().endswith(rb"/caf\xe9.mp4 is not a name in UTF-8, as OpenCV needs it")
+
+
+def test_a_name_with_a_colon(tmp_path, monkeypatch):
+    """What stands before it is no protocol."""
+    film(tmp_path / "10:30.mp4", plain(20, 40), side=SIDE)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(read_frames(Path("10:30.mp4")))) == 2
+
+
+def test_what_a_container_promises(tmp_path):
+    with open_video(film(tmp_path / "a.avi", plain(*range(12)), "MJPG", rate=20, side=SIDE)) as video:
+        assert (video.promised, video.frame_seconds) == (12, 0.05)
+
+
+def unknown_codec(path: Path) -> None:
+    """All is well but the codec's name."""
+    content = film(path.with_suffix(".avi"), plain(20, 40), "MJPG", side=SIDE).read_bytes()
+    path.with_suffix(".avi").rename(path)
+    path.write_bytes(content.replace(b"MJPG", b"QXYZ"))
+
+
 def test_an_empty_file(tmp_path):
     (tmp_path / "a.mp4").touch()
     assert refused(tmp_path / "a.mp4") == (0, f"{tmp_path / 'a.mp4'} is empty")
@@ -114,7 +141,7 @@ def cut_mp4(path: Path) -> None:
     path.write_bytes(content[: content.rindex(b"moov") - 4])
 
 
-@pytest.mark.parametrize("write", [sound, text, random_bytes, cut_mp4])
+@pytest.mark.parametrize("write", [sound, text, random_bytes, cut_mp4, unknown_codec])
 def test_a_file_that_is_no_video(tmp_path, write):
     write(tmp_path / "a.mp4")
     assert refused(tmp_path / "a.mp4") == (0, f"{tmp_path / 'a.mp4'} is not a video that OpenCV can open")
@@ -236,17 +263,33 @@ def test_good_times_stay_as_they_are():
 
 
 @pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0, 0.07, 0.07, 0.2, 0.27], [0, 0.07, 0.071, 0.2, 0.27]),  # a repeat
+        ([0, 0.07, 0.05, 0.2, 0.27], [0, 0.07, 0.071, 0.2, 0.27]),  # backwards
+        ([0, 0.0331, 0.0334, 0.1], [0, 0.0331, 0.034, 0.1]),  # the same millisecond, so the same in the file
+        ([0, 0.07, 0.07, 0.07, 0.2, 0.27, 0.34], [0, 0.07, 0.071, 0.072, 0.2, 0.27, 0.34]),
+    ],
+)
+def test_only_times_that_do_not_increase_are_changed(times, expected):
+    """The clip is as long as it was."""
+    assert_allclose(increasing(np.array(times, float), 1 / 15), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
     "times",
     [
         [0.0, 0.0, 0.0],  # a container without positions
-        [0.0, 0.03, 0.03],  # a repeat
-        [0.0, 0.05, 0.04],  # backwards
-        [0.0, 0.0331, 0.0334],  # the same millisecond, so the same in the file
+        [0.0, 0.03, 0.01, 0.0],  # mostly backwards
+        [0.0, 99.0, 0.06, 0.1, 0.13],  # what comes first is wrong
     ],
 )
 def test_frames_are_counted_where_times_are_of_no_use(times):
-    assert_allclose(increasing(np.array(times)), [0, 1 / 30, 2 / 30], atol=1e-12)
-    assert_allclose(increasing(np.array(times), frames_per_second=25), [0, 0.04, 0.08], atol=1e-12)
+    """At the container's rate; a thousand a second is a browser's clock and no rate."""
+    n = np.arange(len(times))
+    assert_allclose(increasing(np.array(times), 1 / 15), n / 15, atol=1e-12)
+    for frame_seconds in (0.0, 1 / 1000):
+        assert_allclose(increasing(np.array(times), frame_seconds), n / 30, atol=1e-12)
 
 
 @pytest.mark.parametrize("times", [[], [0.0], [0.5]])

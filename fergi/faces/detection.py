@@ -52,6 +52,11 @@ def _mediapipe():
     return mediapipe
 
 
+def mediapipe_version() -> str:
+    """Of the package that brings FaceMesh along."""
+    return _mediapipe().__version__
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep what mediapipe's C++ parts say while models load off the terminal; errors still are exceptions."""

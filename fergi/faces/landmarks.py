@@ -7,11 +7,12 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from fergi.faces.alignment import FACE_SIZE, Crop
+from fergi.faces.alignment import EYE_LEFT, EYE_RIGHT, FACE_SIZE, Crop
 from fergi.faces.detection import Detection, _mediapipe, quiet
 
 BACK_ENDS = ("mobilefacenet", "facemesh")
 MOBILEFACENET_FILE = "mobilefacenet_model_best.pth.tar"
+MOBILEFACENET_BATCH = 8
 # FaceMesh points that stand for the 68: jaw, brows, nose, nostrils, eyes, outer lip, inner lip.
 FACEMESH_POINTS = (
     127, 234, 132, 58, 172, 150, 149, 148, 152, 377, 378, 379, 397, 288, 361, 454, 356,
@@ -52,7 +53,11 @@ class FaceMesh:
     def locate(
         self, pictures: Sequence[np.ndarray], faces: Sequence[Detection], crops: Sequence[Crop]
     ) -> list[np.ndarray | None]:
-        """See ``Landmarks``. FaceMesh misses faces that fill the picture, so it sees half a box more on each side."""
+        """See ``Landmarks``.
+
+        FaceMesh misses faces that fill the picture, so it sees half a box more on each side, or else the whole
+        picture. What it finds there is somebody else unless the middle between the eyes lies in the detection.
+        """
         return [self._locate(*each) for each in zip(pictures, faces, crops, strict=True)]
 
     def _locate(self, picture: np.ndarray, face: Detection, crop: Crop) -> np.ndarray | None:
@@ -66,12 +71,19 @@ class FaceMesh:
             if found:
                 points = found[0].landmark
                 unit = np.array([(points[index].x, points[index].y) for index in FACEMESH_POINTS])
-                return unit * part.shape[1::-1] + origin - np.array(crop.origin)
+                landmarks = unit * part.shape[1::-1] + origin
+                to_eyes = (landmarks[EYE_LEFT].mean(axis=0) + landmarks[EYE_RIGHT].mean(axis=0)) / 2 - (x, y)
+                if (to_eyes >= 0).all() and (to_eyes <= (width, height)).all():
+                    return landmarks - crop.origin
         return None
 
 
 class MobileFaceNetLandmarks:
-    """The paper's landmark network, on crops resized to 112 × 112, in batches."""
+    """The paper's landmark network, on crops resized to 112 × 112.
+
+    Every batch has the same size, the last one filled up with black, so that a face's landmarks are the same to the
+    last bit whatever it is looked at with.
+    """
 
     name = "mobilefacenet"
 
@@ -94,14 +106,17 @@ class MobileFaceNetLandmarks:
         self, pictures: Sequence[np.ndarray], faces: Sequence[Detection], crops: Sequence[Crop]
     ) -> list[np.ndarray | None]:
         """See ``Landmarks``."""
-        if not crops:
-            return []
         torch = self._torch
-        small = np.stack([cv2.resize(crop.picture, (FACE_SIZE, FACE_SIZE)) for crop in crops])
-        with torch.inference_mode():
-            batch = torch.from_numpy(small).to(self._device).permute(0, 3, 1, 2).float().div(255).contiguous()
-            unit = self._network(batch).reshape(-1, 68, 2).cpu().double().numpy()
-        return [points * crop.picture.shape[1::-1] for points, crop in zip(unit, crops, strict=True)]
+        found: list[np.ndarray | None] = []
+        for start in range(0, len(crops), MOBILEFACENET_BATCH):
+            some = crops[start : start + MOBILEFACENET_BATCH]
+            small = np.zeros((MOBILEFACENET_BATCH, FACE_SIZE, FACE_SIZE, 3), np.uint8)
+            small[: len(some)] = [cv2.resize(crop.picture, (FACE_SIZE, FACE_SIZE)) for crop in some]
+            with torch.inference_mode():
+                batch = torch.from_numpy(small).to(self._device).permute(0, 3, 1, 2).float().div(255).contiguous()
+                unit = self._network(batch)[: len(some)].reshape(-1, 68, 2).cpu().double().numpy()
+            found += [points * crop.picture.shape[1::-1] for points, crop in zip(unit, some, strict=True)]
+        return found
 
 
 def choose_back_end(wanted: str | None, pretrained_models: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fergi.faces.alignment import align_face, crop_face, face_frame
-from fergi.faces.detection import FaceDetector, detector_model
+from fergi.faces.detection import FaceDetector, detector_model, mediapipe_version
 from fergi.faces.equalisation import LUMA_ORDERS, equalise, pad_to_square
 from fergi.faces.landmarks import BACK_ENDS, MOBILEFACENET_FILE, choose_back_end, load_landmarks
 from fergi.files import sha256
@@ -60,6 +60,8 @@ class AlignmentSettings:
         if self.landmarks == "mobilefacenet":
             weights = self.pretrained_models / MOBILEFACENET_FILE
             described["landmarks_sha256"] = sha256(weights)
+        else:
+            described["mediapipe"] = mediapipe_version()
         return described
 
 
@@ -83,7 +85,7 @@ def add_alignment_arguments(parser: argparse.ArgumentParser) -> None:
 class FaceAligner:
     """The whole way from pictures to aligned faces. An instance belongs to one process.
 
-    Pictures are looked at one by one: what comes out of a picture does not depend on those before it.
+    What comes out of a picture does not depend on those before it or beside it.
     """
 
     def __init__(self, settings: AlignmentSettings):
