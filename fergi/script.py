@@ -45,9 +45,15 @@ def add_workers_argument(parser: argparse.ArgumentParser, what: str) -> None:
 def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Run a script's ``main`` and exit: 0 if all went well, 1 with one sentence if not."""
     try:
-        sys.exit(main(None))
+        code = main(None)
+        sys.stdout.flush()
+        sys.exit(code)
     except FergiError as error:
         script = Path(sys.argv[0])
         sys.exit(f"{script.parent.name if script.name == '__main__.py' else script.name}: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted; every finished file is whole.")
+    except BrokenPipeError as error:
+        with open(os.devnull, "w") as nowhere:  # else Python tries once more, when it ends
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        sys.exit(f"Nobody reads the output any more ({error.strerror}); every finished file is whole.")

@@ -575,3 +575,21 @@ def test_unknown_option_and_mode():
 def test_scores_are_those_of_the_small_data_set(tiny):
     """The fixture has all six, so that a missing column is the test's doing."""
     assert set(SCORES) < set(pd.read_csv(tiny.path(f"{IMAGES}/102.csv")).columns)
+
+
+def test_output_that_nobody_reads(tmp_path):
+    """As with ``| head``: one sentence, no traceback."""
+    (tmp_path / "long.py").write_text(
+        "from fergi.script import run\n\ndef main(_):\n    print('a line\\n' * 100_000)\n\nrun(main)\n"
+    )
+    script = subprocess.Popen(
+        [sys.executable, str(tmp_path / "long.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    )
+    assert script.stdout.readline() == "a line\n"
+    script.stdout.close()
+    assert script.stderr.read() == "Nobody reads the output any more (Broken pipe); every finished file is whole.\n"
+    assert script.wait(60) == 1
