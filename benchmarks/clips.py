@@ -7,12 +7,13 @@ Takes   about seven minutes on two cores.
 
 The plain loop does what the original does: one process, one frame at a time from decoding to the network, PyTorch's
 default layout, threads and float32 (which on CUDA is tf32). Ours is ``process_clips``; its time runs from the first
-frames handed over, which do not count, to the last file written, without the start of the processes, which is reported
-on its own (that of the network takes a second or two longer, which counts). On a GPU it is also said what part of that time the network took, and so what bounds the whole. The network
-alone has faces lie ready and does nothing else, in the batches and layout of ours: once in one process, on as many of
-PyTorch's threads as there are workers, and once in the single-threaded processes in which ours runs it on a CPU, which
-share the cores better. Weights are random, with outputs scaled to a standard deviation of one, so that the error of
-the reduced precision is in units of the outputs' spread.
+frames handed over, which do not count, to the last file written, without the start of the aligning processes, which is
+reported on its own; the estimating ones start a second or two later, which counts. On a GPU it is also said what part
+of that time the network took, and so what bounds the whole. The network alone has faces lie ready and does nothing
+else, in the batches and layout of ours: once in one process, on as many of PyTorch's threads as there are workers, and
+once in the single-threaded processes in which ours runs it on a CPU, which share the cores better. Weights are random,
+with outputs scaled to a standard deviation of one, so that the error of the reduced precision is in units of the
+outputs' spread.
 """
 
 import argparse
