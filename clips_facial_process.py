@@ -25,12 +25,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from torch import distributed
+import torch
 from tqdm import tqdm
 
 import config
 from fergi.action_units.network import NETWORKS
-from fergi.action_units.parallel import choose_device
+from fergi.action_units.parallel import choose_device, joined_process
 from fergi.clips import PRECISIONS, AUEstimator, ClipJob, EstimatorSettings, process_clips
 from fergi.dataset import Folders, find_videos, find_videos_anywhere
 from fergi.faces.pipeline import FaceAligner, add_alignment_arguments, alignment_settings
@@ -86,10 +86,8 @@ def is_done(job: ClipJob) -> bool:
 
 def wait_for_other_processes() -> None:
     """Go on when all processes of torchrun are here: it ends the others as soon as one of them fails."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        distributed.init_process_group("gloo", timeout=timedelta(days=7))  # one may have clips for long yet
-        distributed.barrier()
-        distributed.destroy_process_group()
+    with joined_process(torch.device("cpu"), timedelta(days=7)) as joined:  # one may have clips for long yet
+        joined.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

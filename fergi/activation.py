@@ -1,6 +1,5 @@
 """AU activation values of clips (Section 5.2, eqs. 1–2)."""
 
-import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from fergi.dataset import CLIP_KEY, Clip, Folders, find_clips, unlisted_sessions
 from fergi.features import ACTION_UNITS, ClipFeatures, FrameLimits, read_clips, valid_frames
-from fergi.files import FergiError, check_writable, replacing, summarise
+from fergi.files import FergiError, check_writable, summarise, write_tables
 
 ACTIVATION_COLUMNS = tuple(f"AU{unit}_activation_value" for unit in ACTION_UNITS)
 
@@ -261,11 +260,7 @@ def write_activation_tables(folders: Folders, kind: str, sessions: dict[str, lis
     output = folders.activation_tables(kind)
     check_writable(output)
     computed = activation_tables(folders, kind, sessions, **settings)
-    with contextlib.ExitStack() as stack:  # all of them take their names at the end, or none does
-        for participant, table in computed.tables.items():
-            file = stack.enter_context(replacing(output / f"{participant}.csv"))
-            table.to_csv(file, index=False)
-            file.flush()
+    write_tables({output / f"{participant}.csv": table for participant, table in computed.tables.items()})
     print(computed.report())
     print(f"Wrote {len(computed.tables)} tables to {output}.")
 

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -115,8 +115,16 @@ def write_json(content: Any, path: Path) -> None:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV without an index, all or nothing; floats keep every digit."""
-    with replacing(path) as file:
-        table.to_csv(file, index=False)
+    write_tables({path: table})
+
+
+def write_tables(tables: Mapping[Path, pd.DataFrame]) -> None:
+    """Likewise several: all of them take their names at the end, or none does."""
+    with contextlib.ExitStack() as stack:
+        for path, table in tables.items():
+            file = stack.enter_context(replacing(path))
+            table.to_csv(file, index=False)
+            file.flush()
 
 
 def read_json(path: Path, advice: str) -> Any:

@@ -11,14 +11,23 @@ from fergi.files import FergiError
 RELEASE_MODES = ("paper", "released")
 
 
-def argument_parser(documentation: str | None, default_root: Path) -> argparse.ArgumentParser:
+def argument_parser(
+    documentation: str | None, default_root: Path | None, program: str | None = None
+) -> argparse.ArgumentParser:
     """A parser that shows the script's docstring and knows ``--root``.
 
-    ``--root`` defaults to the environment variable ``FERGI_ROOT``, and without it to ``default_root``.
+    ``--root`` defaults to the environment variable ``FERGI_ROOT``, and without it to ``default_root``; if that is None,
+    it must be given. ``program`` is what the command is called, unless it is the script's name.
     """
     parser = argparse.ArgumentParser(
-        description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=program,
+        description=documentation,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
+    if default_root is None:
+        parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for everything")
+        return parser
     parser.add_argument(
         "--root",
         type=Path,

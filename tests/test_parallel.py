@@ -16,7 +16,7 @@ def calls(monkeypatch) -> list:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: made.append(("set", str(device))))
     monkeypatch.setattr(
-        distributed, "init_process_group", lambda backend, device_id: made.append((backend, str(device_id)))
+        distributed, "init_process_group", lambda backend, device_id, timeout: made.append((backend, str(device_id)))
     )
     monkeypatch.setattr(distributed, "get_rank", lambda: 5)
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: made.append("destroyed"))

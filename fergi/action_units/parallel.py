@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -98,8 +99,10 @@ def choose_device(name: str | None) -> torch.device:
 
 
 @contextmanager
-def joined_process(device: torch.device) -> Iterator[Process]:
+def joined_process(device: torch.device, timeout: timedelta | None = None) -> Iterator[Process]:
     """The process in its group: the one that torchrun's environment variables describe, or alone.
+
+    ``timeout`` is how long processes wait for each other, if not as long as PyTorch has them wait.
 
     Raises
     ------
@@ -125,7 +128,8 @@ def joined_process(device: torch.device) -> Iterator[Process]:
             )
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if on_cuda else "gloo", device_id=device if on_cuda else None)
+    backend, own_device = ("nccl", device) if on_cuda else ("gloo", None)
+    distributed.init_process_group(backend, device_id=own_device, timeout=timeout)
     yield Process(distributed.get_rank(), world_size, device)
     # Only after success: with NCCL a process that failed would wait here for others that wait for it.
     distributed.destroy_process_group()

@@ -12,7 +12,6 @@ Below one root::
     truth/people.png         the participants and what their faces do
 """
 
-import argparse
 import functools
 import multiprocessing
 import tempfile
@@ -31,7 +30,7 @@ from tqdm import tqdm
 from fergi.dataset import ISSUES, Folders
 from fergi.features import ACTION_UNITS
 from fergi.files import keep_settings, replacing, write_json, write_table
-from fergi.script import add_workers_argument, run
+from fergi.script import add_workers_argument, argument_parser, run
 from fergi.statistics import EMOTIONS
 from fergi.synthetic.claim import claim
 from fergi.synthetic.cohort import (
@@ -313,13 +312,7 @@ def _write_video(pictures: Iterable[np.ndarray], path: Path, codec: str) -> None
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the cohort that the arguments ask for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fergi.synthetic cohort",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for everything")
+    parser = argument_parser(__doc__, None, "python -m fergi.synthetic cohort")
     for field in fields(CohortSettings):
         option = f"--{field.name.replace('_', '-')}"
         parser.add_argument(option, type=field.type, default=field.default, help="default: %(default)s")

@@ -6,7 +6,6 @@ Whether faces tell more than by chance is decided by ``by_chance``.
 Run     python -m fergi.synthetic.recovery --root DIR
 """
 
-import argparse
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,8 @@ from fergi.features import read_clips
 from fergi.files import read_json, read_table, read_tables, require, summarise, write_table
 from fergi.lopo import ENSEMBLE, INTEGRATED_ENSEMBLE, TRAINED_SCORERS, VALENCE, correct_and_total, fold_scores
 from fergi.pairs import Pairs, pairs_within_sessions
-from fergi.script import run
+from fergi.paper import read_results
+from fergi.script import argument_parser, run
 from fergi.synthetic.cohort import BASELINE, REACTION, UNREADABLE_ISSUES, UNSTEADY
 from fergi.synthetic.recordings import Truth
 
@@ -273,9 +273,7 @@ def _preferences(folders: Folders, courses: Courses, strength: float) -> list[Ro
 
 def read_preferences(folders: Folders) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Images of the included participants that have a valid reaction, and the results of stage 9 in paper mode."""
-    path = folders.preference_results()
-    require([path], "tables of preferences", "Run image_preference_binary_classification_based_on_ranking.py first.")
-    results = pd.read_csv(path, dtype={"user_id": str})
+    results = read_results(folders, "paper")
     images = read_image_reactions(
         folders,
         read_valid_sessions(folders),
@@ -376,13 +374,7 @@ def as_text(table: pd.DataFrame) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, write the table and print it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fergi.synthetic.recovery",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds the finished study")
+    parser = argument_parser(__doc__, None, "python -m fergi.synthetic.recovery")
     folders = Folders(parser.parse_args(arguments).root.resolve())
     table = compare(folders)
     write_table(table, output(folders))

@@ -7,7 +7,6 @@ the scorers agree with quality and with each other in part, as real ones do, and
 Writes  pretrained_models/        weights under the official names, and ``scorer_layouts.json`` with the sizes
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from fergi.scorers.blip import BlipCosine, BlipLayout
 from fergi.scorers.image_reward import ImageRewardNetwork
 from fergi.scorers.interface import Scorer, offline_import
 from fergi.scorers.registry import PAPER_SCORERS, scorer_class
-from fergi.script import run
+from fergi.script import argument_parser, run
 from fergi.synthetic.claim import claim
 from fergi.synthetic.pictures import COLOURS, FLYING, GROUNDS, NUMBERS, STANDING, TIMES, draw_picture, random_scene
 from fergi.weights import (
@@ -330,13 +329,7 @@ def _teach(scorers: Sequence[Scorer], examples: Examples, random: np.random.Gene
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the paper's six."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fergi.synthetic scorers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for everything")
+    parser = argument_parser(__doc__, None, "python -m fergi.synthetic scorers")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument(
         "--scenes", type=int, default=N_SCENES, metavar="N", help="to learn from (default: %(default)s)"
