@@ -179,7 +179,7 @@ def _read_example(
 ) -> Example:
     # What decodes pictures needs PyTorch, which stages 6 to 10 do without where there is nothing to decode.
     from fergi.image_data import read_image_data
-    from fergi.scorers.pictures import open_picture
+    from fergi.pictures import open_picture
 
     participant, session, number = row.participant, row.session_index, row.image_index
     images = read_image_data(folders, {participant: [session]}, unreliable_issues=unreliable)

@@ -5,6 +5,7 @@ A file is written under a temporary name in its own folder and then renamed, so 
 """
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -58,24 +59,67 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     FergiError
         If the folder cannot be made or written, or the disk is full; ``path`` is then as it was before.
     """
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
+    with _explained(path), _temporary_name(path) as temporary:
+        with temporary.open("wb") as file:
+            yield file
+            _sync(file)
+        os.replace(temporary, path)
+
+
+def replace_all(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: no name changes before every file is written and on the disk.
+
+    Then all are renamed, one after the other. A crash in between (a kill, a power cut) leaves the first ones new and
+    the others old, each of them whole; running again mends that.
+
+    Raises
+    ------
+    FergiError
+        As ``replacing`` does; unless a rename itself fails, every file is then as it was before.
+    """
+    with contextlib.ExitStack() as stack:
+        temporaries = {}
+        for path, content in contents.items():
+            with _explained(path):
+                temporaries[path] = stack.enter_context(_temporary_name(path))
+                with temporaries[path].open("wb") as file:
+                    file.write(content)
+                    _sync(file)
+        for path, temporary in temporaries.items():
+            with _explained(path):
+                os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Errors of the operating system as one sentence."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.part"):
-            if not _is_running(leftover.suffixes[-2].removeprefix(".")):
-                leftover.unlink(missing_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        yield
     except OSError as error:
         raise FergiError(
             f"Cannot write {path}: {error.strerror or error}. Make room or choose another --root."
         ) from error
+
+
+@contextlib.contextmanager
+def _temporary_name(path: Path) -> Iterator[Path]:
+    """A name in the same folder, which no file has afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.part"):
+        if not _is_running(leftover.suffixes[-2].removeprefix(".")):
+            leftover.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _is_running(process: str) -> bool:
@@ -119,12 +163,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def write_tables(tables: Mapping[Path, pd.DataFrame]) -> None:
-    """Likewise several: all of them take their names at the end, or none does."""
-    with contextlib.ExitStack() as stack:
-        for path, table in tables.items():
-            file = stack.enter_context(replacing(path))
-            table.to_csv(file, index=False)
-            file.flush()
+    """Likewise several that belong together (see ``replace_all``)."""
+    replace_all({path: table.to_csv(index=False).encode() for path, table in tables.items()})
 
 
 def read_json(path: Path, advice: str) -> Any:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from fergi.dataset import CLIP_KEY, ISSUES, Folders, read_black_images
 from fergi.files import FergiError, summarise
-from fergi.scorers.pictures import is_black, open_picture
+from fergi.pictures import is_black, open_picture
 from fergi.statistics import EMOTIONS
 
 # Column → entry of the survey.

@@ -318,7 +318,8 @@ def load_strictly(
     Raises
     ------
     FergiError
-        Counting the missing, unexpected, wrongly shaped and not finite entries, and naming the first.
+        Counting the missing, unexpected, wrongly shaped and not finite entries, and those that are whole numbers in
+        place of floats or the other way round, and naming the first. (Floats of any precision are floats.)
     ValueError
         If ``except_for`` is given and names nothing on either side.
     """
@@ -344,6 +345,14 @@ def load_strictly(
                     if name in given and given[name].shape != value.shape
                 ],
             ),
+            (
+                "of another kind",
+                [
+                    f"{name}, {_kind(given[name])} instead of {_kind(value)}"
+                    for name, value in wanted.items()
+                    if name in given and given[name].is_floating_point() != value.is_floating_point()
+                ],
+            ),
             ("not finite", [name for name, value in given.items() if not torch.isfinite(value).all()]),
         )
         if names
@@ -358,6 +367,10 @@ def load_strictly(
 
 def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "single"
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def save_weights(content: Any, path: Path) -> None:

@@ -5,6 +5,7 @@ official ones.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,8 @@ BLIP = BlipLayout(
 LAYOUTS = {
     "CLIP": CLIP,
     "Aesthetic": CLIP,
-    "BLIP": BLIP,
-    "ImageReward": BLIP,
+    "BLIP": asdict(BLIP),
+    "ImageReward": asdict(BLIP),
     "PickScore": CLIP,
     "HPSv2": HPS,
     "HPSv2.1": HPS,

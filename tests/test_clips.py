@@ -1041,6 +1041,8 @@ def command(root: Path, *options: str, **more) -> subprocess.Popen:
         text=True,
         cwd="/",
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # Tests that run in the background of a shell would pass it on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         **more,
     )
 

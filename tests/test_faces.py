@@ -351,5 +351,5 @@ def test_settings_say_what_was_used(tmp_path, weights_folder):
     (tmp_path / MODEL_FILE).touch()
     assert alignment_settings(tmp_path, None).describe()["mediapipe"].startswith("0.10")
     described = alignment_settings(weights_folder, None, "correct").describe()
-    assert described["landmarks"] == "mobilefacenet" and described["luma"] == "correct"
+    assert described["landmarks"] == "mobilefacenet, antialiased" and described["luma"] == "correct"
     assert "mediapipe 0.10" in described["detector"]

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import drawn_face, write_faces
+import torch
+from drawn import write_faces
 from numpy.testing import assert_array_equal
 
 from fergi.action_units import faces_dataset
@@ -14,9 +15,7 @@ from fergi.action_units.faces_dataset import (
     Augmentation,
     BatchOrder,
     FaceBatches,
-    augmented,
     batch_loader,
-    draw_crop,
     joined,
     read_faces,
     read_picture,
@@ -136,39 +135,38 @@ def test_a_picture_is_read_as_rgb(tmp_path):
     assert_array_equal(read_picture(tmp_path / "red.png")[0, 0], [255, 0, 0])
 
 
-def test_a_crop_keeps_to_its_limits():
-    """Size, area and ratio of a thousand crops, to the rounding of whole pixels; and they do differ."""
-    random = np.random.default_rng(0)
-    crops = np.array([draw_crop(random, 112, RELEASED) for _ in range(1000)])
-    top, left, height, width = crops.T
-    assert (crops >= 0).all() and (top + height <= 112).all() and (left + width <= 112).all()
-    assert (height * width >= 0.9 * 112**2 - 112).all()
-    assert (width / height > 19 / 20 - 0.01).all() and (width / height < 20 / 19 + 0.01).all()
-    assert len(np.unique(height)) > 5 and len(np.unique(width / height)) > 20 and len(np.unique(top)) > 5
+def batches(faces, augmentation, n_epochs) -> np.ndarray:
+    """The first picture of the data as so many epochs see it."""
+    dataset = FaceBatches(faces, augmentation, seed=0)
+    return np.stack([dataset[epoch, np.array([0])].pictures[0].numpy() for epoch in range(n_epochs)])
 
 
-def test_a_crop_that_never_fits_is_the_whole_picture():
-    """Wider than the picture whatever is drawn."""
-    assert draw_crop(np.random.default_rng(0), 112, Augmentation((1.0, 1.0), (2.0, 2.0))) == (0, 0, 112, 112)
-
-
-def test_augmentation_flips_every_other_picture():
+def test_augmentation_flips_every_other_picture(folder, tmp_path):
     """With the whole picture as crop nothing else happens."""
-    picture = drawn_face(np.random.default_rng(1), 1, 2, 3)
-    whole, random = Augmentation((1.0, 1.0), (1.0, 1.0)), np.random.default_rng(0)
-    seen = [augmented(picture, random, whole) for _ in range(400)]
+    faces, _, _ = read_faces(tmp_path, "DISFA")
+    picture = read_picture(faces.paths[0].decode())
+    seen = batches(faces, Augmentation((1.0, 1.0), (1.0, 1.0)), 400)
     flipped = sum(np.array_equal(each, picture[:, ::-1]) for each in seen)
     assert flipped + sum(np.array_equal(each, picture) for each in seen) == 400
     assert 160 < flipped < 240
 
 
-def test_augmentation_keeps_the_picture_in_place():
-    """A smooth picture stays near itself: at most the crop's 6 pixels are lost at an edge."""
+def test_augmentation_keeps_the_picture_in_place(folder, tmp_path):
+    """A smooth picture stays near itself, at most the crop's 6 pixels are lost at an edge; crops do differ."""
+    faces, _, _ = read_faces(tmp_path, "DISFA")
     ramp = np.repeat(np.tile(np.arange(112, dtype=np.uint8)[:, None], (1, 112))[:, :, None], 3, axis=2)
-    random = np.random.default_rng(0)
-    for _ in range(50):
-        seen = augmented(ramp, random, RELEASED).astype(int)
-        assert seen.shape == ramp.shape and np.abs(seen - ramp).max() <= 9
+    cv2.imwrite(faces.paths[0].decode(), ramp)
+    seen = batches(faces, RELEASED, 50)
+    assert np.abs(seen.astype(int) - ramp).max() <= 9
+    assert len({each.tobytes() for each in seen}) > 20
+
+
+def test_augmentation_leaves_random_numbers_alone(folder, tmp_path):
+    """Of whoever reads the pictures."""
+    faces, _, _ = read_faces(tmp_path, "DISFA")
+    before = torch.get_rng_state()
+    batches(faces, RELEASED, 2)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def collected(faces, *, world_size: int, workers: int, batch_size: int = 5) -> list[dict]:

@@ -22,6 +22,7 @@ from fergi.files import (
     summarise,
     write_json,
     write_table,
+    write_tables,
 )
 
 
@@ -67,6 +68,70 @@ def test_killed_while_writing_leaves_the_old_file(tmp_path):
     ended = subprocess.run([sys.executable, "-c", program, path], cwd=CHECKOUT, check=False)
     assert ended.returncode == -9
     assert path.read_bytes() == b"old"
+
+
+TABLES = ("1.csv", "2.csv", "3.csv")
+
+
+def write_three(folder, value):
+    """Three tables that belong together."""
+    write_tables({folder / name: pd.DataFrame({"x": [value]}) for name in TABLES})
+
+
+def values(folder):
+    """What is in them now."""
+    assert sorted(os.listdir(folder)) == list(TABLES)
+    return [int(pd.read_csv(folder / name).x.iloc[0]) for name in TABLES]
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_tables_that_belong_together_stay_old_if_one_cannot_be_synced(tmp_path, monkeypatch, failing):
+    """None takes its name before all are on the disk."""
+    write_three(tmp_path, 1)
+    calls = []
+
+    def sync(descriptor):
+        calls.append(descriptor)
+        if len(calls) == failing:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(FergiError, match=rf"Cannot write .*{failing}\.csv: No space left on device"):
+        write_three(tmp_path, 2)
+    assert values(tmp_path) == [1, 1, 1]
+
+
+def test_tables_that_belong_together_stay_old_if_a_name_is_taken(tmp_path):
+    """A folder of the last one's name is found before the first one is renamed."""
+    write_three(tmp_path, 1)
+    (tmp_path / "3.csv").unlink()
+    (tmp_path / "3.csv").mkdir()
+    with pytest.raises(FergiError, match=r"Cannot write .*3\.csv: Is a directory"):
+        write_three(tmp_path, 2)
+    (tmp_path / "3.csv").rmdir()
+    (tmp_path / "3.csv").write_text("x\n1\n")
+    assert values(tmp_path) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2, 3])
+def test_a_process_that_is_killed_between_two_renames(tmp_path, renamed):
+    """As documented: the first ones new, the others old, each whole; and running again mends it."""
+    write_three(tmp_path, 1)
+    program = (
+        "import os, sys\nfrom pathlib import Path\nimport pandas as pd\nfrom fergi.files import write_tables\n"
+        "rename, left = os.replace, [int(sys.argv[2])]\n"
+        "def replace(*names):\n"
+        "    if not left[0]:\n        os.kill(os.getpid(), 9)\n"
+        "    left[0] -= 1\n    rename(*names)\n"
+        "os.replace = replace\n"
+        "write_tables({Path(sys.argv[1], f'{n}.csv'): pd.DataFrame({'x': [2]}) for n in (1, 2, 3)})\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, tmp_path, str(renamed)], cwd=CHECKOUT, check=False)
+    assert ended.returncode == (0 if renamed == 3 else -9)
+    there = [int(pd.read_csv(tmp_path / name).x.iloc[0]) for name in TABLES]
+    assert there == [2] * renamed + [1] * (3 - renamed)
+    write_three(tmp_path, 3)
+    assert values(tmp_path) == [3, 3, 3]
 
 
 def test_old_content_is_there_until_the_block_ends(tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from small_scorers import CPU, write_sessions
 
 from fergi.files import FergiError
-from fergi.scorers.pictures import is_black
+from fergi.pictures import is_black
 from fergi.scorers.record import EXPECTED, untrained_columns
 from fergi.scorers.registry import PAPER_SCORERS, read_layouts, scorer_class
 from fergi.synthetic import scorers as synthetic

@@ -8,7 +8,7 @@ A folder of aligned faces, as stages 1 and 2 write it, holds colour PNG pictures
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import Compose, RandomHorizontalFlip, RandomResizedCrop
 
 from fergi.action_units.network import N_ACTION_UNITS, SIDE
 from fergi.features import ACTION_UNITS
@@ -34,9 +36,9 @@ SCRIPTS = {"DISFA": "preprocess_DISFA.py", "DISFAPlus": "preprocess_DISFAPlus.py
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Horizontal flip for every other picture, then a random crop, enlarged to the full size again.
+    """Horizontal flip for every other picture, then a random crop, enlarged bilinearly to the full size again.
 
-    The paper does not tell the augmentation; this is the release's. The crop is enlarged bilinearly.
+    The paper does not tell the augmentation; this is the release's, by torchvision on PIL pictures.
 
     Attributes
     ----------
@@ -226,29 +228,9 @@ def read_picture(path: Path | str) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
-def draw_crop(random: np.random.Generator, size: int, augmentation: Augmentation) -> tuple[int, int, int, int]:
-    """A random crop of a square picture: top, left, height, width, in pixels.
-
-    Area and ratio are drawn anew, up to ten times, until the crop fits; then the whole picture is taken.
-    """
-    smallest, largest = np.log(augmentation.ratio)
-    for _ in range(10):
-        area = size * size * random.uniform(*augmentation.scale)
-        ratio = np.exp(random.uniform(smallest, largest))
-        width, height = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
-        if 0 < width <= size and 0 < height <= size:
-            top, left = random.integers(0, [size - height, size - width], endpoint=True)
-            return int(top), int(left), height, width
-    return 0, 0, size, size
-
-
-def augmented(picture: np.ndarray, random: np.random.Generator, augmentation: Augmentation) -> np.ndarray:
-    """The picture as one pass of training sees it, same shape and type."""
-    if random.random() < 0.5:
-        picture = picture[:, ::-1]
-    top, left, height, width = draw_crop(random, len(picture), augmentation)
-    crop = np.ascontiguousarray(picture[top : top + height, left : left + width])
-    return cv2.resize(crop, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+def augmenting(augmentation: Augmentation) -> Callable[[Image.Image], Image.Image]:
+    """What one pass of training does to a picture: torchvision's flip and crop, which take PyTorch's random numbers."""
+    return Compose([RandomHorizontalFlip(), RandomResizedCrop(SIDE, augmentation.scale, augmentation.ratio)])
 
 
 class Batch(NamedTuple):
@@ -278,7 +260,8 @@ class FaceBatches(Dataset):
     """
 
     def __init__(self, faces: Faces, augmentation: Augmentation | None, seed: int) -> None:
-        self.faces, self.augmentation, self.seed = faces, augmentation, seed
+        self.faces, self.seed = faces, seed
+        self.augment = None if augmentation is None else augmenting(augmentation)
 
     def __getitem__(self, item: tuple[int, np.ndarray]) -> Batch:
         epoch, indices = item
@@ -290,9 +273,11 @@ class FaceBatches(Dataset):
             except ValueError as error:
                 problem = str(error)
                 break
-            if self.augmentation is not None:
-                random = np.random.default_rng((self.seed, epoch, int(index)))
-                picture = augmented(picture, random, self.augmentation)
+            if self.augment is not None:
+                with torch.random.fork_rng(devices=[]):
+                    chance = np.random.SeedSequence((self.seed, epoch, int(index)))
+                    torch.default_generator.manual_seed(int(chance.generate_state(1, np.uint64)[0]))
+                    picture = self.augment(Image.fromarray(picture))
             pictures[position] = picture
         return Batch(torch.from_numpy(pictures), torch.from_numpy(self.faces.labels[indices]), problem)
 

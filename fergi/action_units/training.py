@@ -39,9 +39,10 @@ from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, check_writable, write_json, write_table
 from fergi.weights import read_weights_file, save_weights
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 LOGGED_METRICS = ("ICC", "MSE", "MAE")
 PRECISIONS = {
+    "float64": torch.float64,
     "float32": torch.float32,
     "tf32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -74,9 +75,10 @@ class TrainingSettings:
         Factor of the weights in the gradient.
     augmentation : Augmentation or None
         What happens to pictures in training.
-    precision : {"float32", "tf32", "bfloat16", "float16"}
-        Of the convolutions; weights, last layer and losses are float32 always. tf32 is float32 of which CUDA
-        multiplies ten binary digits only.
+    precision : {"float64", "float32", "tf32", "bfloat16", "float16"}
+        Of the convolutions; weights, last layer and losses are float32, but for float64, in which all is computed:
+        slow, and the same on every machine and with any number of processes to nine digits. tf32 is float32 of which
+        CUDA multiplies ten binary digits only.
     """
 
     mode: str
@@ -228,7 +230,8 @@ class Training:
         # Faster on CPUs too, but there PyTorch's backward pass aborts in this layout with 8 or 12 channels.
         channels_last = on_cuda or network.conv1.out_channels % 16 == 0
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = synchronise_batch_norms(network, process).to(process.device, memory_format=self.layout)
+        exact = torch.float64 if settings.precision == "float64" else torch.float32
+        self.network = synchronise_batch_norms(network, process).to(process.device, exact, memory_format=self.layout)
         self.parallel_network = process.spread(self.network)
         self.optimizer = make_optimizer(self.network, settings)
         # It begins where the first gradients do not overflow, as they do at PyTorch's 65536.
@@ -405,7 +408,10 @@ class Training:
         device, precision = self.process.device, PRECISIONS[self.settings.precision]
         labels = batch.labels.to(device, non_blocking=True)
         pictures = network_input(batch.pictures.to(device, non_blocking=True)).contiguous(memory_format=self.layout)
-        with torch.autocast(device.type, dtype=precision, enabled=reduced and precision is not torch.float32):
+        if precision is torch.float64:
+            pictures = pictures.double()
+        half = precision in (torch.bfloat16, torch.float16)
+        with torch.autocast(device.type, dtype=precision, enabled=reduced and half):
             outputs = network(pictures)
         return outputs, loss_parts(outputs, labels, self.weights), labels
 
@@ -486,7 +492,10 @@ class Training:
         self.log += rows
         self.tally = Tally(self.process.device)
         if self.process.leads:
-            weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+            weights = {
+                name: (value.float() if value.is_floating_point() else value).cpu().contiguous()
+                for name, value in self.network.state_dict().items()
+            }
             save_weights(weights, self.checkpoint_path(self.epochs_done))
             write_table(pd.DataFrame(self.log), self.log_path)
             write_events(rows, self.events_folder, self.epochs_done)

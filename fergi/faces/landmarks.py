@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from fergi.faces.alignment import EYE_LEFT, EYE_RIGHT, FACE_SIZE, Crop
 from fergi.faces.detection import Detection, _mediapipe, quiet
@@ -79,7 +79,10 @@ class FaceMesh:
 
 
 class MobileFaceNetLandmarks:
-    """The paper's landmark network, on crops resized to 112 × 112.
+    """The paper's landmark network, on crops resized to 112 × 112 as the original does it.
+
+    That is torchvision's Resize of a PIL picture: bilinear and antialiased. OpenCV's bilinear resize, which is not
+    antialiased, moves the pitch and yaw ratios by up to 0.04 on a real video.
 
     Every batch has the same size, the last one filled up with black, so that a face's landmarks are the same to the
     last bit whatever it is looked at with.
@@ -96,10 +99,12 @@ class MobileFaceNetLandmarks:
             If the file is missing, damaged, or of another layout.
         """
         import torch
+        from torchvision.transforms import Compose, Resize, ToTensor
 
         from fergi.faces.mobilefacenet import load_mobilefacenet
 
         self._torch, self._device = torch, device
+        self._network_input = Compose([Resize((FACE_SIZE, FACE_SIZE)), ToTensor()])
         self._network = load_mobilefacenet(weights).eval().to(device)
 
     def locate(
@@ -110,11 +115,11 @@ class MobileFaceNetLandmarks:
         found: list[np.ndarray | None] = []
         for start in range(0, len(crops), MOBILEFACENET_BATCH):
             some = crops[start : start + MOBILEFACENET_BATCH]
-            small = np.zeros((MOBILEFACENET_BATCH, FACE_SIZE, FACE_SIZE, 3), np.uint8)
-            small[: len(some)] = [cv2.resize(crop.picture, (FACE_SIZE, FACE_SIZE)) for crop in some]
+            batch = torch.zeros(MOBILEFACENET_BATCH, 3, FACE_SIZE, FACE_SIZE)
+            for place, crop in enumerate(some):
+                batch[place] = self._network_input(Image.fromarray(crop.picture))
             with torch.inference_mode():
-                batch = torch.from_numpy(small).to(self._device).permute(0, 3, 1, 2).float().div(255).contiguous()
-                unit = self._network(batch)[: len(some)].reshape(-1, 68, 2).cpu().double().numpy()
+                unit = self._network(batch.to(self._device))[: len(some)].reshape(-1, 68, 2).cpu().double().numpy()
             found += [points * crop.picture.shape[1::-1] for points, crop in zip(unit, some, strict=True)]
         return found
 

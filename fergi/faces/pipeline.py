@@ -58,6 +58,8 @@ class AlignmentSettings:
             "luma": self.luma,
         }
         if self.landmarks == "mobilefacenet":
+            # Files of versions that resized the crop without antialiasing say "mobilefacenet" alone, and do not mix.
+            described["landmarks"] = "mobilefacenet, antialiased"
             weights = self.pretrained_models / MOBILEFACENET_FILE
             described["landmarks_sha256"] = sha256(weights)
         else:

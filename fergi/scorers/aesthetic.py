@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fergi.scorers.clip import VIT_L_14, ClipNetwork
 from fergi.scorers.interface import Scorer, load_network
-from fergi.scorers.pictures import cropped
+from fergi.scorers.pixels import cropped_by_torchvision
 from fergi.weights import AESTHETIC_HEAD, CLIP_L
 
 
@@ -56,15 +56,15 @@ class Aesthetic(Scorer):
         """ViT-L/14; the head follows from it."""
         return VIT_L_14
 
-    def __init__(self, root: Path, device: torch.device, layout: dict[str, Any] = VIT_L_14) -> None:
-        self.device = device
+    def load(self, root: Path, layout: dict[str, Any]) -> None:
+        """The head and CLIP's encoders."""
         head, state = self.files[1], self.files[1].read(root)
-        self.head = load_network(LinearHead(layout["projection_dim"]), state, head.under(root), device)
-        self.clip = ClipNetwork(self.files[0], root, device, layout)
+        self.head = load_network(LinearHead(layout["projection_dim"]), state, head.under(root), self.device)
+        self.clip = ClipNetwork(self.files[0], root, self.device, layout)
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """The centre, cut as torchvision does."""
-        return cropped(picture, self.clip.side, odd="even")
+        return cropped_by_torchvision(picture, self.clip.side)
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """The head's output."""

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from fergi.scorers.interface import Scorer, load_network, normalised, offline_import, once_each
-from fergi.scorers.pictures import cropped
+from fergi.scorers.pixels import cropped_by_torchvision
 from fergi.scorers.text import bert_tokenizer
 from fergi.weights import BERT_VOCABULARY, BLIP_LARGE
 
@@ -53,11 +52,6 @@ class BlipLayout:
             "layer_norm_eps": 1e-12,
         }
     )
-
-
-def as_layout(sizes: BlipLayout | dict[str, Any] | None) -> BlipLayout:
-    """The same sizes, which may come as a dict; None stands for the official ones."""
-    return sizes if isinstance(sizes, BlipLayout) else BlipLayout(**sizes or {})
 
 
 class BlipEncoders(nn.Module):
@@ -103,12 +97,12 @@ class BlipScorer(Scorer):
     network_class: ClassVar[type[nn.Module]]
     unused: ClassVar[tuple[str, ...]]
 
-    def __init__(self, root: Path, device: torch.device, layout: BlipLayout | dict[str, Any] | None = None) -> None:
-        self.layout, self.device = as_layout(layout), device
-        file = self.files[0]
+    def load(self, root: Path, layout: dict[str, Any]) -> None:
+        """Encoders and tokenizer."""
+        self.layout, file = BlipLayout(**layout), self.files[0]
         self.tokenizer = bert_tokenizer(root, self.layout.text["vocab_size"])
         network, state = self.network_class(self.layout), file.read(root)
-        self.network = load_network(network, state, file.under(root), device, unused=self.unused)
+        self.network = load_network(network, state, file.under(root), self.device, unused=self.unused)
 
     @classmethod
     def official_layout(cls) -> dict[str, Any]:
@@ -117,7 +111,7 @@ class BlipScorer(Scorer):
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """The centre, cut as torchvision does."""
-        return cropped(picture, self.layout.side, odd="even")
+        return cropped_by_torchvision(picture, self.layout.side)
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token numbers and which of them count, both of shape (n, 35)."""

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from fergi.scorers.interface import Scorer, load_network, normalised, offline_import, once_each
-from fergi.scorers.pictures import cropped
+from fergi.scorers.pixels import cropped_by_transformers
 from fergi.scorers.text import clip_tokens
 from fergi.weights import CLIP_L, WeightFile
 
@@ -95,13 +95,13 @@ class Clip(Scorer):
         """ViT-L/14."""
         return VIT_L_14
 
-    def __init__(self, root: Path, device: torch.device, layout: dict[str, Any] = VIT_L_14) -> None:
-        self.device = device
-        self.clip = ClipNetwork(self.files[0], root, device, layout)
+    def load(self, root: Path, layout: dict[str, Any]) -> None:
+        """Both encoders."""
+        self.clip = ClipNetwork(self.files[0], root, self.device, layout)
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """The centre, cut as transformers does."""
-        return cropped(picture, self.clip.side, odd="floor")
+        return cropped_by_transformers(picture, self.clip.side)
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Cosines."""

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from fergi.scorers.interface import Scorer, load_network, normalised, offline_import, once_each
-from fergi.scorers.pictures import padded
+from fergi.scorers.pixels import padded
 from fergi.scorers.text import clip_tokens
 from fergi.weights import HPS_V2, HPS_V2_1
 
@@ -39,16 +38,15 @@ class HpsV2(Scorer):
             import open_clip
         return open_clip.get_model_config(VIT_H_14)
 
-    def __init__(self, root: Path, device: torch.device, layout: str | dict[str, Any] = VIT_H_14) -> None:
-        self.device = device
+    def load(self, root: Path, layout: dict[str, Any]) -> None:
+        """Both encoders."""
         file = self.files[0]
         state = file.read(root)
         with offline_import():
             import open_clip
-        sizes = open_clip.get_model_config(layout) if isinstance(layout, str) else layout
-        self.network = load_network(open_clip.CLIP(**sizes), state, file.under(root), device)
-        self.side = sizes["vision_cfg"]["image_size"]
-        self.length = sizes["text_cfg"]["context_length"]
+        self.network = load_network(open_clip.CLIP(**layout), state, file.under(root), self.device)
+        self.side = layout["vision_cfg"]["image_size"]
+        self.length = layout["text_cfg"]["context_length"]
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """The whole picture."""

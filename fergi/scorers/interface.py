@@ -19,10 +19,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fergi.files import FergiError, sha256
-from fergi.scorers.pictures import open_picture
+from fergi.pictures import open_picture
 from fergi.weights import WeightFile, load_strictly
 
 POSITIONS = "position_ids"
+# Scores of two pictures that are as near as this are the same: float32 keeps seven digits, of which a network's sums
+# lose one. Trained scorers put white and noise thousands of times farther apart.
+SAME = 1e-6
 
 
 class Scorer(ABC):
@@ -50,14 +53,45 @@ class Scorer(ABC):
 
     device: torch.device
 
+    def __init__(self, root: Path, device: torch.device, layout: dict[str, Any] | None = None) -> None:
+        """Load every file below ``root``, and ask the scorer about two pictures.
+
+        Parameters
+        ----------
+        root : Path
+            Under which the weights lie.
+        device : torch.device
+            Where to compute.
+        layout : dict, optional
+            Sizes of the network under the names of ``official_layout``, which is the default.
+
+        Raises
+        ------
+        FergiError
+            If a file is missing or does not fit, or two different pictures get the same score.
+        """
+        self.device = device
+        self.load(root, self.official_layout() if layout is None else layout)
+        self._tells_pictures_apart()
+
     @abstractmethod
-    def __init__(self, root: Path, device: torch.device) -> None:
-        """Load every file below ``root``."""
+    def load(self, root: Path, layout: dict[str, Any]) -> None:
+        """Make the network of that layout, with the weights below ``root``, on the device."""
 
     @classmethod
     def official_layout(cls) -> dict[str, Any]:
-        """Sizes of its network, if there may be others: the constructor's third argument has the same names."""
+        """Sizes of its network, if there may be others."""
         return {}
+
+    def _tells_pictures_apart(self) -> None:
+        white = Image.new("RGB", (224, 224), "white")
+        noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8))
+        scores = self.score(["a picture", "a picture"], [white, noise])
+        if np.isclose(*scores, rtol=SAME, atol=SAME):
+            raise FergiError(
+                f"{self.name} gives a white picture and random pixels the same score, {scores[0]:.6g}: the weights in "
+                f"{', '.join(file.path for file in self.files)} were never trained or are damaged. Fetch them again."
+            )
 
     @abstractmethod
     def pixels(self, picture: Image.Image) -> Tensor:

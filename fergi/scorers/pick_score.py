@@ -1,10 +1,8 @@
 """PickScore: the scaled cosine of a CLIP ViT-H/14 that was trained further on people's choices."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from fergi.scorers.clip import Clip
@@ -45,9 +43,6 @@ class PickScore(Clip):
     def official_layout(cls) -> dict[str, Any]:
         """ViT-H/14."""
         return VIT_H_14
-
-    def __init__(self, root: Path, device: torch.device, layout: dict[str, Any] = VIT_H_14) -> None:
-        super().__init__(root, device, layout)
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Scaled cosines."""

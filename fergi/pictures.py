@@ -1,4 +1,4 @@
-"""Pictures of any kind as RGB, and as the networks take them.
+"""Pictures of any kind as 8-bit RGB.
 
 Nothing is guessed: a picture that has no single meaning as 8-bit RGB is refused with the reason.
 """
@@ -7,14 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torch.nn.functional import interpolate, pad
-
-# Of each colour channel, as CLIP was trained; every scorer here takes them.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-SPREAD = (0.26862954, 0.26130258, 0.27577711)
 
 LARGEST_PICTURE = 89_478_485  # pixels; beyond this Pillow itself warns of decompression bombs
 LONGEST_SHAPE = 100  # times that one side may be longer than the other
@@ -81,55 +74,3 @@ def _as_rgb(picture: Image.Image, name: str) -> Image.Image:
 def is_black(picture: Image.Image) -> bool:
     """Whether every pixel of an RGB picture is 0, as the image generator's safety filter leaves it (Section 3.3)."""
     return all(highest == 0 for _, highest in picture.getextrema())
-
-
-def _tensor(picture: Image.Image) -> Tensor:
-    """RGB → float32 of shape (3, height, width) in [0, 1]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
-
-
-def _normalised(pixels: Tensor) -> Tensor:
-    return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(SPREAD)[:, None, None]
-
-
-def cropped(picture: Image.Image, side: int, *, odd: str) -> Tensor:
-    """The centre of a picture whose shorter side was brought to ``side``, bicubic on 8-bit levels; normalised.
-
-    Parameters
-    ----------
-    picture : PIL.Image.Image
-        RGB.
-    side : int
-        Pixels.
-    odd : {"floor", "even"}
-        What is cut off first where the pixels to cut are odd in number: half of them rounded down, as transformers
-        does, or to the even neighbour, as torchvision does. Square pictures have none.
-
-    Returns
-    -------
-    torch.Tensor, shape (3, side, side)
-    """
-    shorter = min(picture.size)
-    if shorter != side:
-        picture = picture.resize(tuple(int(side * each / shorter) for each in picture.size), Image.Resampling.BICUBIC)
-    left, top = ((each - side) // 2 if odd == "floor" else round((each - side) / 2) for each in picture.size)
-    return _normalised(_tensor(picture.crop((left, top, left + side, top + side))))
-
-
-def padded(picture: Image.Image, side: int) -> Tensor:
-    """A picture whose longer side was brought to ``side``, with zeros around to a square, and then normalised.
-
-    Bicubic and antialiased on floats, which may leave [0, 1] a little.
-
-    Returns
-    -------
-    torch.Tensor, shape (3, side, side)
-    """
-    pixels = _tensor(picture)
-    scale = side / max(picture.size)
-    if scale != 1:
-        height, width = (max(1, round(each * scale)) for each in pixels.shape[1:])
-        pixels = interpolate(pixels[None], (height, width), mode="bicubic", align_corners=False, antialias=True)[0]
-    missing = [side - pixels.shape[2], side - pixels.shape[1]]
-    around = [part for each in missing for part in (each // 2, each - each // 2)]
-    return _normalised(pad(pixels, around))
