@@ -3,8 +3,11 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON ?= $(shell for python in python3.11 python3 python; do \
-	$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$python && break; done)
+# Python 3.11, from the path or from pyenv; without it uv makes the environment, which fetches 3.11 itself.
+PYTHON ?= $(shell for python in python3.11 python3 python $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.11*/bin/python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$python && break; done)
+UV := $(shell command -v uv || command -v .uv/bin/uv)
+NEW_ENVIRONMENT = $(if $(PYTHON),"$(PYTHON)" -m venv --clear $(VENV),"$(UV)" venv --clear --seed --python 3.11 $(VENV))
 STAGE_9 := image_preference_binary_classification_based_on_ranking.py
 
 # Stages 6 to 10 need a tenth of what requirements.txt installs, so they do with that until there is more.
@@ -33,23 +36,27 @@ setup: $(VENV)/complete
 
 # A stamp comes last, so that an interrupted set-up is made again from the start.
 $(VENV)/complete: requirements.txt | python
-	"$(PYTHON)" -m venv --clear $(VENV)
+	$(NEW_ENVIRONMENT)
 	$(BIN)/pip install --requirement requirements.txt
 	@touch $@
 
 $(VENV)/numbers: requirements.txt | python
-	"$(PYTHON)" -m venv --clear $(VENV)
+	$(NEW_ENVIRONMENT)
 	$(BIN)/pip install --constraint requirements.txt $(NUMBERS)
 	@touch $@
 
 python:
-	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 is missing: neither python3.11 nor python3 nor python is it. \
-	Install it, or name it with: make PYTHON=/path/to/python3.11" >&2; exit 1; fi
+ifneq ($(PYTHON),)
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
 	echo "$(PYTHON) is not Python 3.11, which requirements.txt needs. Name one with: make PYTHON=/path/to/python3.11" >&2; \
 	exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' || { \
 	echo "$(PYTHON) cannot make virtual environments. On Debian: apt-get install python3.11-venv" >&2; exit 1; }
+else ifeq ($(UV),)
+	@echo 'Python 3.11 is missing: it is neither on the path (python3.11, python3, python) nor among pyenv'"'"'s versions,' \
+	'and there is no uv, which would fetch it. Paste: python3 -m venv .uv && .uv/bin/pip install uv && make setup' \
+	'(or: pyenv install 3.11; or name one with: make PYTHON=/path/to/python3.11)' >&2; exit 1
+endif
 
 demo: $(VENV)/complete
 	$(BIN)/python -m fergi.synthetic demo --root demo

@@ -30,8 +30,8 @@ from small_scorers import (
 )
 
 from fergi.files import FergiError
-from fergi.scorers.interface import load_network, offline_import, once_each
 from fergi.pictures import is_black, open_picture
+from fergi.scorers.interface import load_network, offline_import, once_each
 from fergi.scorers.pixels import cropped_by_torchvision, cropped_by_transformers, padded
 from fergi.scorers.registry import MODULES, PAPER_SCORERS, scorer_class
 from fergi.scorers.text import clip_tokens

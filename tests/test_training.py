@@ -202,10 +202,10 @@ def test_a_finished_training_can_be_prolonged(root, tmp_path):
 def test_two_processes_give_what_one_gives(root, tmp_path):
     """One epoch at the paper's rates, with torchrun and gloo. The last batch is one picture: a share is empty.
 
-    In float64: where a gradient is nothing but rounding, Adam makes a whole step of it in float32 (its epsilon, 1e-8, is
-    no larger), to either side as the order of the sums has it, which moved a loss by 3e-4 of itself on some processors.
-    In float64 rounding is a thousand million times smaller than that epsilon, and such weights stay. Losses are sums of
-    25 pictures, 3 steps and some ten layers: 1e-9 leaves them a million times the rounding of a sum, 1e-16.
+    In float64: where a gradient is nothing but rounding, Adam makes a whole step of it in float32, whose rounding is as
+    large as Adam's epsilon, 1e-8, to the side that the order of the sums gives. On some processors that moved a loss by
+    3e-4 of itself. In float64 the rounding is far below that epsilon, and such weights stay where they are. Three steps
+    through ten layers lose a few of the 16 digits; 1e-9 leaves room for seven.
     """
     alone = Path(shutil.copytree(root, tmp_path / "alone"))
     options = ["--batch-size", "12", "--epochs", "1", "--held-out", "SN003", "--precision", "float64"]

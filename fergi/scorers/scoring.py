@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fergi.files import FergiError, replacing
 from fergi.image_data import RatedImage
-from fergi.scorers.interface import Scorer
 from fergi.pictures import open_picture
+from fergi.scorers.interface import Scorer
 
 HEADER = ["participant", "session_index", "image_index", "input_sha256", "score"]
 SAVE_SECONDS = 30.0
