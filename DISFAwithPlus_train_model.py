@@ -32,9 +32,9 @@ from collections.abc import Sequence
 import config
 from fergi.action_units.faces_dataset import SCRIPTS, Augmentation, joined, read_faces, split_by_subject
 from fergi.action_units.network import NETWORKS, PRETRAINED_HEAD, random_network
-from fergi.action_units.parallel import choose_device, joined_process
 from fergi.action_units.training import PRECISIONS, Training, TrainingSettings, choose_precision, explained
 from fergi.files import FergiError, check_writable, sha256
+from fergi.processes import choose_device, joined_process
 from fergi.script import RELEASE_MODES, argument_parser, run
 from fergi.weights import GLINT360K_IR50, load_strictly
 

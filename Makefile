@@ -59,7 +59,7 @@ else ifeq ($(UV),)
 endif
 
 demo: $(VENV)/complete
-	$(BIN)/python -m fergi.synthetic demo --root demo
+	$(BIN)/python -m synthetic demo --root demo
 
 reproduce: $(NUMBERS_SETUP)
 	$(BIN)/python -m fergi.published

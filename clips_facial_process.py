@@ -29,12 +29,13 @@ import torch
 from tqdm import tqdm
 
 import config
+from fergi.action_units.estimator import PRECISIONS, AUEstimator, EstimatorSettings
 from fergi.action_units.network import NETWORKS
-from fergi.action_units.parallel import choose_device, joined_process
-from fergi.clips import PRECISIONS, AUEstimator, ClipJob, EstimatorSettings, process_clips
+from fergi.clips import ClipJob, process_clips
 from fergi.dataset import Folders, find_videos, find_videos_anywhere
 from fergi.faces.pipeline import FaceAligner, add_alignment_arguments, alignment_settings
 from fergi.files import FergiError, check_writable, different_settings, keep_settings
+from fergi.processes import choose_device, joined_process
 from fergi.script import add_workers_argument, argument_parser, run
 from fergi.weights import AU_MODEL
 

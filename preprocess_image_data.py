@@ -25,10 +25,10 @@ import torch
 from tqdm import tqdm
 
 import config
-from fergi.action_units.parallel import choose_device
 from fergi.dataset import Folders, read_valid_sessions
 from fergi.files import FergiError, check_writable, keep_settings, read_json, require, write_json, write_table
 from fergi.image_data import black_image_list, compare_black_images, image_tables, read_image_data
+from fergi.processes import choose_device
 from fergi.scorers.record import describe_scores, made_here, write_score_record
 from fergi.scorers.registry import MODULES, PAPER_SCORERS, read_layouts, scorer_class
 from fergi.scorers.scoring import Keeper, read_kept, score_images, unscored

@@ -32,11 +32,12 @@ import numpy as np
 import torch
 from skimage.data import astronaut
 
+from fergi.action_units.estimator import PRECISIONS, AUEstimator, EstimatorSettings
 from fergi.action_units.network import HEAD, NETWORKS, SIDE, intensities, load_network, network_input, random_network
-from fergi.action_units.parallel import choose_device
-from fergi.clips import PRECISIONS, AUEstimator, ClipJob, EstimatorSettings, process_clips
+from fergi.clips import ClipJob, process_clips
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import ACTION_UNITS, read_clips
+from fergi.processes import choose_device
 from fergi.video import read_frames
 from fergi.weights import save_weights
 

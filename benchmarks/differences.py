@@ -36,7 +36,7 @@ from fergi.lopo import (
     search_preferences,
     search_settings,
 )
-from fergi.pairs import pairs_within_sessions
+from fergi.preference.pairs import pairs_within_sessions
 from fergi.script import argument_parser, run
 from fergi.statistics import EMOTIONS, emotion_rank_sums, rating_correlations
 

@@ -80,8 +80,8 @@ def measure(name: str, root: Path, *, device: str | None, n_images: int, batch_s
     import torch
     from PIL import Image
 
-    from fergi.action_units.parallel import choose_device
     from fergi.image_data import RatedImage
+    from fergi.processes import choose_device
     from fergi.scorers.registry import scorer_class
     from fergi.scorers.scoring import score_images
 

@@ -5,7 +5,7 @@ Run     python -m benchmarks.stages --data .
         python -m benchmarks.stages --data . --repeats 1     (a first look)
 Takes   about two minutes with three repeats.
 
-Every figure is of whole processes, start and imports included. The plain ones are in ``benchmarks.plain``: each
+Every figure is of whole processes, start and imports included. The plain ones are in ``tests.plain``: each
 feature file read on its own and each window averaged on its own; each fold and each grid point comparing all
 training pairs again. Both sides run in turn; the fastest of the repeats counts. A Markdown table comes out, and
 whether both sides gave the same: the activation values to 1e-12 (summed in another order), the results CSV to the byte.
@@ -56,8 +56,8 @@ def measure(*command: str | Path) -> Cost:
 def plain_stages_6_and_7(root: Path, output: Path) -> None:
     """The activation tables of all clips, one file at a time."""
     import config
-    from benchmarks.plain import plain_activation_table
     from fergi.dataset import Folders, read_black_images, read_valid_sessions
+    from tests.plain import plain_activation_table
 
     folders = Folders(root)
     sessions = read_valid_sessions(folders)
@@ -81,9 +81,9 @@ def plain_stages_6_and_7(root: Path, output: Path) -> None:
 def plain_stage_9(root: Path, output: Path) -> None:
     """The results CSV of the released mode, every fold and grid point on its own."""
     import config
-    from benchmarks.plain import SCORES, plain_search
     from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
     from fergi.lopo import search_settings
+    from tests.plain import SCORES, plain_search
 
     folders = Folders(root)
     sessions = read_valid_sessions(folders)

@@ -37,9 +37,9 @@ import config
 from fergi.action_units.faces_dataset import Augmentation, Faces
 from fergi.action_units.losses import loss_parts, loss_weights
 from fergi.action_units.network import NETWORKS, random_network
-from fergi.action_units.parallel import Process, choose_device
 from fergi.action_units.training import PRECISIONS, Training, TrainingSettings, choose_precision, explained
 from fergi.features import ACTION_UNITS
+from fergi.processes import Process, choose_device
 from fergi.script import run
 
 PLAIN, OURS, REPEATED = "plain loop", "ours", "ours, one batch again and again"

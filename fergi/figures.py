@@ -36,7 +36,7 @@ from fergi.lopo import (
     fold_scores,
     selected_counts,
 )
-from fergi.pairs import Pairs, pairs_within_sessions
+from fergi.preference.pairs import Pairs, pairs_within_sessions
 from fergi.statistics import EMOTIONS, MIDDLE_RATING, bonferroni_threshold, significant_units
 
 RATINGS = (1, 2, 3, 4, 5, 6, 7)

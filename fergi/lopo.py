@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from fergi.pairs import Pairs, pairs_within_sessions
-from fergi.valence import combined_valence
+from fergi.preference.pairs import Pairs, pairs_within_sessions
+from fergi.preference.valence import combined_valence
 
 SCORERS = ("CLIP_score", "Aesthetic_score", "BLIP_score", "ImageReward_score", "PickScore", "HPS_V2_score")
 TRAINED_SCORERS = ("ImageReward_score", "PickScore", "HPS_V2_score")

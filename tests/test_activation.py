@@ -7,9 +7,9 @@ from conftest import clip_text
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from plain import plain_activation
 
 import config
-from benchmarks.plain import plain_activation
 from fergi.activation import ACTIVATION_COLUMNS, activation_tables, clip_activation, resting_activation, window_lengths
 from fergi.dataset import Folders, find_clips, read_black_images, read_valid_sessions
 from fergi.features import COLUMNS, ClipFeatures, FrameLimits, read_clips, valid_frames

@@ -20,9 +20,9 @@ import config
 from fergi.dataset import Folders, find_videos
 from fergi.features import ACTION_UNITS, format_clip
 from fergi.files import FergiError
-from fergi.synthetic.cohort import REACTION, plan_sessions
-from fergi.synthetic.demo import SIZES, steps
-from fergi.synthetic.recovery import NOT_RECOVERED, RECOVERED, compare
+from synthetic.cohort import REACTION, plan_sessions
+from synthetic.demo import SIZES, steps
+from synthetic.recovery import NOT_RECOVERED, RECOVERED, compare
 from tests.filmed import snapshot
 
 pytestmark = pytest.mark.xdist_group("chain")  # one process makes the root once
@@ -49,7 +49,7 @@ def study(tmp_path_factory) -> tuple[Path, str]:
 
 def demo(root: Path) -> subprocess.CompletedProcess:
     """``make demo``, smaller."""
-    command = [sys.executable, "-m", "fergi.synthetic", "demo", "--root", str(root), "--size", "smoke"]
+    command = [sys.executable, "-m", "synthetic", "demo", "--root", str(root), "--size", "smoke"]
     return subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, check=False)
 
 

@@ -32,8 +32,9 @@ from test_weights import largest_file
 
 import clips_facial_process as stage
 from fergi import clips
+from fergi.action_units.estimator import AUEstimator, EstimatorSettings
 from fergi.action_units.network import load_network, network_input, random_network
-from fergi.clips import AUEstimator, ClipJob, EstimatorSettings, _Collector, _End, _Estimates, _Frames
+from fergi.clips import ClipJob, _Collector, _End, _Estimates, _Frames
 from fergi.dataset import Folders, find_videos, find_videos_anywhere
 from fergi.faces.pipeline import AlignmentSettings
 from fergi.features import ACTION_UNITS, NO_FACE, format_clip, read_clips

@@ -11,10 +11,10 @@ import pytest
 
 import config
 from fergi.files import FergiError
-from fergi.synthetic import demo
-from fergi.synthetic.__main__ import main
-from fergi.synthetic.claim import MARKER, claim, clear
-from fergi.synthetic.demo import HOME, SIZES, Step, imported_files, run_steps, steps
+from synthetic import demo
+from synthetic.__main__ import main
+from synthetic.claim import MARKER, claim, clear
+from synthetic.demo import HOME, SIZES, Step, imported_files, run_steps, steps
 from tests.filmed import snapshot
 
 # Each script adds a line to log.txt, and writes its output from its input.
@@ -129,7 +129,7 @@ TERMINATED = """
 import sys
 from pathlib import Path
 from fergi.script import run
-from fergi.synthetic import __main__, demo
+from synthetic import __main__, demo
 demo.HOME = Path(sys.argv[1])
 demo.steps = lambda root, size: [demo.Step("the sleeper", ("sleeper.py",))]
 run(lambda arguments: __main__.main(["demo", "--root", sys.argv[2]]))
@@ -260,16 +260,16 @@ def idle(monkeypatch) -> None:
     def begin(*arguments, **options) -> None:
         raise AssertionError("work has begun")
 
-    monkeypatch.setattr("fergi.synthetic.demo.subprocess.run", begin)
-    monkeypatch.setattr("fergi.synthetic.recordings.ProcessPoolExecutor", begin)
-    monkeypatch.setattr("fergi.synthetic.scorers._draw_examples", begin)
+    monkeypatch.setattr("synthetic.demo.subprocess.run", begin)
+    monkeypatch.setattr("synthetic.recordings.ProcessPoolExecutor", begin)
+    monkeypatch.setattr("synthetic.scorers._draw_examples", begin)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("own", [*OWN, "linked"])
 def test_own_files_are_left_alone(tmp_path, idle, command, own):
     """In one sentence; not a byte is changed or added, also where a folder of synthetic data leads to them."""
-    root, message = tmp_path / "root", "was not made by python -m fergi.synthetic"
+    root, message = tmp_path / "root", "was not made by python -m synthetic"
     (tmp_path / "mine" / own).parent.mkdir(parents=True)
     (tmp_path / "mine" / own).write_text("dear to me")
     if own == "linked":
@@ -290,7 +290,7 @@ def test_neither_the_project_nor_a_home_is_taken(tmp_path, idle, monkeypatch, co
     project, home = tmp_path / "one" / "project", tmp_path / "other" / "me"
     for each in (project, home):
         claim(each)
-    monkeypatch.setattr("fergi.synthetic.claim.HOME", project)
+    monkeypatch.setattr("synthetic.claim.HOME", project)
     monkeypatch.setenv("HOME", str(home))
     before = snapshot(tmp_path)
     for root in (project, project.parent, home, home.parent, tmp_path):

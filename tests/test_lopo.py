@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from plain import plain_search
 
 import config
-from benchmarks.plain import plain_search
 from fergi.dataset import Folders, read_image_reactions, read_valid_sessions
 from fergi.lopo import (
     SCORERS,
@@ -24,7 +24,7 @@ from fergi.lopo import (
     standardised,
     weighted_sum,
 )
-from fergi.pairs import pairs_within_sessions
+from fergi.preference.pairs import pairs_within_sessions
 
 LARGE = 1000.0  # e^(−1000 k) is 0 in floats: an activation of this size gives a score of exactly 1
 

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain import plain_pairs
 
-from benchmarks.plain import plain_pairs
 from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
-from fergi.pairs import pairs_within_sessions
+from fergi.preference.pairs import pairs_within_sessions
 
 
 def as_tuples(pairs):

@@ -21,7 +21,7 @@ from fergi.dataset import CLIP_KEY, ISSUES, Folders
 from fergi.features import ACTION_UNITS, NO_FACE, format_clip
 from fergi.files import write_json, write_table
 from fergi.lopo import ENSEMBLE, INTEGRATED_ENSEMBLE, SCORERS, VALENCE, correct_and_total
-from fergi.synthetic.cohort import (
+from synthetic.cohort import (
     BASELINE,
     DISTURBANCES,
     FRAMES_PER_SECOND,
@@ -36,8 +36,8 @@ from fergi.synthetic.cohort import (
     plan_sessions,
     stream,
 )
-from fergi.synthetic.recordings import Truth
-from fergi.synthetic.recovery import by_chance, read_preferences
+from synthetic.recordings import Truth
+from synthetic.recovery import by_chance, read_preferences
 
 AU4, AU12 = ACTION_UNITS.index(4), ACTION_UNITS.index(12)
 ABOVE_CHANCE = "AUcomb_selected_" + VALENCE

@@ -12,7 +12,7 @@ from fergi.faces.landmarks import FaceMesh
 from fergi.faces.pipeline import FaceAligner, alignment_settings
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
-from fergi.synthetic.expressions import (
+from synthetic.expressions import (
     DISPLACEMENTS,
     SHEET,
     Actor,
@@ -23,7 +23,7 @@ from fergi.synthetic.expressions import (
     find_actor,
     trial_frames,
 )
-from fergi.synthetic.people import BEARDS, STYLES, random_person
+from synthetic.people import BEARDS, STYLES, random_person
 
 REST = expression()
 EYES, BROWS, CORNERS = slice(36, 48), slice(20, 24), [48, 54]  # of the 68 landmarks; of the brows the inner ends

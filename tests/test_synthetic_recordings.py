@@ -15,13 +15,13 @@ from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, read_json
 from fergi.image_data import read_image_data
-from fergi.synthetic import recordings
-from fergi.synthetic.__main__ import main
-from fergi.synthetic.cohort import UNREADABLE_ISSUES, plan_labelled, plan_sessions
-from fergi.synthetic.demo import SIZES
-from fergi.synthetic.expressions import SHEET
-from fergi.synthetic.recordings import Truth, data_sets, write_cohort
 from fergi.video import read_frames
+from synthetic import recordings
+from synthetic.__main__ import main
+from synthetic.cohort import UNREADABLE_ISSUES, plan_labelled, plan_sessions
+from synthetic.demo import SIZES
+from synthetic.expressions import SHEET
+from synthetic.recordings import Truth, data_sets, write_cohort
 from tests.filmed import snapshot
 
 SETTINGS = replace(SIZES["smoke"].cohort, n_disfa=1, n_disfa_plus=1, n_disfa_frames=4)

@@ -14,9 +14,9 @@ from test_synthetic_cohort import AU4, AU12, study
 from fergi.dataset import Folders
 from fergi.files import FergiError
 from fergi.lopo import ENSEMBLE, INTEGRATED_ENSEMBLE, TRAINED_SCORERS, VALENCE, correct_and_total
-from fergi.synthetic import recovery
-from fergi.synthetic.cohort import CohortSettings
-from fergi.synthetic.recovery import NOT_RECOVERED, RECOVERED, by_chance, clips_row, compare, injected_activation
+from synthetic import recovery
+from synthetic.cohort import CohortSettings
+from synthetic.recovery import NOT_RECOVERED, RECOVERED, by_chance, clips_row, compare, injected_activation
 
 COHORT = CohortSettings(n_participants=12, n_sessions=3, baseline_seconds=0.6, reaction_seconds=2.0)
 ON_PREFERENCES = "selected pairs|all pairs"

@@ -16,11 +16,11 @@ from fergi.files import FergiError
 from fergi.pictures import is_black
 from fergi.scorers.record import EXPECTED, untrained_columns
 from fergi.scorers.registry import PAPER_SCORERS, read_layouts, scorer_class
-from fergi.synthetic import scorers as synthetic
-from fergi.synthetic.__main__ import main
-from fergi.synthetic.claim import claim
-from fergi.synthetic.pictures import Scene, Things, black_picture, draw_picture, random_scene
 from fergi.weights import CLIP_L, HPS_V2, SCORER_FILES, load_state
+from synthetic import scorers as synthetic
+from synthetic.__main__ import main
+from synthetic.claim import claim
+from synthetic.pictures import Scene, Things, black_picture, draw_picture, random_scene
 
 STAGE = importlib.import_module("preprocess_image_data")
 RED = Scene(Things(2, "red", "house"), Things(1, "orange", "butterfly"), "a snowy field", "at noon")

@@ -28,10 +28,11 @@ from fergi.action_units import faces_dataset
 from fergi.action_units.faces_dataset import read_picture
 from fergi.action_units.losses import loss_parts, loss_weights
 from fergi.action_units.network import intensities, load_network, network_input, random_network
-from fergi.action_units.parallel import Process, SynchronisedBatchNorm, choose_device, synchronise_batch_norms
+from fergi.action_units.parallel import SynchronisedBatchNorm, synchronise_batch_norms
 from fergi.action_units.training import Training, choose_precision, set_cuda_arithmetic
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
+from fergi.processes import Process, choose_device
 from fergi.weights import load_state, save_weights
 
 CHECKOUT = Path(__file__).resolve().parent.parent

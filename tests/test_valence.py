@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fergi.valence import au4_valence, au12_valence, combined_valence
+from fergi.preference.valence import au4_valence, au12_valence, combined_valence
 
 LN2 = np.log(2)
 

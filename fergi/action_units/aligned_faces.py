@@ -24,8 +24,8 @@ from fergi.action_units.disfa import NOT_LABELLED, LabelledFrames
 from fergi.action_units.faces_dataset import INDEX_FORMAT, LABEL_COLUMNS
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.files import FergiError, check_writable, keep_settings, summarise, write_table
+from fergi.processes import end_with_parent
 from fergi.video import UnreadableVideo, read_frames
-from fergi.workers import end_with_parent
 
 FRAMES_AT_A_TIME = 32
 INDEX_COLUMNS = ("image", "subject", "part", "frame")

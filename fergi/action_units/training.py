@@ -34,9 +34,10 @@ from fergi.action_units.faces_dataset import (
 from fergi.action_units.losses import LOSS_NAMES, LossWeights, intensity_counts, loss_parts, loss_weights
 from fergi.action_units.metrics import agreement, agreement_sums
 from fergi.action_units.network import HEAD, IResNet, intensities, network_input
-from fergi.action_units.parallel import Process, synchronise_batch_norms
+from fergi.action_units.parallel import synchronise_batch_norms
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, check_writable, write_json, write_table
+from fergi.processes import Process
 from fergi.weights import read_weights_file, save_weights
 
 STATE_FORMAT = 3

@@ -3,7 +3,7 @@
 The injected courses are summarised here once more, in a few lines of their own and not by the code that is tested.
 Whether faces tell more than by chance is decided by ``by_chance``.
 
-Run     python -m fergi.synthetic.recovery --root DIR
+Run     python -m synthetic.recovery --root DIR
 """
 
 import textwrap
@@ -25,11 +25,11 @@ from fergi.dataset import (
 from fergi.features import read_clips
 from fergi.files import read_json, read_table, read_tables, require, summarise, write_table
 from fergi.lopo import ENSEMBLE, INTEGRATED_ENSEMBLE, TRAINED_SCORERS, VALENCE, correct_and_total, fold_scores
-from fergi.pairs import Pairs, pairs_within_sessions
 from fergi.paper import read_results
+from fergi.preference.pairs import Pairs, pairs_within_sessions
 from fergi.script import argument_parser, run
-from fergi.synthetic.cohort import BASELINE, REACTION, UNREADABLE_ISSUES, UNSTEADY
-from fergi.synthetic.recordings import Truth
+from synthetic.cohort import BASELINE, REACTION, UNREADABLE_ISSUES, UNSTEADY
+from synthetic.recordings import Truth
 
 UNITS = (4, 12)  # the AUs of the planted effect
 WINDOW = 3  # frames (eq. 1: 0.1 s at 30 FPS)
@@ -57,7 +57,7 @@ def compare(folders: Folders) -> pd.DataFrame:
     FergiError
         If an earlier step's file is missing or unusable.
     """
-    advice = "Run python -m fergi.synthetic cohort first."
+    advice = "Run python -m synthetic cohort first."
     strength = read_json(folders.synthetic_truth, advice)["strength"]
     truth = Truth(folders.root)
     require([truth.images], "tables of the truth about images", advice)
@@ -374,7 +374,7 @@ def as_text(table: pd.DataFrame) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, write the table and print it."""
-    parser = argument_parser(__doc__, None, "python -m fergi.synthetic.recovery")
+    parser = argument_parser(__doc__, None, "python -m synthetic.recovery")
     folders = Folders(parser.parse_args(arguments).root.resolve())
     table = compare(folders)
     write_table(table, output(folders))

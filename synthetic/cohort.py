@@ -15,7 +15,7 @@ import numpy as np
 
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
-from fergi.synthetic.pictures import Scene, random_scene
+from synthetic.pictures import Scene, random_scene
 
 FRAMES_PER_SECOND = 30
 # The lips cannot be pulled up and down at once, nor the brows raised and lowered; the first of a pair wins.

@@ -30,10 +30,11 @@ from tqdm import tqdm
 from fergi.dataset import ISSUES, Folders
 from fergi.features import ACTION_UNITS
 from fergi.files import keep_settings, replacing, write_json, write_table
+from fergi.processes import end_with_parent
 from fergi.script import add_workers_argument, argument_parser, run
 from fergi.statistics import EMOTIONS
-from fergi.synthetic.claim import claim
-from fergi.synthetic.cohort import (
+from synthetic.claim import claim
+from synthetic.cohort import (
     DISTURBANCES,
     FRAMES_PER_SECOND,
     UNREADABLE_ISSUES,
@@ -48,9 +49,8 @@ from fergi.synthetic.cohort import (
     plan_sessions,
     stream,
 )
-from fergi.synthetic.expressions import Actor, View, contact_sheet, find_actor
-from fergi.synthetic.pictures import black_picture, draw_picture
-from fergi.workers import end_with_parent
+from synthetic.expressions import Actor, View, contact_sheet, find_actor
+from synthetic.pictures import black_picture, draw_picture
 
 CAMERAS = {"Left": -7.0, "Right": 7.0}  # from where each camera of the mini DISFA looks, degrees
 TRIALS = ("A1_FrownSmile", "B2_Mixed")
@@ -312,7 +312,7 @@ def _write_video(pictures: Iterable[np.ndarray], path: Path, codec: str) -> None
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the cohort that the arguments ask for."""
-    parser = argument_parser(__doc__, None, "python -m fergi.synthetic cohort")
+    parser = argument_parser(__doc__, None, "python -m synthetic cohort")
     for field in fields(CohortSettings):
         option = f"--{field.name.replace('_', '-')}"
         parser.add_argument(option, type=field.type, default=field.default, help="default: %(default)s")

@@ -22,8 +22,8 @@ from typing import Any
 
 from fergi.dataset import Folders
 from fergi.files import FergiError, sha256, write_json
-from fergi.synthetic.claim import HOME, claim
-from fergi.synthetic.cohort import CohortSettings
+from synthetic.claim import HOME, claim
+from synthetic.cohort import CohortSettings
 
 PREFERENCES = "image_preference_binary_classification_based_on_ranking.py"
 
@@ -103,7 +103,7 @@ def steps(root: Path, size: Size) -> list[Step]:
     return [
         Step(
             "cohort: people, pictures, films",
-            ("-m", "fergi.synthetic.recordings", *at, *cohort),
+            ("-m", "synthetic.recordings", *at, *cohort),
             writes=(
                 "FER_datasets/**/*",
                 truth,
@@ -116,7 +116,7 @@ def steps(root: Path, size: Size) -> list[Step]:
         ),
         Step(
             "scorers: tiny networks with weights",
-            ("-m", "fergi.synthetic.scorers", *at, "--seed", str(size.cohort.seed), "--scenes", str(size.scenes)),
+            ("-m", "synthetic.scorers", *at, "--seed", str(size.cohort.seed), "--scenes", str(size.scenes)),
             writes=("pretrained_models/**/*",),
         ),
         Step(
@@ -201,7 +201,7 @@ def steps(root: Path, size: Size) -> list[Step]:
         ),
         Step(
             "planted and recovered",
-            ("-m", "fergi.synthetic.recovery", *at),
+            ("-m", "synthetic.recovery", *at),
             reads=("truth/**/*", truth, *clip_features, *image_tables, *activation, excluded, listed, *results),
             writes=("results/planted_recovered.csv",),
         ),

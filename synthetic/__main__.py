@@ -1,10 +1,10 @@
 """A synthetic cohort with a planted effect, and the whole study on it.
 
-Run     python -m fergi.synthetic demo --root demo         everything, as ``make demo`` does; about ten minutes
-        python -m fergi.synthetic demo --root demo0 --strength 0      nothing planted, so nothing to find
-        python -m fergi.synthetic cohort --root DIR        people, pictures and films only
-        python -m fergi.synthetic scorers --root DIR       tiny scorers only
-        python -m fergi.synthetic compare --root DIR       planted beside recovered, from files that are there
+Run     python -m synthetic demo --root demo         everything, as ``make demo`` does; about ten minutes
+        python -m synthetic demo --root demo0 --strength 0      nothing planted, so nothing to find
+        python -m synthetic cohort --root DIR        people, pictures and films only
+        python -m synthetic scorers --root DIR       tiny scorers only
+        python -m synthetic compare --root DIR       planted beside recovered, from files that are there
 
 Faces are drawn; no figure of it speaks of real faces.
 """
@@ -22,22 +22,22 @@ import pandas as pd
 from fergi.dataset import Folders
 from fergi.files import FergiError
 from fergi.script import run
-from fergi.synthetic.claim import clear
-from fergi.synthetic.cohort import checked
-from fergi.synthetic.demo import SIZES, run_steps
-from fergi.synthetic.recovery import RECOVERED, as_text, output
+from synthetic.claim import clear
+from synthetic.cohort import checked
+from synthetic.demo import SIZES, run_steps
+from synthetic.recovery import RECOVERED, as_text, output
 
 # Modules of their own, so that a step of the demo depends on no other one's.
 PARTS = {
-    "cohort": ("fergi.synthetic.recordings", "people, pictures, films"),
-    "scorers": ("fergi.synthetic.scorers", "tiny scorers"),
-    "compare": ("fergi.synthetic.recovery", "planted beside recovered"),
+    "cohort": ("synthetic.recordings", "people, pictures, films"),
+    "scorers": ("synthetic.scorers", "tiny scorers"),
+    "compare": ("synthetic.recovery", "planted beside recovered"),
 }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m fergi.synthetic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m synthetic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = parser.add_subparsers(dest="part", required=True)
     demo = parts.add_parser("demo", help="the whole study")

@@ -26,8 +26,6 @@ from fergi.scorers.image_reward import ImageRewardNetwork
 from fergi.scorers.interface import Scorer, offline_import
 from fergi.scorers.registry import PAPER_SCORERS, scorer_class
 from fergi.script import argument_parser, run
-from fergi.synthetic.claim import claim
-from fergi.synthetic.pictures import COLOURS, FLYING, GROUNDS, NUMBERS, STANDING, TIMES, draw_picture, random_scene
 from fergi.weights import (
     AESTHETIC_HEAD,
     BERT_VOCABULARY,
@@ -40,6 +38,8 @@ from fergi.weights import (
     WeightFile,
     save_weights,
 )
+from synthetic.claim import claim
+from synthetic.pictures import COLOURS, FLYING, GROUNDS, NUMBERS, STANDING, TIMES, draw_picture, random_scene
 
 LAYOUT_FILE = "pretrained_models/scorer_layouts.json"
 N_SCENES, N_PICTURES = 512, 4  # to learn from, and pictures of each
@@ -329,7 +329,7 @@ def _teach(scorers: Sequence[Scorer], examples: Examples, random: np.random.Gene
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the paper's six."""
-    parser = argument_parser(__doc__, None, "python -m fergi.synthetic scorers")
+    parser = argument_parser(__doc__, None, "python -m synthetic scorers")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument(
         "--scenes", type=int, default=N_SCENES, metavar="N", help="to learn from (default: %(default)s)"

@@ -17,7 +17,7 @@ from scipy.interpolate import RBFInterpolator
 from fergi.faces.detection import FaceDetector, detector_model
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
-from fergi.synthetic.people import (
+from synthetic.people import (
     LEFT,
     TOP,
     Person,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import distributed
 
-from fergi.action_units.parallel import choose_device, joined_process
 from fergi.files import FergiError
+from fergi.processes import choose_device, joined_process
 
 
 @pytest.fixture

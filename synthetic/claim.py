@@ -7,9 +7,9 @@ from pathlib import Path
 from fergi.dataset import Folders
 from fergi.files import FergiError, check_writable, replacing
 
-HOME = Path(__file__).resolve().parents[2]
+HOME = Path(__file__).resolve().parents[1]
 MARKER = "SYNTHETIC.txt"
-TEXT = "python -m fergi.synthetic made this folder, and replaces and removes files in it. Keep none of your own here.\n"
+TEXT = "python -m synthetic made this folder, and replaces and removes files in it. Keep none of your own here.\n"
 
 
 def claim(root: Path) -> None:
@@ -32,7 +32,7 @@ def claim(root: Path) -> None:
     there = sorted(root.iterdir())
     if there and not _is_claimed(root):
         raise FergiError(
-            f"{root} was not made by python -m fergi.synthetic, which replaces and removes files (it holds "
+            f"{root} was not made by python -m synthetic, which replaces and removes files (it holds "
             f"{there[0].name}). Nothing was changed; name a new or empty folder with --root."
         )
     links = [path for path in there if path.is_symlink()]

@@ -1,0 +1,1 @@
+"""From reactions to preferences: valence, pairs of images, and the search for parameters (Section 6.2)."""
