@@ -30,7 +30,7 @@ help:
 	@echo "make bench       the measurements that the README quotes"
 	@echo "make bench-scorers  every scorer at its official size, with random weights; a quarter of an hour"
 	@echo "make lint        formatting and style"
-	@echo "make setup       the environment in $(VENV) that the above need, made once for each requirements.txt"
+	@echo "make setup       the environment in $(VENV), made once for each requirements.txt; the others make what they need"
 
 setup: $(VENV)/complete
 
@@ -38,6 +38,11 @@ setup: $(VENV)/complete
 $(VENV)/complete: requirements.txt | python
 	$(NEW_ENVIRONMENT)
 	$(BIN)/pip install --requirement requirements.txt
+	@touch $@
+
+# Beside it what tests, benchmarks and style need.
+$(VENV)/dev: requirements-dev.txt $(VENV)/complete
+	$(BIN)/pip install --requirement requirements-dev.txt
 	@touch $@
 
 $(VENV)/numbers: requirements.txt | python
@@ -73,10 +78,10 @@ reproduce: $(NUMBERS_SETUP)
 	$(BIN)/jupyter nbconvert --log-level ERROR --KernelManager.transport=ipc --execute --to html --output-dir "$${FERGI_ROOT:-.}/results" result_analysis.ipynb
 	@echo "Read results/result_analysis.html; the figures are in figures/."
 
-test: $(VENV)/complete
+test: $(VENV)/dev
 	$(BIN)/pytest --numprocesses auto --dist loadgroup
 
-bench: $(VENV)/complete
+bench: $(VENV)/dev
 	$(BIN)/python -m fergi.published
 	$(BIN)/python preprocess_baseline_data.py
 	$(BIN)/python preprocess_reaction_data.py
@@ -87,9 +92,9 @@ bench: $(VENV)/complete
 	$(BIN)/python -m benchmarks.training
 
 # A quarter of an hour and 4 GB of disk: every scorer at its official size, with random weights.
-bench-scorers: $(VENV)/complete
+bench-scorers: $(VENV)/dev
 	$(BIN)/python -m benchmarks.scorers
 
-lint: $(VENV)/complete
+lint: $(VENV)/dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check

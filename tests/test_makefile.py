@@ -30,7 +30,7 @@ def machine(tmp_path):
         (tmp_path / "path").mkdir(exist_ok=True)
         (tmp_path / "path" / tool).symlink_to(shutil.which(tool))
     (tmp_path / "checkout").mkdir()
-    for name in ("Makefile", "requirements.txt"):
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
         shutil.copy(CHECKOUT / name, tmp_path / "checkout")
     return tmp_path
 
