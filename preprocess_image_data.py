@@ -30,16 +30,16 @@ from fergi.files import FergiError, check_writable, keep_settings, read_json, re
 from fergi.image_data import black_image_list, compare_black_images, image_tables, read_image_data
 from fergi.processes import choose_device
 from fergi.scorers.record import describe_scores, made_here, write_score_record
-from fergi.scorers.registry import MODULES, PAPER_SCORERS, read_layouts, scorer_class
+from fergi.scorers.registry import PAPER_SCORERS, SCORERS, read_layouts, scorer_class
 from fergi.scorers.scoring import Keeper, read_kept, score_images, unscored
 from fergi.script import add_workers_argument, argument_parser, run
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argument_parser(__doc__, config.ROOT)
+    parser = argument_parser(__doc__)
     parser.add_argument(
-        "--scorers", nargs="+", choices=tuple(MODULES), default=PAPER_SCORERS, help="default: the six of the paper"
+        "--scorers", nargs="+", choices=tuple(SCORERS), default=PAPER_SCORERS, help="default: the six of the paper"
     )
     parser.add_argument(
         "--scorer-layouts",
@@ -151,10 +151,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 torch.cuda.empty_cache()
 
     scores, records = {}, {}
-    for name in MODULES:
+    for name in SCORERS:
         kept, record = read_kept(folders.image_scores / f"{name}.csv"), folders.image_scores / f"{name}.json"
         if record.is_file() and not unscored(images, kept):
-            column = scorer_class(name).column
+            column = SCORERS[name].column
             scores[column] = {key: score for key, (_, score) in kept.items()}
             records[column] = read_json(record, "Score again with --redo.")
     tables = image_tables(images, scores)

@@ -129,10 +129,10 @@ def child(*arguments: str) -> float:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    from fergi.scorers.registry import MODULES, PAPER_SCORERS
+    from fergi.scorers.registry import PAPER_SCORERS, SCORERS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scorers", nargs="+", choices=tuple(MODULES), default=PAPER_SCORERS)
+    parser.add_argument("--scorers", nargs="+", choices=tuple(SCORERS), default=PAPER_SCORERS)
     parser.add_argument("--images", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=16, help="default: %(default)s")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")

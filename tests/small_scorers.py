@@ -17,7 +17,7 @@ from torch import nn
 from fergi.image_data import ISSUES
 from fergi.scorers.blip import BlipLayout
 from fergi.scorers.interface import Scorer, offline_import
-from fergi.scorers.registry import MODULES, scorer_class
+from fergi.scorers.registry import SCORERS, scorer_class
 from fergi.statistics import EMOTIONS
 from fergi.weights import (
     AESTHETIC_HEAD,
@@ -224,7 +224,7 @@ def drawn(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
 
 
-NAMES = tuple(MODULES)
+NAMES = tuple(SCORERS)
 
 PEOPLE = {"001": {1: 3, 4: 2}, "009": {2: 4}}  # participant → session → number of images
 BLACK = ("009", 2, 3)

@@ -33,7 +33,7 @@ from fergi.files import FergiError
 from fergi.pictures import is_black, open_picture
 from fergi.scorers.interface import load_network, offline_import, once_each
 from fergi.scorers.pixels import cropped_by_torchvision, cropped_by_transformers, padded
-from fergi.scorers.registry import MODULES, PAPER_SCORERS, scorer_class
+from fergi.scorers.registry import PAPER_SCORERS, SCORERS, scorer_class
 from fergi.scorers.text import clip_tokens
 from fergi.weights import (
     AESTHETIC_HEAD,
@@ -559,7 +559,7 @@ def test_a_checkpoint_that_gives_no_numbers(copied):
 def test_the_six_of_the_paper(published):
     """Names, columns and their order as published."""
     header = next((published / "preparation" / "preprocessed_image_data").glob("*.csv")).read_text().splitlines()[0]
-    assert [scorer_class(name).column for name in PAPER_SCORERS] == header.split(",")[-6:]
+    assert [SCORERS[name].column for name in PAPER_SCORERS] == header.split(",")[-6:]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -577,7 +577,7 @@ def test_every_scorer_says_what_it_is(name, root):
 
 def test_columns_differ():
     """No scorer writes over another one's."""
-    columns = [scorer_class(name).column for name in MODULES]
+    columns = [scorer.column for scorer in SCORERS.values()]
     assert len(set(columns)) == len(columns)
 
 
@@ -586,7 +586,7 @@ def test_importing_does_no_work():
     import subprocess
 
     code = (
-        "import sys, fergi.scorers.registry as r; [r.scorer_class(n) for n in r.MODULES]; "
+        "import sys, fergi.scorers.registry as r; [r.scorer_class(n) for n in r.SCORERS]; "
         "print([m for m in ('transformers', 'open_clip', 'ImageReward', 'huggingface_hub') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from small_scorers import CPU, write_sessions
 from fergi.files import FergiError
 from fergi.pictures import is_black
 from fergi.scorers.record import EXPECTED, untrained_columns
-from fergi.scorers.registry import PAPER_SCORERS, read_layouts, scorer_class
+from fergi.scorers.registry import PAPER_SCORERS, SCORERS, read_layouts, scorer_class
 from fergi.weights import CLIP_L, HPS_V2, SCORER_FILES, load_state
 from synthetic import scorers as synthetic
 from synthetic.__main__ import main
@@ -161,10 +161,10 @@ def test_the_script_scores_with_them(hurried, capsys):
     for name in PAPER_SCORERS:
         scorer = load(hurried, name)
         expected = scorer.score(["a red cat on the moon 2"] * 3, pictures)
-        np.testing.assert_allclose(table[scorer.column], expected, atol=1e-4)
+        np.testing.assert_allclose(table[SCORERS[name].column], expected, atol=1e-4)
     record = json.loads((hurried / "preparation/preprocessed_image_data/scores.json").read_text())
     for name in PAPER_SCORERS:
-        sizes = record["columns"][scorer_class(name).column]["settings"]["layout"]
+        sizes = record["columns"][SCORERS[name].column]["settings"]["layout"]
         assert sizes == json.loads((hurried / synthetic.LAYOUT_FILE).read_text())[name]
     # Without the sizes, finished scores would pass for the official networks'.
     with pytest.raises(FergiError, match=r"CLIP\.json says that settings was .*same files, sizes, libraries"):
@@ -204,7 +204,8 @@ def test_scores_tell_part_of_the_quality(taught, unseen, name):
     assert 0.56 < np.mean((one > other) == (better > worse)) < 0.78
     foreign = scorer.score(prompts[5:] + prompts[:5], pictures)
     assert np.mean(scores > foreign) > 0.55
-    assert scorer.column in EXPECTED and untrained_columns(pd.DataFrame({scorer.column: scores})) == []
+    column = SCORERS[name].column
+    assert column in EXPECTED and untrained_columns(pd.DataFrame({column: scores})) == []
 
 
 def test_weights_fit_only_their_sizes(hurried):

@@ -41,7 +41,6 @@ class Aesthetic(Scorer):
     """About 1 to 10; the prompt plays no part."""
 
     name = "Aesthetic"
-    column = "Aesthetic_score"
     files = (CLIP_L, AESTHETIC_HEAD)
     packages = ("transformers",)
     settings: ClassVar = {

@@ -125,7 +125,6 @@ class Blip(BlipScorer):
     """Cosine, −1 to 1."""
 
     name = "BLIP"
-    column = "BLIP_score"
     files = (BLIP_LARGE, BERT_VOCABULARY)
     settings: ClassVar = {
         "picture": "shorter side to 224 pixels, bicubic, centre",

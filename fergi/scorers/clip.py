@@ -81,7 +81,6 @@ class Clip(Scorer):
     """Cosine, not scaled; −1 to 1."""
 
     name = "CLIP"
-    column = "CLIP_score"
     files = (CLIP_L,)
     packages = ("transformers", "open_clip_torch")
     settings: ClassVar = {

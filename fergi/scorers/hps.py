@@ -22,7 +22,6 @@ class HpsV2(Scorer):
     """Cosine, not scaled; about 0.27 for images and their prompts."""
 
     name = "HPSv2"
-    column = "HPS_V2_score"
     files = (HPS_V2,)
     packages = ("open_clip_torch",)
     settings: ClassVar = {
@@ -64,5 +63,4 @@ class HpsV21(HpsV2):
     """The same with the weights of version 2.1, which the paper does not use."""
 
     name = "HPSv2.1"
-    column = "HPS_V2_1_score"
     files = (HPS_V2_1,)

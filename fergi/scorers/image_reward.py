@@ -29,7 +29,6 @@ class ImageReward(BlipScorer):
     """Mean 0 and standard deviation 1 on the data that it was trained with."""
 
     name = "ImageReward"
-    column = "ImageReward_score"
     files = (IMAGE_REWARD, BERT_VOCABULARY)
     settings: ClassVar = {
         "picture": "shorter side to 224 pixels, bicubic, centre",

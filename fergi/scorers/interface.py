@@ -35,8 +35,6 @@ class Scorer(ABC):
     ----------
     name : str
         What ``--scorers`` calls it.
-    column : str
-        Its column in the image tables.
     files : tuple of WeightFile
         Everything that it loads.
     packages : tuple of str
@@ -46,7 +44,6 @@ class Scorer(ABC):
     """
 
     name: ClassVar[str]
-    column: ClassVar[str]
     files: ClassVar[tuple[WeightFile, ...]]
     packages: ClassVar[tuple[str, ...]]
     settings: ClassVar[dict[str, Any]]

@@ -35,7 +35,6 @@ class PickScore(Clip):
     """exp(logit scale) · cosine; about 20 for images and their prompts."""
 
     name = "PickScore"
-    column = "PickScore"
     files = (PICK_SCORE,)
     settings: ClassVar = Clip.settings | {"score": "exp(logit_scale) * cosine"}
 

@@ -1,46 +1,63 @@
-"""Which scorers there are. A new one is a module beside this one and a line here."""
+"""Which scorers there are. A new one is a module beside this one and a line here.
 
-from collections.abc import Iterator, Mapping
+Needs neither PyTorch nor any scorer's module, so that stages 9 and 10 stay quick.
+"""
+
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fergi.files import FergiError, read_json
-from fergi.scorers.interface import Scorer
 
-# Name → module and class; the six of the paper in the order of their columns, then others.
-MODULES = {
-    "CLIP": ("clip", "Clip"),
-    "Aesthetic": ("aesthetic", "Aesthetic"),
-    "BLIP": ("blip", "Blip"),
-    "ImageReward": ("image_reward", "ImageReward"),
-    "PickScore": ("pick_score", "PickScore"),
-    "HPSv2": ("hps", "HpsV2"),
-    "HPSv2.1": ("hps", "HpsV21"),
+if TYPE_CHECKING:
+    from fergi.scorers.interface import Scorer
+
+
+@dataclass(frozen=True)
+class RegisteredScorer:
+    """Where a scorer is and how the analysis uses its scores.
+
+    Attributes
+    ----------
+    module, class_name : str
+        Of its class, below ``fergi.scorers``.
+    column : str
+        Its column in the image tables.
+    paper : bool
+        Whether it is one of the paper's six (Section 6.2.3).
+    in_ensemble : bool
+        Whether it was trained on preferences, so that it joins the ensemble (eq. 7).
+    """
+
+    module: str
+    class_name: str
+    column: str
+    paper: bool = True
+    in_ensemble: bool = False
+
+
+# Name → where it is; the six of the paper in the order of their columns, then others.
+SCORERS = {
+    "CLIP": RegisteredScorer("clip", "Clip", "CLIP_score"),
+    "Aesthetic": RegisteredScorer("aesthetic", "Aesthetic", "Aesthetic_score"),
+    "BLIP": RegisteredScorer("blip", "Blip", "BLIP_score"),
+    "ImageReward": RegisteredScorer("image_reward", "ImageReward", "ImageReward_score", in_ensemble=True),
+    "PickScore": RegisteredScorer("pick_score", "PickScore", "PickScore", in_ensemble=True),
+    "HPSv2": RegisteredScorer("hps", "HpsV2", "HPS_V2_score", in_ensemble=True),
+    "HPSv2.1": RegisteredScorer("hps", "HpsV21", "HPS_V2_1_score", paper=False),
 }
-PAPER_SCORERS = tuple(MODULES)[:6]
+PAPER_SCORERS = tuple(name for name, scorer in SCORERS.items() if scorer.paper)
 
 
-def scorer_class(name: str) -> type[Scorer]:
-    """The scorer of that name."""
-    module, attribute = MODULES[name]
-    return getattr(import_module(f"fergi.scorers.{module}"), attribute)
-
-
-# What must be a whole multiple of what; the names that the libraries give these sizes.
-MULTIPLES = {
-    "num_attention_heads": "hidden_size",
-    "vision_heads": "vision_width",
-    "heads": "width",
-    "head_width": "width",
-    "patch_size": "image_size",
-    "patch": "side",
-}
-ACTIVATIONS = ("gelu", "quick_gelu")
+def scorer_class(name: str) -> "type[Scorer]":
+    """The scorer's class; this imports its module and PyTorch."""
+    scorer = SCORERS[name]
+    return getattr(import_module(f"fergi.scorers.{scorer.module}"), scorer.class_name)
 
 
 def read_layouts(path: Path) -> dict[str, dict[str, Any]]:
-    """Sizes of scorers that are not the official ones, checked.
+    """Layouts of scorers that are not the official ones; their values are for the libraries to judge.
 
     Parameters
     ----------
@@ -50,50 +67,32 @@ def read_layouts(path: Path) -> dict[str, dict[str, Any]]:
     Raises
     ------
     FergiError
-        If the file is not that, or networks of such sizes cannot be.
+        If the file is not that, or names an unknown scorer, an unknown size, or too few of them.
     """
     advice = "Write an object with a scorer's name and its sizes, as fergi/scorers/ has them, or name no layouts."
     content = read_json(path, advice)
     if not isinstance(content, dict):
         raise FergiError(f"{path} holds no object of scorers and their sizes. {advice}")
-    unknown = [name for name in content if name not in MODULES]
+    unknown = [name for name in content if name not in SCORERS]
     if unknown:
         raise FergiError(
             f"{len(unknown)} of {len(content)} scorers in {path} are not known (first: {unknown[0]}); "
-            f"there are {', '.join(MODULES)}. {advice}"
+            f"there are {', '.join(SCORERS)}. {advice}"
         )
-    problems = [
-        f"{name}: {problem}"
-        for name, sizes in content.items()
-        for problem in _layout_problems(sizes, scorer_class(name).official_layout())
-    ]
-    if problems:
-        verb = "is" if len(problems) == 1 else "are"
-        raise FergiError(f"{len(problems)} of the sizes in {path} {verb} unusable (first: {problems[0]}). {advice}")
+    for name, sizes in content.items():
+        problem = _misnamed(sizes, scorer_class(name).official_layout())
+        if problem:
+            raise FergiError(f"{path} has an unusable layout of {name}: {problem}. {advice}")
     return content
 
 
-def _layout_problems(sizes: Any, official: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    """What is wrong with sizes that should have the form of the official ones."""
+def _misnamed(sizes: Any, official: Any, within: str = "") -> str | None:
+    """The first size that is missing or unknown, if any."""
+    if not isinstance(official, dict):
+        return None
     if not isinstance(sizes, dict):
-        yield f"{within.rstrip('.') or 'its sizes'} must be an object, not {sizes!r}"
-        return
-    good = {}
-    yield from (f"{within}{name} is missing" for name in official if name not in sizes)
-    for name, value in sizes.items():
-        known = official.get(name)
-        if known is None:
-            yield f"{within}{name} is not known"
-        elif isinstance(known, dict):
-            yield from _layout_problems(value, known, f"{within}{name}.")
-        elif isinstance(known, str):
-            if value not in ACTIVATIONS:
-                yield f"{within}{name} must be {' or '.join(ACTIVATIONS)}, not {value!r}"
-        elif type(value) is not type(known) or not 0 < value < float("inf"):
-            kind = "a whole number" if isinstance(known, int) else "a number"
-            yield f"{within}{name} must be {kind} above 0, not {value!r}"
-        else:
-            good[name] = value
-    for part, whole in MULTIPLES.items():
-        if part in good and whole in good and good[whole] % good[part]:
-            yield f"{within}{whole} must be a multiple of {part}, not {good[whole]} of {good[part]}"
+        return f"{within.rstrip('.') or 'it'} must be an object, not {sizes!r}"
+    for name in {**official, **sizes}:
+        if name not in official or name not in sizes:
+            return f"{within}{name} is {'missing' if name in official else 'not known'}"
+    return next(filter(None, (_misnamed(sizes[name], official[name], f"{within}{name}.") for name in official)), None)
