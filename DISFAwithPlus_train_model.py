@@ -33,15 +33,16 @@ import config
 from fergi.action_units.faces_dataset import SCRIPTS, Augmentation, joined, read_faces, split_by_subject
 from fergi.action_units.network import NETWORKS, PRETRAINED_HEAD, random_network
 from fergi.action_units.training import PRECISIONS, Training, TrainingSettings, choose_precision, explained
+from fergi.dataset import Folders
 from fergi.files import FergiError, check_writable, sha256
 from fergi.processes import choose_device, joined_process
-from fergi.script import RELEASE_MODES, argument_parser, run
+from fergi.script import RELEASE_MODES, add_device_argument, argument_parser, run
 from fergi.weights import GLINT360K_IR50, load_strictly
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argument_parser(__doc__, config.ROOT)
-    parser.add_argument("--device", help="cpu or cuda (default: cuda if it is there)")
+    parser = argument_parser(__doc__)
+    add_device_argument(parser)
     parser.add_argument(
         "--mode",
         choices=RELEASE_MODES,
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check everything that is needed, then train."""
     chosen = _parser().parse_args(arguments)
     device = choose_device(chosen.device)
-    folder = chosen.root / "AU_models"
+    folder = Folders(chosen.root).au_models
     check_writable(folder)
     pretrained = None
     if not chosen.from_scratch:

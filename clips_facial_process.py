@@ -28,7 +28,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-import config
 from fergi.action_units.estimator import PRECISIONS, AUEstimator, EstimatorSettings
 from fergi.action_units.network import NETWORKS
 from fergi.clips import ClipJob, process_clips
@@ -36,13 +35,13 @@ from fergi.dataset import Folders, find_videos, find_videos_anywhere
 from fergi.faces.pipeline import FaceAligner, add_alignment_arguments, alignment_settings
 from fergi.files import FergiError, check_writable, different_settings, keep_settings
 from fergi.processes import choose_device, joined_process
-from fergi.script import add_workers_argument, argument_parser, run
+from fergi.script import add_device_argument, add_workers_argument, argument_parser, run
 from fergi.weights import AU_MODEL
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argument_parser(__doc__, config.ROOT)
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--videos", type=Path, metavar="DIR", help="any videos below this folder that are not hidden; needs --out"
     )
@@ -53,7 +52,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--baseline-decimals", type=int, choices=(2, 3), default=3, help="2 as the release (default: %(default)s)"
     )
-    parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    add_device_argument(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="default: %(default)s")
     add_workers_argument(parser, "processes that decode and align")
     parser.add_argument("--shard", metavar="I/N", help="do the I-th of N parts (default: all, or torchrun's part)")
@@ -130,10 +129,10 @@ def process(chosen: argparse.Namespace) -> FergiError | None:
     checkpoint = chosen.checkpoint or AU_MODEL.under(folders.root)
     estimator = EstimatorSettings(checkpoint, chosen.network, str(device), chosen.precision)
     AUEstimator(estimator)  # a missing or wrong file is found here, before any process is started
-    alignment = alignment_settings(folders.root / "pretrained_models", chosen.landmarks, chosen.luma)
+    alignment = alignment_settings(folders.pretrained_models, chosen.landmarks, chosen.luma)
     FaceAligner(alignment)
     check_writable(home, "--out" if chosen.out else "--root")
-    settings = alignment.describe() | estimator.describe() | {"baseline_decimals": chosen.baseline_decimals}
+    settings = alignment.settings | estimator.describe() | {"baseline_decimals": chosen.baseline_decimals}
     if chosen.redo and different_settings(settings, settings_file) != {}:  # other ones, or unknown ones
         for path in (*outputs.values(), settings_file):  # none of them may count as done with the new ones
             path.unlink(missing_ok=True)

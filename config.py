@@ -1,17 +1,6 @@
-"""Paths under one root, and the paper's constants with their sections and units. Nothing else.
-
-Every script takes ``--root DIR`` (or the environment variable ``FERGI_ROOT``) in place of this default.
-"""
-
-from pathlib import Path
+"""The paper's constants with their sections and units, and nothing else."""
 
 from fergi.features import FrameLimits
-
-ROOT = Path(__file__).resolve().parent
-
-# AU data sets, on request from their authors (Appendix B.1).
-DISFA = ROOT.parent / "FER_datasets" / "DISFA"
-DISFA_PLUS = ROOT.parent / "FER_datasets" / "DISFAPlus"
 
 # Valid frames (Section 5.1, Appendix C). Bounds are included.
 FRAME_LIMITS = FrameLimits(
@@ -31,7 +20,7 @@ WINDOW_SECONDS = 0.1
 BASELINE_AU4_PERCENTILE = 80
 BASELINE_AU4_LIMIT = 0.5
 
-# The leave-one-participant-out search (``fergi.lopo.search_settings``). Grids: first, last, step.
+# The leave-one-participant-out search (``fergi.preference.grid_search.search_settings``). Grids: first, last, step.
 PREFERENCE_SEARCH = {
     "ensemble_weight": (0.0, 1.0, 0.1),  # each weight of eq. 7, summing to 1 (Section 6.2.3)
     "decay": (0.1, 2.0, 0.1),  # k of eqs. 3–4, per intensity unit (Section 6.2.4)

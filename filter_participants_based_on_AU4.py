@@ -23,7 +23,7 @@ from fergi.script import argument_parser, run
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the baseline tables, apply the rule, write the list."""
-    folders = Folders(argument_parser(__doc__, config.ROOT).parse_args(arguments).root)
+    folders = Folders(argument_parser(__doc__).parse_args(arguments).root)
     tables = read_tables(
         folders.activation_tables("baseline"),
         read_valid_sessions(folders),

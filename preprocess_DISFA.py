@@ -17,25 +17,31 @@ aligned face is gone, are done again.
 from collections.abc import Sequence
 from pathlib import Path
 
-import config
 from fergi.action_units.aligned_faces import align_dataset
 from fergi.action_units.disfa import CAMERAS, read_disfa
-from fergi.action_units.faces_dataset import faces_folder
+from fergi.dataset import Folders
 from fergi.faces.pipeline import add_alignment_arguments, alignment_settings
-from fergi.script import add_workers_argument, argument_parser, run
+from fergi.script import CHECKOUT, add_workers_argument, argument_parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check the data set as a whole, then align its faces."""
-    parser = argument_parser(__doc__, config.ROOT)
-    parser.add_argument("--disfa", type=Path, default=config.DISFA, metavar="DIR", help="default: %(default)s")
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--disfa",
+        type=Path,
+        default=CHECKOUT.parent / "FER_datasets" / "DISFA",
+        metavar="DIR",
+        help="default: %(default)s",
+    )
     parser.add_argument("--cameras", nargs="+", choices=CAMERAS, default=CAMERAS, help="default: both")
     add_workers_argument(parser, "processes")
     add_alignment_arguments(parser)
     chosen = parser.parse_args(arguments)
     parts = read_disfa(chosen.disfa, chosen.cameras)
-    alignment = alignment_settings(chosen.root / "pretrained_models", chosen.landmarks, chosen.luma)
-    output = faces_folder(chosen.root, "DISFA")
+    folders = Folders(chosen.root)
+    alignment = alignment_settings(folders.pretrained_models, chosen.landmarks, chosen.luma)
+    output = folders.aligned_faces("DISFA")
     print(f"{sum(len(part.names) for part in parts)} frames of {len({part.subject for part in parts})} subjects.")
     print(f"Landmarks by {alignment.landmarks}.")
     print(align_dataset("DISFA", parts, output, alignment, workers=chosen.workers).text())

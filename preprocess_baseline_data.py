@@ -19,7 +19,7 @@ from fergi.script import argument_parser, run
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute and write the tables of all participants, or none."""
-    folders = Folders(argument_parser(__doc__, config.ROOT).parse_args(arguments).root)
+    folders = Folders(argument_parser(__doc__).parse_args(arguments).root)
     write_activation_tables(
         folders,
         "baseline",

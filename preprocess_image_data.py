@@ -32,7 +32,7 @@ from fergi.processes import choose_device
 from fergi.scorers.record import describe_scores, made_here, write_score_record
 from fergi.scorers.registry import PAPER_SCORERS, SCORERS, read_layouts, scorer_class
 from fergi.scorers.scoring import Keeper, read_kept, score_images, unscored
-from fergi.script import add_workers_argument, argument_parser, run
+from fergi.script import add_device_argument, add_workers_argument, argument_parser, run
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="whose answers on issues stay empty (default: those of "
         f"{', '.join(config.UNRELIABLE_ISSUES)} who take part)",
     )
-    parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    add_device_argument(parser)
     parser.add_argument(
         "--batch-size", type=int, default=16, help="images that a network takes at once (default: %(default)s)"
     )

@@ -38,6 +38,7 @@ from fergi.clips import ClipJob, process_clips
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import ACTION_UNITS, read_clips
 from fergi.processes import choose_device
+from fergi.script import add_device_argument
 from fergi.video import read_frames
 from fergi.weights import save_weights
 
@@ -173,7 +174,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=75, help="of each clip")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--device")
+    add_device_argument(parser)
     chosen = parser.parse_args()
     device = choose_device(chosen.device)
     on_cuda = device.type == "cuda"

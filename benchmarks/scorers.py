@@ -130,12 +130,13 @@ def child(*arguments: str) -> float:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     from fergi.scorers.registry import PAPER_SCORERS, SCORERS
+    from fergi.script import add_device_argument
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scorers", nargs="+", choices=tuple(SCORERS), default=PAPER_SCORERS)
     parser.add_argument("--images", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=16, help="default: %(default)s")
-    parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    add_device_argument(parser)
     parser.add_argument("--full-size", action="store_true", help="one image only: does it load, and in how much memory")
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)

@@ -40,7 +40,7 @@ from fergi.action_units.network import NETWORKS, random_network
 from fergi.action_units.training import PRECISIONS, Training, TrainingSettings, choose_precision, explained
 from fergi.features import ACTION_UNITS
 from fergi.processes import Process, choose_device
-from fergi.script import run
+from fergi.script import add_device_argument, run
 
 PLAIN, OURS, REPEATED = "plain loop", "ours", "ours, one batch again and again"
 MUCH = 0.9  # of the time or speed: what takes that much bounds the training
@@ -212,7 +212,7 @@ def verdict(best: dict[str, float], share: float | None, *, on_cuda: bool) -> st
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the three in turn and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", help="cpu or cuda (default: cuda if it is there)")
+    add_device_argument(parser)
     parser.add_argument("--network", choices=tuple(NETWORKS), help="default: ir50 on CUDA, ir18-thin on a CPU")
     parser.add_argument("--batch-size", type=int, default=config.AU_BATCH_SIZE, help="default: %(default)s")
     parser.add_argument("--steps", type=int, help="steps of a turn (default: 60 on CUDA, 3 on a CPU)")

@@ -23,6 +23,8 @@ ISSUES = (
     "violent_content",
     "defamatory_content",
 )
+# And the emotions (Section 3.2.3).
+EMOTIONS = ("disappointed", "satisfied", "surprised", "disgusted", "amused", "scared")
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 FETCH_ADVICE = "Fetch the published files with: python -m fergi.published"
 STAGE_5_ADVICE = "Run preprocess_image_data.py first, or fetch the published files with: python -m fergi.published"
@@ -30,7 +32,7 @@ STAGE_5_ADVICE = "Run preprocess_image_data.py first, or fetch the published fil
 
 @dataclass(frozen=True)
 class Folders:
-    """The shared folders through which the stages pass their files on."""
+    """The folders through which the stages pass their files on, and the files whose names are fixed."""
 
     root: Path
 
@@ -40,8 +42,18 @@ class Folders:
         return self.root / "data"
 
     @property
+    def pretrained_models(self) -> Path:
+        """Weights from elsewhere; ``python -m fergi.weights`` lists them."""
+        return self.root / "pretrained_models"
+
+    @property
+    def au_models(self) -> Path:
+        """The checkpoints of stage 3."""
+        return self.root / "AU_models"
+
+    @property
     def preparation(self) -> Path:
-        """What stages 5 to 8 write."""
+        """What stages 1, 2 and 5 to 8 write."""
         return self.root / "preparation"
 
     @property
@@ -65,6 +77,16 @@ class Folders:
         return self.results / "published"
 
     @property
+    def paper_check(self) -> Path:
+        """Every claim of the paper beside our numbers (CSV)."""
+        return self.results / "paper_check.csv"
+
+    @property
+    def accuracy_intervals(self) -> Path:
+        """The intervals of the accuracies of Tables 1 and 2 (CSV)."""
+        return self.results / "accuracy_intervals.csv"
+
+    @property
     def valid_sessions(self) -> Path:
         """Participant → session numbers (JSON)."""
         return self.preparation / "valid_sessions.json"
@@ -76,7 +98,7 @@ class Folders:
 
     @property
     def excluded_participants(self) -> Path:
-        """Participants left out of Section 6.2 (JSON)."""
+        """Participants excluded from Section 6.2 (JSON)."""
         return self.preparation / "AU4_excluded_participants.json"
 
     @property
@@ -86,13 +108,17 @@ class Folders:
 
     @property
     def score_record(self) -> Path:
-        """What the scores in those tables were made with (JSON); the published tables have none."""
+        """The settings of the scores in those tables (JSON); the published tables have none."""
         return self.image_tables / "scores.json"
 
     @property
     def image_scores(self) -> Path:
-        """Each scorer's finished scores, so that an interrupted stage 5 goes on."""
+        """Each scorer's finished scores, so that stage 5 resumes where it was interrupted."""
         return self.preparation / "image_scores"
+
+    def aligned_faces(self, dataset: str) -> Path:
+        """The aligned faces of DISFA or DISFAPlus, from stages 1 and 2."""
+        return self.preparation / f"{dataset}_faces"
 
     def session(self, participant: str, number: int) -> Path:
         """One session's clips, images and ``data.json``."""
@@ -204,7 +230,7 @@ def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> d
     for participant, numbers in sessions.items():
         clips[participant] = []
         for session in numbers:
-            folder = folders.data / participant / f"session_{session}"
+            folder = folders.session(participant, session)
             images = {each: _images_with_features(folder, each) for each in CLIP_KINDS}
             expected = range(1, 1 + max((0, *images["baseline"], *images["reaction"])))
             lost = [
@@ -307,7 +333,7 @@ def _images_with_features(session_folder: Path, kind: str) -> set[int]:
 
 def unlisted_sessions(folders: Folders, sessions: dict[str, list[int]]) -> list[Path]:
     """Session folders with data that ``valid_sessions.json`` does not name, and which are therefore not used."""
-    listed = {folders.data / participant / f"session_{n}" for participant, numbers in sessions.items() for n in numbers}
+    listed = {folders.session(participant, n) for participant, numbers in sessions.items() for n in numbers}
     return sorted(set(folders.data.glob("*/session_*")) - listed)
 
 

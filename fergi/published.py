@@ -266,7 +266,7 @@ def _put_in_place(entry: Entry, staging: Path, root: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fetch what is missing and say what was done."""
-    parser = argument_parser(__doc__, Path.cwd())
+    parser = argument_parser(__doc__)
     parser.add_argument("--replace", action="store_true", help="replace files that differ from the published ones")
     chosen = parser.parse_args(arguments)
     entries = read_entries()

@@ -9,15 +9,18 @@ from pathlib import Path
 from fergi.files import FergiError
 
 RELEASE_MODES = ("paper", "released")
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
-def argument_parser(
-    documentation: str | None, default_root: Path | None, program: str | None = None
-) -> argparse.ArgumentParser:
-    """A parser that shows the script's docstring and knows ``--root``.
+def default_root() -> Path:
+    """What ``--root`` is unless it is given: the environment variable ``FERGI_ROOT``, or else the checkout."""
+    return Path(os.environ.get("FERGI_ROOT") or CHECKOUT)
 
-    ``--root`` defaults to the environment variable ``FERGI_ROOT``, and without it to ``default_root``; if that is None,
-    it must be given. ``program`` is what the command is called, unless it is the script's name.
+
+def argument_parser(documentation: str | None, program: str | None = None) -> argparse.ArgumentParser:
+    """A parser that shows the script's docstring and knows ``--root`` (see ``default_root``).
+
+    ``program`` is the command's name in the help, by default that of the script.
     """
     parser = argparse.ArgumentParser(
         prog=program,
@@ -25,29 +28,30 @@ def argument_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    if default_root is None:
-        parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for everything")
-        return parser
     parser.add_argument(
         "--root",
         type=Path,
-        default=Path(os.environ.get("FERGI_ROOT") or default_root),
+        default=default_root(),
         metavar="DIR",
         help="folder that holds data/, preparation/, results/ and figures/ (default: %(default)s)",
     )
     return parser
 
 
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """``--device``, for ``fergi.processes.choose_device``."""
+    parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+
+
 def add_workers_argument(parser: argparse.ArgumentParser, what: str) -> None:
-    """``--workers``, at least one, by default as many as there are cores for each process that torchrun started."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    """``--workers``, at least 1; by default the machine's cores, divided among the processes that torchrun started."""
 
     def number(text: str) -> int:
         if int(text) < 1:
             raise argparse.ArgumentTypeError("--workers must be at least 1")
         return int(text)
 
-    default = max(1, (os.cpu_count() or 1) // here)
+    default = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     parser.add_argument("--workers", type=number, default=default, metavar="N", help=f"{what} (default: %(default)s)")
 
 

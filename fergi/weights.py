@@ -1,41 +1,39 @@
-"""Files of network weights: which there are, reading them safely, and loading all of one or nothing.
+"""Files of network weights: which there are, loading them safely and whole, and fetching them.
 
 A file is read with the reader for plain weights of PyTorch or safetensors, which runs no code from it. A module takes
-a state dict only if every entry has its place and its shape; what is deliberately left aside is named by the caller.
+a state dict only if every entry has its place and its shape; the caller names what is deliberately not used.
 Random weights never come from here: whoever wants them asks for them by name.
 
 Reads   pretrained_models/, AU_models/
 Writes  pretrained_models/, only what is asked for
 Run     python -m fergi.weights                      what is there, what is missing, how large
-        python -m fergi.weights fetch clip hps-v2    (goes on where an interrupted fetch ended)
+        python -m fergi.weights fetch clip hps-v2    resumes interrupted downloads from the model hub
         python -m fergi.weights check                the SHA-256 of what is there
 Takes   fetching all the scorers: 13 GB.
 
-Everything also works with files that were put there by hand, without a network.
+Files placed by hand also work, without a network. The table needs no PyTorch: only loading imports it.
 """
 
 import argparse
 import http.client
 import os
 import shutil
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from fergi.files import FergiError, check_writable, replacing, require, sha256
 from fergi.script import argument_parser, run
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 FETCH_AGAIN = "Fetch or copy it again."
 HUB = "https://huggingface.co"
 SAFETENSORS = ".safetensors"
-BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -44,39 +42,38 @@ class WeightFile:
 
     Attributes
     ----------
+    name : str
+        What ``python -m fergi.weights fetch`` calls it.
     path : str
         Where it lies under the root.
-    what : str
-        What is in it.
-    source : str
-        Who gives it out.
-    licence : str
-        On which terms.
+    what, source, licence : str
+        What is in it, who publishes it, on which terms.
     advice : str
-        What to do where it is missing or not usable.
+        What to do if it is missing or not usable.
     key : str, optional
-        Entry of the file that holds the state dict, where that is not the whole file.
-    name : str, optional
-        What ``python -m fergi.weights fetch`` calls it.
-    url : str, optional
-        Where it can be fetched; what begins with ``/`` is on the model hub.
+        Entry of the file that holds the state dict, if that is not the whole file.
+    repository : str, optional
+        Of the model hub, where the file has the same name.
     revision : str, optional
-        Which version of its repository that is, where the address pins one.
+        Of the repository that it comes from.
+    url : str, optional
+        Where to fetch a file that is not on the hub.
     size : int, optional
         Its bytes, about.
     sha256 : str, optional
-        Of the published file, where we know it.
+        Of the published file, if we know it.
     """
 
+    name: str
     path: str
     what: str
     source: str
     licence: str
     advice: str
     key: str | None = None
-    name: str = ""
-    url: str | None = None
+    repository: str | None = None
     revision: str | None = None
+    url: str | None = None
     size: int | None = None
     sha256: str | None = None
 
@@ -84,26 +81,20 @@ class WeightFile:
         """The file under one root."""
         return root / self.path
 
-    def read(self, root: Path) -> dict[str, Tensor]:
+    def staging(self, root: Path) -> Path:
+        """Folder of a download that has not finished."""
+        return self.under(root).with_name(f".{Path(self.path).name}.fetching")
+
+    def read(self, root: Path) -> "dict[str, Tensor]":
         """The state dict in it (see ``load_state``)."""
         return load_state(self.under(root), key=self.key, advice=self.advice)
 
 
-def _on_hub(
-    name: str, repository: str, revision: str, file: str, *, path: str, what: str, licence: str, **known: Any
-) -> WeightFile:
-    """A file of a model hub's repository at one revision."""
-    return WeightFile(
-        path=path,
-        what=what,
-        source=f"{HUB}/{repository}",
-        licence=licence,
-        advice=f"Fetch it with: python -m fergi.weights fetch {name}",
-        name=name,
-        url=f"/{repository}/resolve/{revision}/{file}",
-        revision=revision,
-        **known,
-    )
+def _on_hub(name: str, repository: str, revision: str, path: str, what: str, licence: str, **known: Any) -> WeightFile:
+    """A file of a model hub's repository."""
+    advice = f"Fetch it with: python -m fergi.weights fetch {name}"
+    source = f"{HUB}/{repository}"
+    return WeightFile(name, path, what, source, licence, advice, repository=repository, revision=revision, **known)
 
 
 GLINT360K_IR50 = WeightFile(
@@ -136,7 +127,6 @@ CLIP_L = _on_hub(
     "clip",
     "openai/clip-vit-large-patch14",
     "32bd64288804d66eefd0ccbe215aa642df71cc41",
-    "model.safetensors",
     path="pretrained_models/clip-vit-large-patch14/model.safetensors",
     what="CLIP ViT-L/14: CLIP score, and the embeddings of the Aesthetic score (Section 6.2.3)",
     licence="MIT",
@@ -170,7 +160,6 @@ IMAGE_REWARD = _on_hub(
     "image-reward",
     "THUDM/ImageReward",
     "5736be03b2652728fb87788c9797b0570450ab72",
-    "ImageReward.pt",
     path="pretrained_models/ImageReward.pt",
     what="ImageReward-v1.0 (Section 6.2.3)",
     licence="Apache-2.0",
@@ -180,7 +169,6 @@ PICK_SCORE = _on_hub(
     "pick-score",
     "yuvalkirstain/PickScore_v1",
     "a4e4367c6dfa7288a00c550414478f865b875800",
-    "model.safetensors",
     path="pretrained_models/PickScore_v1/model.safetensors",
     what="PickScore, a CLIP ViT-H/14 (Section 6.2.3)",
     licence="see its model card",
@@ -190,7 +178,6 @@ HPS_V2 = _on_hub(
     "hps-v2",
     "xswu/HPSv2",
     "697403c78157020a1ae59d23f111aa58ced35b0a",
-    "HPS_v2_compressed.pt",
     path="pretrained_models/HPS_v2_compressed.pt",
     what="HPS v2.0, a CLIP ViT-H/14 (Section 6.2.3)",
     licence="Apache-2.0",
@@ -201,7 +188,6 @@ HPS_V2_1 = _on_hub(
     "hps-v2.1",
     "xswu/HPSv2",
     "697403c78157020a1ae59d23f111aa58ced35b0a",
-    "HPS_v2.1_compressed.pt",
     path="pretrained_models/HPS_v2.1_compressed.pt",
     what="HPS v2.1, which the paper does not use",
     licence="Apache-2.0",
@@ -213,7 +199,6 @@ BERT_VOCABULARY = _on_hub(
     "bert-vocabulary",
     "google-bert/bert-base-uncased",
     "86b5e0934494bd15c9632b12f734a8a67f723594",
-    "vocab.txt",
     path="pretrained_models/bert-base-uncased/vocab.txt",
     what="vocabulary of BERT, in which BLIP and ImageReward read prompts",
     licence="Apache-2.0",
@@ -258,7 +243,7 @@ def read_weights_file(path: Path, advice: str = FETCH_AGAIN) -> Any:
         raise FergiError(f"{path} cannot be read: it is cut off or not a PyTorch file. {advice}") from error
 
 
-def load_state(path: Path, *, key: str | None = None, advice: str = FETCH_AGAIN) -> dict[str, Tensor]:
+def load_state(path: Path, *, key: str | None = None, advice: str = FETCH_AGAIN) -> "dict[str, Tensor]":
     """A state dict, on the CPU.
 
     Parameters
@@ -299,7 +284,7 @@ def load_state(path: Path, *, key: str | None = None, advice: str = FETCH_AGAIN)
 
 
 def load_strictly(
-    module: nn.Module, state: Mapping[str, Tensor], *, source: Path | str, except_for: Sequence[str] = ()
+    module: "nn.Module", state: "Mapping[str, Tensor]", *, source: Path | str, except_for: Sequence[str] = ()
 ) -> None:
     """Put a state dict into a module, all of it or nothing.
 
@@ -365,11 +350,11 @@ def load_strictly(
     module.load_state_dict({**own, **given})
 
 
-def _shape(tensor: Tensor) -> str:
+def _shape(tensor: "Tensor") -> str:
     return " x ".join(map(str, tensor.shape)) or "single"
 
 
-def _kind(tensor: Tensor) -> str:
+def _kind(tensor: "Tensor") -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
@@ -388,19 +373,17 @@ def save_weights(content: Any, path: Path) -> None:
         raise FergiError(f"Cannot write {path}: the disk may be full. Make room or choose another --root.") from error
 
 
-def fetch(file: WeightFile, root: Path, *, hub: str = HUB, progress: Callable[[int], None] | None = None) -> str:
-    """Fetch one file to where it belongs, or the rest of it if an earlier fetch was interrupted.
+def fetch(file: WeightFile, root: Path, *, hub: str = HUB) -> str:
+    """Fetch one file to its place; from the model hub an interrupted download is resumed.
 
     Parameters
     ----------
     file : WeightFile
-        Which one; it must have an address.
+        It must have a repository or an address.
     root : Path
         Under which it belongs.
     hub : str
         Address of the model hub.
-    progress : callable, optional
-        Called with the number of bytes there are so far.
 
     Returns
     -------
@@ -412,47 +395,50 @@ def fetch(file: WeightFile, root: Path, *, hub: str = HUB, progress: Callable[[i
     FergiError
         If there is no address, no connection or no room, or the content is not the published one.
     """
-    path = file.under(root)
-    if file.url is None:
+    path, staging = file.under(root), file.staging(root)
+    address = f"{hub.rstrip('/')}/{file.repository}" if file.repository else file.url
+    if address is None:
         raise FergiError(f"{path.name} cannot be fetched from here. {file.advice}")
-    check_writable(path.parent)
-    partial = path.with_name(f"{path.name}.part")
-    begun = partial.stat().st_size if partial.exists() else 0
-    missing, free = (file.size or 0) - begun, shutil.disk_usage(path.parent).free
+    check_writable(staging)
+    missing, free = file.size or 0, shutil.disk_usage(staging).free
     if missing > free:
         raise FergiError(
-            f"{path.name} needs {_gigabytes(missing)} more, and {path.parent} has {_gigabytes(free)}. Make room."
+            f"{path.name} needs {_gigabytes(missing)}, and {path.parent} has {_gigabytes(free)} free. Make room."
         )
-    address = (hub.rstrip("/") + file.url) if file.url.startswith("/") else file.url
-    request = urllib.request.Request(address, headers={"User-Agent": "fergi"})
-    if begun:
-        request.add_header("Range", f"bytes={begun}-")
-    again = f"Run the same command again to go on, or put the file from {file.source} there by hand."
+    again = f"Run the same command again, or put the file from {file.source} there by hand."
+    fetched = staging / path.name
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            goes_on = answer.status == http.client.PARTIAL_CONTENT
-            length = answer.headers.get("Content-Length")
-            total = None if length is None else int(length) + (begun if goes_on else 0)
-            with partial.open("ab" if goes_on else "wb") as output:
-                while block := answer.read(BLOCK):
-                    output.write(block)
-                    if progress:
-                        progress(output.tell())
-    except urllib.error.HTTPError as error:
-        if not (begun and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE):
-            raise FergiError(f"{address} answers {error.code} {error.reason}. {again}") from error
-        total = begun  # all of it was there already
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise FergiError(f"{path.name} could not be fetched from {address}: {error}. {again}") from error
-    there = partial.stat().st_size
-    if total is not None and there != total:
-        raise FergiError(f"{path.name} was cut off at {there} of {total} bytes. {again}")
-    found = sha256(partial)
-    if file.sha256 is not None and found != file.sha256:
-        partial.unlink()
-        raise FergiError(f"{address} has the SHA-256 {found}, not {file.sha256}; nothing was kept. {again}")
-    os.replace(partial, path)
+        if file.repository:
+            os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+            from huggingface_hub import hf_hub_download
+
+            hf_hub_download(file.repository, path.name, revision=file.revision, local_dir=staging, endpoint=hub)
+        else:
+            _download(address, fetched)
+    except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise FergiError(f"{path.name} could not be fetched from {address}: {reason}. {again}") from error
+    found = sha256(fetched)
+    if file.sha256 in (None, found):
+        os.replace(fetched, path)
+    shutil.rmtree(staging)
+    if file.sha256 not in (None, found):
+        raise FergiError(
+            f"{path.name} from {address} has the SHA-256 {found}, not {file.sha256}; nothing was kept. {again}"
+        )
     return found
+
+
+def _download(url: str, path: Path) -> None:
+    """Fetch a file that is not on the hub; OSError if it is cut off (``torch.hub`` would take it for whole)."""
+    from tqdm import tqdm
+
+    with urllib.request.urlopen(url, timeout=60) as answer, path.open("wb") as output:
+        length = int(answer.headers.get("Content-Length") or 0)
+        with tqdm.wrapattr(output, "write", total=length, desc=path.name, disable=None) as counted:
+            shutil.copyfileobj(answer, counted)
+    if path.stat().st_size < length:
+        raise OSError(f"cut off at {path.stat().st_size} of {length} bytes")
 
 
 def _gigabytes(size: int) -> str:
@@ -464,9 +450,8 @@ def _inventory(root: Path, *, check: bool) -> str:
     rows = [("name", "state", "size", "licence", "path")]
     for file in WEIGHT_FILES:
         path = file.under(root)
-        partial = path.with_name(f"{path.name}.part")
         size = path.stat().st_size if path.is_file() else file.size
-        state = "there" if path.is_file() else "begun" if partial.is_file() else "missing"
+        state = "there" if path.is_file() else "begun" if file.staging(root).is_dir() else "missing"
         if check and path.is_file():
             found = sha256(path)
             state = f"SHA-256 {found}"
@@ -477,8 +462,8 @@ def _inventory(root: Path, *, check: bool) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _parse(arguments: Sequence[str] | None, default_root: Path) -> argparse.Namespace:
-    parser = argument_parser(__doc__, default_root)
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argument_parser(__doc__)
     parser.add_argument("what", nargs="?", choices=("list", "fetch", "check"), default="list", help="default: list")
     names = [file.name for file in WEIGHT_FILES]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"files to fetch: {', '.join(names)}, or all")
@@ -495,12 +480,10 @@ def _parse(arguments: Sequence[str] | None, default_root: Path) -> argparse.Name
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """List the files, check them, or fetch some."""
-    chosen = _parse(arguments, Path(__file__).resolve().parent.parent)
+    chosen = _parse(arguments)
     if chosen.what != "fetch":
         print(_inventory(chosen.root, check=chosen.what == "check"))
         return
-    from tqdm import tqdm
-
     wanted = [
         file for file in WEIGHT_FILES if file.name in chosen.names or ("all" in chosen.names and file in SCORER_FILES)
     ]
@@ -508,8 +491,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if file.under(chosen.root).is_file():
             print(f"{file.path} is there already.")
             continue
-        with tqdm(total=file.size, unit="B", unit_scale=True, desc=file.name, disable=None) as bar:
-            found = fetch(file, chosen.root, hub=chosen.hub, progress=lambda there, bar=bar: bar.update(there - bar.n))
+        found = fetch(file, chosen.root, hub=chosen.hub)
         known = "as published" if file.sha256 else "of which we do not know the published one"
         print(f"Wrote {file.path}, SHA-256 {found}, {known}; licence: {file.licence}.")
 

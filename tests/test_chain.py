@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import config
 from fergi.dataset import Folders, find_videos
 from fergi.features import ACTION_UNITS, format_clip
 from fergi.files import FergiError
+from fergi.script import CHECKOUT
 from synthetic.cohort import REACTION, plan_sessions
 from synthetic.demo import SIZES, steps
 from synthetic.recovery import NOT_RECOVERED, RECOVERED, compare
@@ -50,7 +50,7 @@ def study(tmp_path_factory) -> tuple[Path, str]:
 def demo(root: Path) -> subprocess.CompletedProcess:
     """``make demo``, smaller."""
     command = [sys.executable, "-m", "synthetic", "demo", "--root", str(root), "--size", "smoke"]
-    return subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_a_stage_that_is_killed_goes_on_to_the_same_files(root, name, n_files, m
         else:
             (root / each).unlink()
     command = [sys.executable, "-c", KILLER, name, str(n_files), *options_of(name, root)]
-    killed = subprocess.run(command, cwd=config.ROOT, env=os.environ, capture_output=True, text=True, check=False)
+    killed = subprocess.run(command, cwd=CHECKOUT, env=os.environ, capture_output=True, text=True, check=False)
     assert killed.returncode == -9, killed.stderr
     assert snapshot(root) != complete
     script(name, root)

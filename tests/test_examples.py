@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SCORES, STAGES, clip_text
+from conftest import CHECKOUT, SCORES, STAGES, clip_text
 from filmed import film
 from numpy.testing import assert_allclose
 from PIL import Image
@@ -316,4 +316,4 @@ def test_what_there_is_to_make_examples_of(root, tmp_path):
 def test_the_notebook_needs_no_video_library_without_videos():
     """Stages 6 to 10 run where neither OpenCV nor PyTorch is installed."""
     code = "import sys, fergi.figures, fergi.examples; sys.exit('cv2' in sys.modules or 'torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=config.ROOT, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=False).returncode == 0

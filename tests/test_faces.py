@@ -347,9 +347,9 @@ def test_landmarks_that_make_no_face_count_as_no_face(picture, weights_folder):
 
 
 def test_settings_say_what_was_used(tmp_path, weights_folder):
-    assert alignment_settings(tmp_path, None).describe()["landmarks"] == "facemesh"
+    assert alignment_settings(tmp_path, None).settings["landmarks"] == "facemesh"
     (tmp_path / MODEL_FILE).touch()
-    assert alignment_settings(tmp_path, None).describe()["mediapipe"].startswith("0.10")
-    described = alignment_settings(weights_folder, None, "correct").describe()
-    assert described["landmarks"] == "mobilefacenet, antialiased" and described["luma"] == "correct"
+    assert alignment_settings(tmp_path, None).settings["mediapipe"].startswith("0.10")
+    described = alignment_settings(weights_folder, None, "correct").settings
+    assert described["landmarks"] == "mobilefacenet" and described["luma"] == "correct"
     assert "mediapipe 0.10" in described["detector"]

@@ -208,7 +208,7 @@ def align_dataset(
     FaceAligner(alignment)  # a missing or damaged model is found here, before any process is started
     check_writable(output)
     keep_settings(
-        {"format": INDEX_FORMAT, "dataset": dataset, **alignment.describe()},
+        {"format": INDEX_FORMAT, "dataset": dataset, **alignment.settings},
         output / "settings.json",
         f"Use the same settings, or move {output.name} away.",
     )

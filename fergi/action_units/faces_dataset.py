@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import Compose, RandomHorizontalFlip, RandomResizedCrop
 
 from fergi.action_units.network import N_ACTION_UNITS, SIDE
+from fergi.dataset import Folders
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, read_json, read_table
 
@@ -90,11 +91,6 @@ class Faces:
         return content.hexdigest()
 
 
-def faces_folder(root: Path, dataset: str) -> Path:
-    """Where the aligned faces of a data set lie."""
-    return root / "preparation" / f"{dataset}_faces"
-
-
 def read_faces(root: Path, dataset: str) -> tuple[Faces, dict[str, Any], int]:
     """One data set's pictures and labels; the pictures themselves are not opened.
 
@@ -119,7 +115,7 @@ def read_faces(root: Path, dataset: str) -> tuple[Faces, dict[str, Any], int]:
     FergiError
         If the folder or one of its files is missing, the index cannot be used, or it names pictures that are not there.
     """
-    folder, script = faces_folder(root, dataset), SCRIPTS[dataset]
+    folder, script = Folders(root).aligned_faces(dataset), SCRIPTS[dataset]
     advice = f"Run {script} first, or leave {dataset} out with --datasets."
     if not folder.is_dir():
         raise FergiError(f"There are no aligned faces of {dataset}: {folder} does not exist. {advice}")

@@ -50,21 +50,19 @@ class AlignmentSettings:
     landmarks: str
     luma: str = "released"
 
-    def describe(self) -> dict[str, str]:
-        """What a reader of the outputs should know."""
-        described = {
+    @property
+    def settings(self) -> dict[str, str]:
+        """What outputs depend on, for ``keep_settings``."""
+        settings = {
             "detector": detector_model(self.pretrained_models)[1],
             "landmarks": self.landmarks,
             "luma": self.luma,
         }
         if self.landmarks == "mobilefacenet":
-            # Files of versions that resized the crop without antialiasing say "mobilefacenet" alone, and do not mix.
-            described["landmarks"] = "mobilefacenet, antialiased"
-            weights = self.pretrained_models / MOBILEFACENET_FILE
-            described["landmarks_sha256"] = sha256(weights)
+            settings["landmarks_sha256"] = sha256(self.pretrained_models / MOBILEFACENET_FILE)
         else:
-            described["mediapipe"] = mediapipe_version()
-        return described
+            settings["mediapipe"] = mediapipe_version()
+        return settings
 
 
 def alignment_settings(pretrained_models: Path, landmarks: str | None, luma: str = "released") -> AlignmentSettings:
