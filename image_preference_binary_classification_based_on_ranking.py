@@ -1,7 +1,7 @@
 """Which of two images a person prefers, from their face and from scoring models (Section 6.2.3–6.2.5, Tables 1–2).
 
-Every participant is left out once: all parameters are found on the others (eqs. 7–10) and counted on the pairs
-of the participant left out.
+Every participant is held out once: all parameters are fitted on the others (eqs. 7–10), and predictions are counted
+on the pairs of the participant held out. Scores of registered scorers beside the paper's six are counted, too.
 
 Reads   preparation/preprocessed_image_data/<participant>.csv
         preparation/preprocessed_reaction_data/<participant>.csv
@@ -16,19 +16,22 @@ Takes   about two seconds; no GPU.
 With the published data the valence score selects 685 of 3,534 pairs and is right on 498 of them (72.70 %).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
 
 import config
 from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
 from fergi.files import FergiError, check_writable, write_table
-from fergi.lopo import SCORERS, accuracy_table, search_preferences, search_settings
+from fergi.preference.grid_search import search_settings
+from fergi.preference.results import SCORERS, additional_scorers, search_preferences, tables_1_and_2
 from fergi.scorers.record import describe_scores
 from fergi.script import RELEASE_MODES, argument_parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the images and reactions of the included participants, search, write the counts."""
-    parser = argument_parser(__doc__, config.ROOT)
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--mode",
         choices=RELEASE_MODES,
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--strict-lopo",
         action="store_true",
-        help="training participants carry the parameters of the fold at hand, which never saw the one left out",
+        help="training participants carry the parameters of the fold at hand, which never saw the one held out",
     )
     chosen = parser.parse_args(arguments)
     folders = Folders(chosen.root)
@@ -46,21 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     excluded = read_excluded_participants(folders, sessions)
     included = {participant: numbers for participant, numbers in sessions.items() if participant not in excluded}
     if not included:
-        raise FergiError(
-            f"{folders.excluded_participants} leaves out all {len(sessions)} participants; nobody is left."
-        )
+        raise FergiError(f"{folders.excluded_participants} excludes all {len(sessions)} participants; nobody is left.")
+    scorers = scorer_columns(folders, included)
     images = read_image_reactions(
         folders,
         included,
-        image_columns=["rank_score", *SCORERS],
+        image_columns=["rank_score", *scorers],
         activation_columns=["AU4_activation_value", "AU12_activation_value"],
     )
-    search = search_settings(
-        chosen.mode,
-        strict=chosen.strict_lopo,
-        **config.PREFERENCE_SEARCH,
-    )
     check_writable(folders.results)
+    search = search_settings(chosen.mode, strict=chosen.strict_lopo, **config.PREFERENCE_SEARCH)
     try:
         results = search_preferences(images, search)
     except ValueError as error:
@@ -68,11 +66,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = folders.preference_results(chosen.mode, chosen.strict_lopo)
     write_table(results, output)
 
-    print(f"{len(included)} participants ({len(excluded)} left out), {len(images)} images with a valid reaction.")
-    print(accuracy_table(results).to_string(index=False, na_rep="", float_format="{:.2f}".format))
-    for sentence in describe_scores(folders, included, images[list(SCORERS)]):
+    print(f"{len(included)} participants ({len(excluded)} excluded), {len(images)} images with a valid reaction.")
+    print(shown(tables_1_and_2(results)))
+    for sentence in describe_scores(folders, included, images[scorers]):
         print(sentence)
     print(f"Wrote {output}.")
+
+
+def scorer_columns(folders: Folders, participants: Iterable[str]) -> list[str]:
+    """The columns of the paper's six scorers, and of each other registered scorer that an image table has."""
+    paths = [folders.image_tables / f"{participant}.csv" for participant in participants]
+    headers = [path.open(encoding="utf-8", errors="replace").readline() for path in paths if path.is_file()]
+    return [*SCORERS, *additional_scorers(name for header in headers for name in header.strip().split(","))]
+
+
+def shown(tables: pd.DataFrame) -> str:
+    """Correct and all predictions of each model, and percent: on selected pairs, on all pairs, and with AUs."""
+    part = tables["pairs"].mask(tables["with_aus"], "with AUs")
+    cell = tables.agg("{0[correct]}/{0[total]}  {0[percent]:5.2f} %".format, axis=1)
+    cell = cell.mask(tables["total"] == 0, "no pairs").set_axis(tables["name"])
+    columns = {name: cell[(part == name).to_numpy()] for name in part.unique()}
+    return pd.DataFrame(columns, index=tables["name"].unique()).fillna("").to_string()
 
 
 if __name__ == "__main__":

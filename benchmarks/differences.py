@@ -17,6 +17,7 @@ import config
 from fergi.activation import ACTIVATION_COLUMNS, clip_activation
 from fergi.dataset import (
     CLIP_KEY,
+    EMOTIONS,
     Folders,
     find_clips,
     read_black_images,
@@ -25,20 +26,19 @@ from fergi.dataset import (
     read_valid_sessions,
 )
 from fergi.features import ClipFeatures, read_clips, valid_frames
-from fergi.lopo import (
+from fergi.preference.grid_search import Search, search_settings
+from fergi.preference.pairs import pairs_within_sessions
+from fergi.preference.results import (
     ENSEMBLE,
     INTEGRATED,
     INTEGRATED_ENSEMBLE,
     SCORERS,
     VALENCE,
-    Search,
     correct_and_total,
     search_preferences,
-    search_settings,
 )
-from fergi.preference.pairs import pairs_within_sessions
 from fergi.script import argument_parser, run
-from fergi.statistics import EMOTIONS, emotion_rank_sums, rating_correlations
+from fergi.statistics import emotion_rank_sums, rating_correlations
 
 
 def search_rows(images: pd.DataFrame) -> list[list[str]]:
@@ -84,7 +84,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print Markdown tables."""
-    folders = Folders(argument_parser(__doc__, config.ROOT).parse_args(arguments).root)
+    folders = Folders(argument_parser(__doc__).parse_args(arguments).root)
     sessions = read_valid_sessions(folders)
     excluded = read_excluded_participants(folders, sessions)
     all_images = read_image_reactions(

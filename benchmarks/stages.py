@@ -82,7 +82,7 @@ def plain_stage_9(root: Path, output: Path) -> None:
     """The results CSV of the released mode, every fold and grid point on its own."""
     import config
     from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
-    from fergi.lopo import search_settings
+    from fergi.preference.grid_search import search_settings
     from tests.plain import SCORES, plain_search
 
     folders = Folders(root)

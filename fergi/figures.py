@@ -28,15 +28,9 @@ from numpy.typing import ArrayLike
 
 from fergi.examples import Example
 from fergi.files import replacing
-from fergi.lopo import (
-    ENSEMBLE,
-    VALENCE,
-    Search,
-    activations,
-    fold_scores,
-    selected_counts,
-)
+from fergi.preference.grid_search import Search, activations, selected_counts
 from fergi.preference.pairs import Pairs, pairs_within_sessions
+from fergi.preference.results import ENSEMBLE, VALENCE, fold_scores
 from fergi.statistics import EMOTIONS, MIDDLE_RATING, bonferroni_threshold, significant_units
 
 RATINGS = (1, 2, 3, 4, 5, 6, 7)

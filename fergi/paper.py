@@ -36,7 +36,7 @@ from fergi.dataset import (
     read_valid_sessions,
 )
 from fergi.files import FergiError, check_writable, read_table, read_tables, write_table
-from fergi.lopo import (
+from fergi.preference.results import (
     ENSEMBLE,
     INTEGRATED,
     INTEGRATED_ENSEMBLE,
@@ -669,7 +669,7 @@ def report(table: pd.DataFrame) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure in both modes, compare, write and print both tables."""
-    parser = argument_parser(__doc__, Path.cwd())
+    parser = argument_parser(__doc__)
     parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=2312_03187, help="of the bootstrap (default: %(default)s)")
     parser.add_argument(

@@ -24,9 +24,16 @@ from fergi.dataset import (
 )
 from fergi.features import read_clips
 from fergi.files import read_json, read_table, read_tables, require, summarise, write_table
-from fergi.lopo import ENSEMBLE, INTEGRATED_ENSEMBLE, TRAINED_SCORERS, VALENCE, correct_and_total, fold_scores
 from fergi.paper import read_results
 from fergi.preference.pairs import Pairs, pairs_within_sessions
+from fergi.preference.results import (
+    ENSEMBLE,
+    INTEGRATED_ENSEMBLE,
+    TRAINED_SCORERS,
+    VALENCE,
+    correct_and_total,
+    fold_scores,
+)
 from fergi.script import argument_parser, run
 from synthetic.cohort import BASELINE, REACTION, UNREADABLE_ISSUES, UNSTEADY
 from synthetic.recordings import Truth
@@ -374,7 +381,7 @@ def as_text(table: pd.DataFrame) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, write the table and print it."""
-    parser = argument_parser(__doc__, None, "python -m synthetic.recovery")
+    parser = argument_parser(__doc__, "python -m synthetic.recovery")
     folders = Folders(parser.parse_args(arguments).root.resolve())
     table = compare(folders)
     write_table(table, output(folders))

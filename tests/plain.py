@@ -1,6 +1,6 @@
 """The method written down as directly as it can be: one clip, one window, one fold, one grid point at a time.
 
-Slow on purpose, and independent of ``fergi.activation``, ``fergi.pairs``, ``fergi.valence`` and ``fergi.lopo``.
+Slow on purpose, and independent of ``fergi.activation`` and of all of ``fergi.preference``.
 The tests compare those with this on small random tables; ``benchmarks.stages`` compares their times.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fergi.features import FrameLimits
-from fergi.lopo import Search
+from fergi.preference.grid_search import Search
 
 UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 SCORES = ("CLIP_score", "Aesthetic_score", "BLIP_score", "ImageReward_score", "PickScore", "HPS_V2_score")
@@ -101,7 +101,7 @@ def plain_valence(au4, au12, decay, au4_weight, *, product: bool) -> np.ndarray:
 
 
 def plain_search(images: pd.DataFrame, search: Search) -> pd.DataFrame:
-    """What ``fergi.lopo.search_preferences`` gives, with every training pair compared again at every grid point.
+    """What ``fergi.preference.results.search_preferences`` gives, with every training pair compared again at every grid point.
 
     Parameters
     ----------

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import config
 from fergi.files import FergiError
+from fergi.script import CHECKOUT
 from synthetic import demo
 from synthetic.__main__ import main
 from synthetic.claim import MARKER, claim, clear
@@ -150,7 +150,7 @@ def test_a_step_ends_with_the_demo(study, how):
     home, root = study
     (home / "sleeper.py").write_text(SLEEPER)
     command = [sys.executable, "-c", TERMINATED, str(home), str(root)]
-    running = subprocess.Popen(command, cwd=config.ROOT, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
     while not (root / "pid").exists() or not (root / "pid").read_text():
         assert running.poll() is None
         time.sleep(0.05)
@@ -239,7 +239,7 @@ def test_a_change_of_the_verdict_does_not_film_again(tmp_path):
     }.items():
         path = HOME / "fergi" / "synthetic" / f"{changed}.py"
         assert {name for name, files in made.items() if path in files} == depending, changed
-    depending = {name for name, files in made.items() if HOME / "fergi" / "lopo.py" in files}
+    depending = {name for name, files in made.items() if HOME / "fergi" / "preference" / "results.py" in files}
     assert depending == {*stages_9, "intervals of the results", verdict, "stage 10: the notebook"}
 
 
@@ -297,7 +297,7 @@ def test_neither_the_project_nor_a_home_is_taken(tmp_path, idle, monkeypatch, co
         with pytest.raises(FergiError, match=r"cannot be taken for synthetic data.* Nothing was changed"):
             main([*command, "--root", str(root)])
     assert snapshot(tmp_path) == before
-    assert config.ROOT == HOME
+    assert CHECKOUT == HOME
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -19,7 +19,9 @@ from fergi.dataset import Folders, read_excluded_participants, read_image_reacti
 from fergi.examples import Example
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
-from fergi.lopo import ENSEMBLE, SCORERS, VALENCE, Search, search_preferences, search_settings
+from fergi.preference.grid_search import Search, search_settings
+from fergi.preference.results import ENSEMBLE, SCORERS, VALENCE, search_preferences
+from fergi.script import CHECKOUT
 from fergi.statistics import EMOTIONS, emotion_rank_sums, rating_correlations
 
 LN2 = np.log(2)
@@ -623,7 +625,7 @@ def test_save_writes_nothing_if_one_kind_fails(tmp_path, monkeypatch):
 def test_importing_does_no_work():
     """No pyplot, so no window and no state; and nothing is read from config."""
     code = "import sys, fergi.figures; sys.exit('matplotlib.pyplot' in sys.modules or 'config' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=config.ROOT, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=False).returncode == 0
 
 
 # --------------------------------------------------------------------------- the published data

@@ -13,18 +13,15 @@ from plain import plain_search
 
 import config
 from fergi.dataset import Folders, read_image_reactions, read_valid_sessions
-from fergi.lopo import (
+from fergi.preference.folds import mean_and_deviation
+from fergi.preference.grid_search import Search, search_settings, selected_counts, weighted_sum
+from fergi.preference.pairs import pairs_within_sessions
+from fergi.preference.results import (
     SCORERS,
-    Search,
-    accuracy_table,
     correct_and_total,
     search_preferences,
-    search_settings,
-    selected_counts,
-    standardised,
-    weighted_sum,
+    tables_1_and_2,
 )
-from fergi.preference.pairs import pairs_within_sessions
 
 LARGE = 1000.0  # e^(−1000 k) is 0 in floats: an activation of this size gives a score of exactly 1
 
@@ -162,11 +159,10 @@ def test_integration_weight_by_hand():
         assert counts(found, "PickScore") == [(0, 1)] * 2
 
 
-def test_standardised_by_hand():
-    """Training scores 1, 2, 3 have mean 2 and standard deviation 1 (n − 1): 4 is then 2."""
-    scores = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 0.0]])
-    found = standardised(pd.DataFrame(scores), np.array([True, True, True, False]))
-    assert_allclose(found, [[-1, -1], [0, 0], [1, 1], [2, -2]], atol=1e-12)
+def test_mean_and_deviation_by_hand():
+    """Training scores 1, 2, 3 have mean 2 and standard deviation 1 (n − 1)."""
+    scores = pd.DataFrame([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 0.0]])
+    assert_allclose(mean_and_deviation(scores, np.array([True, True, True, False])), [[2, 20], [1, 10]], atol=1e-12)
 
 
 def test_weighted_sum_by_hand():
@@ -179,26 +175,26 @@ def test_weighted_sum_by_hand():
     assert weighted_sum(scores, np.array([[[1.0, 0, 0]], [[0, 1.0, 0]]])).tolist() == [[1.0, 4.0], [2.0, 5.0]]
 
 
-def test_accuracies_by_hand():
-    """Sums over people; a model without an AU partner has no third figure."""
+def test_tables_by_hand():
+    """Sums over people, in the paper's order; without a pair there is no percentage."""
     found = search_preferences(three_people(), one_point(thresholds=[0.1, 0.4, 0.6]))
     assert correct_and_total(found, "AUcomb_valence_score") == (4, 7)
     assert correct_and_total(found, "AUcomb_selected_AUcomb_valence_score") == (4, 5)
-    table = accuracy_table(found).set_index("model")
-    assert table.loc["AUcomb_valence_score", "selected correct"] == "4/5"
-    assert table.loc["AUcomb_valence_score", "selected %"] == 80.0
-    assert table.loc["AUcomb_valence_score", "all correct"] == "4/7"
-    assert pd.isna(table.loc["AUcomb_valence_score", "with AUs %"])
-    assert table.loc["PickScore", "with AUs correct"].endswith("/7")
-    assert list(table.index) == [*SCORERS, "ensemble_baseline_score", "AUcomb_valence_score"]
-
-
-def test_accuracy_without_selected_pairs():
-    """No pair selected: no percentage, and no division by zero."""
-    found = search_preferences(three_people(), one_point(thresholds=[0.9]))
-    table = accuracy_table(found).set_index("model")
-    assert table.loc["PickScore", "selected correct"] == "0/0"
-    assert pd.isna(table.loc["PickScore", "selected %"])
+    tables = tables_1_and_2(found)
+    models = ["CLIP", "Aesthetic", "BLIP", "ImageReward", "PickScore", "HPS v2", "ensemble", "AUcomb"]
+    assert list(tables.index) == [
+        *(f"{model}, selected" for model in models),
+        *(f"{model}, all" for model in models),
+        *(f"{model} with AUs, all" for model in models[3:7]),
+    ]
+    row = ["Table 1", "AUcomb", "selected", False, "AUcomb_valence_score", "AUcomb_selected_AUcomb_valence_score"]
+    assert tables.loc["AUcomb, selected"].tolist() == [*row, 4, 5, 80.0]
+    row = ["Table 2", "HPS v2", "all", True, "HPS_V2_score", "ensemble_HPS_V2_AUcomb_score"]
+    assert tables.loc["HPS v2 with AUs, all"].tolist()[:6] == row
+    assert (tables["total"][8:] == 7).all()
+    nothing = tables_1_and_2(search_preferences(three_people(), one_point(thresholds=[0.9]))).loc["PickScore, selected"]
+    assert nothing["total"] == 0
+    assert np.isnan(nothing["percent"])
 
 
 @pytest.mark.parametrize(

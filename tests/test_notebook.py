@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 from test_examples import run_stages, write_data
 
-import config
 from fergi import paper
 from fergi.dataset import Folders
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
-from fergi.lopo import SCORERS
+from fergi.preference.results import SCORERS
+from fergi.script import CHECKOUT
 from fergi.statistics import EMOTIONS
 
-NOTEBOOK = config.ROOT / "result_analysis.ipynb"
+NOTEBOOK = CHECKOUT / "result_analysis.ipynb"
 STAGE_9 = "image_preference_binary_classification_based_on_ranking"
 MODES = {"paper": (), "released": ("--mode", "released"), "strict": ("--strict-lopo",)}
 FIGURES = ("figure_3", "figure_4", "participants", "accuracy", "selection_curve", "search_objective")
@@ -149,7 +149,7 @@ def run_stage_9(root):
     """Stage 9 in all its modes."""
     for options in MODES.values():
         command = [sys.executable, f"{STAGE_9}.py", "--root", str(root), *options]
-        subprocess.run(command, cwd=config.ROOT, check=True, capture_output=True)
+        subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
 
 
 def test_notebook_is_stored_without_results():

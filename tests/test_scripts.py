@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import CHECKOUT, SCORES, STAGES, clip_text
 
-from fergi.lopo import search_preferences
+from fergi.preference.results import search_preferences
 
 BASELINE, REACTION, FILTER, SEARCH = STAGES
 CLIP_3 = "data/102/session_1/reaction_clip_3_features.csv"
@@ -48,7 +48,7 @@ def test_the_chain(tiny_inputs, capsys):
 
     tiny_inputs.run(SEARCH)
     out = capsys.readouterr().out
-    assert "3 participants (1 left out), 17 images with a valid reaction." in out
+    assert "3 participants (1 excluded), 17 images with a valid reaction." in out
     assert "/20 " in out  # pairs: 3 + 3 of 101, 3 + 1 of 102, 10 of 103
     tiny_inputs.run(SEARCH, "--mode", "released")
     tiny_inputs.run(SEARCH, "--strict-lopo")
@@ -458,7 +458,7 @@ def test_tied_ranks_name_the_participant(tiny):
 def test_one_participant(tiny):
     """Nobody is left to learn from."""
     tiny.path("preparation/AU4_excluded_participants.json").write_text('["102", "103", "104"]')
-    tiny.refuses(SEARCH, "leaving one participant out needs at least two participants")
+    tiny.refuses(SEARCH, "holding out one participant needs at least two participants")
 
 
 def test_nobody_left(tiny):

@@ -20,7 +20,7 @@ import preprocess_reaction_data
 from fergi.dataset import CLIP_KEY, ISSUES, Folders
 from fergi.features import ACTION_UNITS, NO_FACE, format_clip
 from fergi.files import write_json, write_table
-from fergi.lopo import ENSEMBLE, INTEGRATED_ENSEMBLE, SCORERS, VALENCE, correct_and_total
+from fergi.preference.results import ENSEMBLE, INTEGRATED_ENSEMBLE, SCORERS, VALENCE, correct_and_total
 from synthetic.cohort import (
     BASELINE,
     DISTURBANCES,

@@ -13,7 +13,7 @@ from test_synthetic_cohort import AU4, AU12, study
 
 from fergi.dataset import Folders
 from fergi.files import FergiError
-from fergi.lopo import ENSEMBLE, INTEGRATED_ENSEMBLE, TRAINED_SCORERS, VALENCE, correct_and_total
+from fergi.preference.results import ENSEMBLE, INTEGRATED_ENSEMBLE, TRAINED_SCORERS, VALENCE, correct_and_total
 from synthetic import recovery
 from synthetic.cohort import CohortSettings
 from synthetic.recovery import NOT_RECOVERED, RECOVERED, by_chance, clips_row, compare, injected_activation

@@ -1,0 +1,197 @@
+"""What stage 9 writes, and Tables 1 and 2 from it (Sections 6.2.3–6.2.5).
+
+The released columns come first, under their names and in their order. Columns of scorers that are not the paper's
+follow them.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from fergi.preference.folds import Fold, mean_and_deviation
+from fergi.preference.grid_search import TRAINED_SCORERS, Parameters, Scores, Search, fit_folds, score
+from fergi.preference.pairs import pairs_within_sessions
+from fergi.scorers import registry
+
+SCORERS = tuple(each.column for each in registry.SCORERS.values() if each.paper)
+ENSEMBLE = "ensemble_baseline_score"
+VALENCE = "AUcomb_valence_score"
+INTEGRATED = tuple(f"ensemble_{name.removesuffix('_score')}_AUcomb_score" for name in TRAINED_SCORERS)
+INTEGRATED_ENSEMBLE = "ensemble_all_score"
+# Model → the same model integrated with the valence score (eq. 10).
+WITH_AUS = dict(zip((*TRAINED_SCORERS, ENSEMBLE), (*INTEGRATED, INTEGRATED_ENSEMBLE), strict=True))
+SELECTED = "AUcomb_selected_"  # before a model: its predictions on the selected pairs only
+ENSEMBLE_WEIGHTS = tuple(f"{name.removesuffix('_score')}_weight" for name in TRAINED_SCORERS)
+_PRINTED = {"HPSv2": "HPS v2", "HPSv2.1": "HPS v2.1"}  # where a table has another name than the registry
+
+
+def counts(model: str) -> tuple[str, str]:
+    """The two columns of a model's correct and incorrect predictions."""
+    return f"{model}_n_correct", f"{model}_n_incorrect"
+
+
+RELEASED_COLUMNS = (
+    "user_id",
+    *ENSEMBLE_WEIGHTS,
+    *counts(ENSEMBLE),
+    *("exp_decay_coef", "AU4_coef", "AU12_coef", "diff_threshold"),
+    *(column for model in (*SCORERS, ENSEMBLE, VALENCE) for column in counts(SELECTED + model)),
+    *(column for model in (*SCORERS, VALENCE) for column in counts(model)),
+    *(column for model in WITH_AUS.values() for column in (f"AUcomb_coef_for_{model}", *counts(model))),
+)
+
+
+def additional_scorers(columns: Iterable[str]) -> tuple[str, ...]:
+    """The registered scorers beside the paper's six whose columns are among ``columns``, in the registry's order."""
+    there = set(columns)
+    return tuple(each.column for each in registry.SCORERS.values() if not each.paper and each.column in there)
+
+
+def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
+    """One row a participant: parameters of the fold that holds them out, and counts on their pairs.
+
+    Parameters
+    ----------
+    images : pandas.DataFrame
+        One row an image with a valid reaction: ``participant``, ``session_index``, ``rank_score``, the paper's six
+        ``SCORERS``, ``AU4_activation_value``, ``AU12_activation_value``, and if there are any, columns of other
+        registered scorers.
+    search : Search
+        Grids and rules.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``RELEASED_COLUMNS``; then for each other scorer its counts on the selected and on all pairs.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two participants, a score does not vary, or a session has tied ranks.
+    """
+    parameters = fit_folds(images, search)
+    names, participant = np.unique(images["participant"].to_numpy(str), return_inverse=True)
+    pairs = pairs_within_sessions(participant, images["session_index"], images["rank_score"], names)
+    scores = held_out_scores(images, participant, parameters)
+    others = additional_scorers(images.columns)
+    threshold = np.array([each.threshold for each in parameters])
+    selected = np.abs(pairs.difference(scores.selection)) >= threshold[pairs.participant]
+
+    columns = {"user_id": names} | _parameter_columns(parameters)
+    of_scorers = {name: images[name].to_numpy(float) for name in (*SCORERS, *others)} | {ENSEMBLE: scores.ensemble}
+    for name, values in (of_scorers | {VALENCE: scores.selection}).items():
+        right = pairs.agrees(values) & selected
+        columns |= zip(counts(SELECTED + name), (pairs.count(right), pairs.count(selected & ~right)), strict=True)
+    integrated = dict(zip(WITH_AUS.values(), scores.integrated.T, strict=True))
+    for name, values in (of_scorers | {VALENCE: scores.valence} | integrated).items():
+        right = pairs.agrees(values)
+        columns |= zip(counts(name), (pairs.count(right), pairs.count(~right)), strict=True)
+    added = [column for name in others for model in (SELECTED + name, name) for column in counts(model)]
+    return pd.DataFrame(columns)[[*RELEASED_COLUMNS, *added]]
+
+
+def held_out_scores(images: pd.DataFrame, participant: np.ndarray, parameters: list[Parameters]) -> Scores:
+    """Scores of each participant's images with the parameters of the fold that holds this participant out."""
+    place = [np.flatnonzero(participant == number) for number in range(len(parameters))]
+    scores = [score(images.iloc[own], each) for own, each in zip(place, parameters, strict=True)]
+    back = np.argsort(np.concatenate(place))
+    return Scores(*(np.concatenate(each)[back] for each in zip(*scores, strict=True)))
+
+
+def _parameter_columns(parameters: list[Parameters]) -> dict[str, np.ndarray]:
+    """The parameters of each fold under their released names."""
+    weights = np.array([each.ensemble_weights for each in parameters])
+    integration = np.array([each.integration_weights for each in parameters])
+    au4_weight = np.array([each.au4_weight for each in parameters])
+    return {
+        **dict(zip(ENSEMBLE_WEIGHTS, weights.T, strict=True)),
+        "exp_decay_coef": np.array([each.decay for each in parameters]),
+        "AU4_coef": au4_weight,
+        "AU12_coef": 1 - au4_weight,
+        "diff_threshold": np.array([each.threshold for each in parameters]),
+        **{f"AUcomb_coef_for_{name}": a for name, a in zip(WITH_AUS.values(), integration.T, strict=True)},
+    }
+
+
+def fold_scores(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | None = 9) -> pd.DataFrame:
+    """The valence score and the ensemble of each image, with the parameters found on all other people.
+
+    Parameters
+    ----------
+    images : pandas.DataFrame
+        One row an image with a valid reaction, of the included participants: ``participant``, ``session_index``,
+        ``rank_score``, the scorers of the ensemble, AU4 and AU12 activation.
+    results : pandas.DataFrame
+        Stage 9, one row a participant: ``user_id``, the ensemble weights, k, w and d of the fold that holds this
+        participant out.
+    decimals : int or None
+        To which activation values are rounded first (see ``Search``).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an image, in the order of ``images``: ``VALENCE`` (eq. 5) and ``ENSEMBLE`` (eq. 7).
+
+    Raises
+    ------
+    ValueError
+        If the results are of other participants than the images.
+    """
+    names, participant = np.unique(images["participant"].to_numpy(str), return_inverse=True)
+    folds = results.set_index(results["user_id"].astype(str)).sort_index()
+    if list(folds.index) != list(names):
+        raise ValueError(f"the results are of {len(folds)} participants, the images of {len(names)} or of others")
+    parameters = [
+        Parameters(
+            *mean_and_deviation(images[list(TRAINED_SCORERS)], Fold(number).trains(participant)),
+            ensemble_weights=row[list(ENSEMBLE_WEIGHTS)].to_numpy(float),
+            decay=row["exp_decay_coef"],
+            au4_weight=row["AU4_coef"],
+            threshold=row["diff_threshold"],
+            integration_weights=np.zeros(len(WITH_AUS)),
+            activation_decimals=decimals,
+        )
+        for number, (_, row) in enumerate(folds.iterrows())
+    ]
+    scores = held_out_scores(images, participant, parameters)
+    return pd.DataFrame({VALENCE: scores.selection, ENSEMBLE: scores.ensemble}, index=images.index)
+
+
+def correct_and_total(results: pd.DataFrame, model: str) -> tuple[int, int]:
+    """Correct predictions and all predictions of one model, over all participants."""
+    correct, incorrect = (int(results[column].sum()) for column in counts(model))
+    return correct, correct + incorrect
+
+
+def tables_1_and_2(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of Tables 1 and 2, over all participants of a results table.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+        From ``search_preferences`` or from the file of stage 9.
+
+    Returns
+    -------
+    pandas.DataFrame
+        First the models on the selected pairs, then on all pairs, then those with AUs on all pairs. In each part
+        the paper's models are first: its six scorers, their ensemble, AUcomb; then other scorers. Index ``figure``:
+        the row's name, such as ``HPS v2, selected``, ``AUcomb, all`` and ``ensemble with AUs, all``. Columns:
+        ``table`` (``Table 1`` or ``Table 2``), ``name`` (``HPS v2``, without ``with AUs``), ``pairs`` (``selected``
+        or ``all``), ``with_aus`` (bool), ``scorer`` (a column of the image tables, ``ENSEMBLE`` or ``VALENCE``),
+        ``model`` (what the columns of its counts begin with), ``correct``, ``total`` (int) and ``percent`` (NaN
+        where there is no pair).
+    """
+    names = {each.column: _PRINTED.get(name, name) for name, each in registry.SCORERS.items()}
+    names |= {ENSEMBLE: "ensemble", VALENCE: "AUcomb"}
+    others = [name for name in additional_scorers(names) if counts(name)[0] in results]
+    scorers = (*SCORERS, ENSEMBLE, VALENCE, *others)
+    rows = [("Table 1", names[scorer], "selected", False, scorer, SELECTED + scorer) for scorer in scorers]
+    rows += [("Table 2", names[scorer], "all", False, scorer, scorer) for scorer in scorers]
+    rows += [("Table 2", names[scorer], "all", True, scorer, model) for scorer, model in WITH_AUS.items()]
+    table = pd.DataFrame(rows, columns=["table", "name", "pairs", "with_aus", "scorer", "model"])
+    table[["correct", "total"]] = [correct_and_total(results, model) for model in table["model"]]
+    table["percent"] = 100 * table["correct"] / table["total"]
+    figure = table["name"] + np.where(table["with_aus"], " with AUs", "") + ", " + table["pairs"]
+    return table.set_index(pd.Index(figure, name="figure"))
