@@ -4,10 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
-from fergi.dataset import Folders
 from fergi.files import FergiError, check_writable, replacing
+from fergi.script import CHECKOUT
 
-HOME = Path(__file__).resolve().parents[1]
 MARKER = "SYNTHETIC.txt"
 TEXT = "python -m synthetic made this folder, and replaces and removes files in it. Keep none of your own here.\n"
 
@@ -22,7 +21,7 @@ def claim(root: Path) -> None:
         user's home; nothing has changed then.
     """
     root = root.resolve()
-    for kept in (HOME, Path(os.path.expanduser("~")).resolve()):
+    for kept in (CHECKOUT, Path(os.path.expanduser("~")).resolve()):
         if kept.is_relative_to(root):
             raise FergiError(
                 f"{root} cannot be taken for synthetic data, which replace and remove files, because it is or holds "
@@ -30,7 +29,7 @@ def claim(root: Path) -> None:
             )
     check_writable(root)
     there = sorted(root.iterdir())
-    if there and not _is_claimed(root):
+    if there and not (root / MARKER).is_file():
         raise FergiError(
             f"{root} was not made by python -m synthetic, which replaces and removes files (it holds "
             f"{there[0].name}). Nothing was changed; name a new or empty folder with --root."
@@ -44,11 +43,6 @@ def claim(root: Path) -> None:
     if not (root / MARKER).exists():
         with replacing(root / MARKER) as file:
             file.write(TEXT.encode())
-
-
-def _is_claimed(root: Path) -> bool:
-    """Also what earlier versions made, which left no such file but records of steps or the cohort's settings."""
-    return (root / MARKER).is_file() or (root / ".steps").is_dir() or Folders(root).synthetic_truth.is_file()
 
 
 def clear(root: Path) -> None:

@@ -7,7 +7,7 @@ of the frame to the drawing at half the resolution.
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -17,21 +17,13 @@ from scipy.interpolate import RBFInterpolator
 from fergi.faces.detection import FaceDetector, detector_model
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
-from synthetic.people import (
-    LEFT,
-    TOP,
-    Person,
-    draw_background,
-    draw_person,
-    opened,
-    random_person,
-)
+from synthetic.people import LEFT, TOP, Person, draw_background, draw_person, opened, random_person
 
-WIDTH, HEIGHT, UNIT = 320, 240, 42.0
+WIDTH, HEIGHT, UNIT = 320, 240, 42.0  # of the frames, and from eye to eye, in pixels
 EYE_HEIGHT = 0.52  # of the eyes in the frame, from above, as a share of its height
 NOISE = 1.6  # standard deviation of the camera's noise, of 255
 TURN = 1.5  # how much a turn of the head shows, of what its relief says
-COVERS = ("eyes", "mouth")
+LEAST_SCORE, TRIES = 0.9, 10  # of the detector in every trial frame; people who are tried
 HEAD = (-2.0, -2.0, 2.0, 2.8)  # left, top, right, bottom of what moves, in units
 
 # AU → anchor → (outwards, up) at intensity 5, in units; anchors of both sides; those not named stay where they are.
@@ -88,47 +80,16 @@ UPPER_LIP, LOWER_LIP = ("upper lip", "upper lip side"), ("lower lip", "lower lip
 
 @dataclass(frozen=True)
 class View:
-    """How a person is before the camera.
+    """How a person is before the camera."""
 
-    Attributes
-    ----------
-    x, y : float
-        Shift of the person to the right and down, in pixels.
-    roll : float
-        Tilt of the head towards its right in the picture (clockwise), in degrees.
-    scale : float
-        Size; 1 is the actor's own.
-    yaw, pitch : float
-        Turn of the head to the right of the picture, and upwards, in degrees.
-    brightness : float
-        Factor of all pixels.
-    sidelight : float
-        −1 to 1: how much brighter the right of the picture is than its middle, and the left darker.
-    cover : str or None
-        One of ``COVERS``: what something dark is held before.
-    """
-
-    x: float = 0.0
+    x: float = 0.0  # shift to the right and down, in pixels
     y: float = 0.0
-    roll: float = 0.0
+    roll: float = 0.0  # clockwise tilt of the head in the picture, in degrees
     scale: float = 1.0
-    yaw: float = 0.0
+    yaw: float = 0.0  # turn of the head to the right of the picture, and upwards, within ±35 degrees
     pitch: float = 0.0
-    brightness: float = 1.0
-    sidelight: float = 0.0
-    cover: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be shown."""
-        if self.cover is not None and self.cover not in COVERS:
-            raise ValueError(f"cover must be None or one of {', '.join(COVERS)}, not {self.cover!r}")
-        figures = [getattr(self, field.name) for field in fields(self) if field.name != "cover"]
-        if not np.isfinite(figures).all():
-            raise ValueError(f"a view's figures must be finite, not {figures}")
-        if not self.scale > 0 or not self.brightness >= 0:
-            raise ValueError(f"scale must be above 0 and brightness at least 0, not {self.scale} and {self.brightness}")
-        if max(abs(self.yaw), abs(self.pitch)) > 35:
-            raise ValueError(f"yaw and pitch must lie within ±35 degrees, not {self.yaw} and {self.pitch}")
+    brightness: float = 1.0  # factor of all pixels
+    cover: str | None = None  # "eyes" or "mouth": before what something dark is held
 
 
 def anchors(person: Person) -> dict[str, tuple[float, float]]:
@@ -215,30 +176,12 @@ def _shadow_fields(person: Person, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 class Actor:
     """A person before a camera, drawn once; an instance belongs to one process."""
 
-    def __init__(self, person: Person, width: int = WIDTH, height: int = HEIGHT, unit: float = UNIT):
-        """Draw a person.
-
-        Parameters
-        ----------
-        person : Person
-            Who.
-        width, height : int
-            Of the frames, in pixels; even.
-        unit : float
-            Pixels from eye to eye.
-
-        Raises
-        ------
-        ValueError
-            If width or height are odd or below 2.
-        """
-        if width < 2 or height < 2 or width % 2 or height % 2:
-            raise ValueError(f"width and height of the frames must be even and above 0, not {width} × {height}")
-        self.person, self.width, self.height, self.unit = person, width, height, unit
-        self._drawing = draw_person(person, unit)
-        self._wall = draw_background(person, width, height)
+    def __init__(self, person: Person):
+        self.person = person
+        self._drawing = draw_person(person, UNIT)
+        self._wall = draw_background(person, WIDTH, HEIGHT)
         # What moves is the head: the grid of displacements covers no more, at half the drawing's resolution.
-        self._step = 2 / unit
+        self._step = 2 / UNIT
         left, top, right, bottom = HEAD
         columns, rows = np.arange(left, right, self._step), np.arange(top, bottom, self._step)
         self._x, self._y = (each.astype(np.float32) for each in np.meshgrid(columns, rows))
@@ -247,9 +190,9 @@ class Actor:
         relief = person.relief(self._x, self._y, 1.15).astype(np.float32)
         relief = TURN * relief**2 / (relief + 0.3).clip(0.3)  # flat towards the edge, so that nothing tears
         self._relief = cv2.GaussianBlur(relief, (0, 0), 0.06 / self._step)
-        pixels = np.meshgrid(np.arange(0.5, width, 2, dtype=np.float32), np.arange(0.5, height, 2, dtype=np.float32))
+        pixels = np.meshgrid(np.arange(0.5, WIDTH, 2, dtype=np.float32), np.arange(0.5, HEIGHT, 2, dtype=np.float32))
         self._pixels = np.stack(pixels, axis=-1)
-        self._eyes = np.array([width / 2, EYE_HEIGHT * height])
+        self._eyes = np.array([WIDTH / 2, EYE_HEIGHT * HEIGHT])
         across = np.linspace(-1, 1, 41) * person.mouth_width
         self._lip_line = np.stack([across, person.lip_line(across)], axis=1)
         self._lip_moves = [_displacements(person, self._lip_line, lip) for lip in (LOWER_LIP, UPPER_LIP)]
@@ -270,7 +213,7 @@ class Actor:
 
         Returns
         -------
-        ndarray of uint8, shape (height, width, 3)
+        ndarray of uint8, shape (HEIGHT, WIDTH, 3)
             RGB.
 
         Raises
@@ -279,12 +222,8 @@ class Actor:
             If the intensities are of another shape, not finite, or outside 0–5.
         """
         intensities = np.asarray(intensities, float)
-        if intensities.shape != (len(ACTION_UNITS),):
-            raise ValueError(f"intensities must have shape ({len(ACTION_UNITS)},), not {intensities.shape}")
-        outside = ~((intensities >= 0) & (intensities <= 5))
-        if outside.any():
-            first = int(np.argmax(outside))
-            raise ValueError(f"AU{ACTION_UNITS[first]} must lie within 0–5, not {intensities[first]}")
+        if intensities.shape != (len(ACTION_UNITS),) or not ((intensities >= 0) & (intensities <= 5)).all():
+            raise ValueError(f"intensities must be {len(ACTION_UNITS)} numbers within 0–5, not {intensities}")
 
         weights = (intensities / 5).astype(np.float32)
         active = np.flatnonzero(weights)
@@ -297,21 +236,20 @@ class Actor:
         source = target
         for _ in range(7):  # beyond the grid nothing moves
             source = target - cv2.remap(moved, source[..., 0], source[..., 1], cv2.INTER_LINEAR)
-        fine = cv2.resize(source, (self.width, self.height)) * 2
-        fine += np.array([HEAD[0] - LEFT, HEAD[1] - TOP], np.float32) * np.float32(self.unit) - np.float32(0.5)
+        fine = cv2.resize(source, (WIDTH, HEIGHT)) * 2
+        fine += np.array([HEAD[0] - LEFT, HEAD[1] - TOP], np.float32) * np.float32(UNIT) - np.float32(0.5)
         person = cv2.remap(self._drawing, fine[..., 0], fine[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         shadow = cv2.remap(shadow, source[..., 0], source[..., 1], cv2.INTER_LINEAR)
-        light = 1 - cv2.resize(shadow, (self.width, self.height))
+        light = 1 - cv2.resize(shadow, (WIDTH, HEIGHT))
         picture = person[..., :3] * light[..., None]
         self._open_mouth(picture, weights, view, turn, shift)
         picture += self._wall * (1 - person[..., 3:] * np.float32(1 / 255))
         if view.cover:
             self._hold_before(picture, view.cover, turn, shift)
-        if view.sidelight or view.brightness != 1:
-            ramp = view.brightness * (1 + view.sidelight * np.linspace(-1, 1, self.width, dtype=np.float32))
-            picture *= ramp[:, None]
+        if view.brightness != 1:
+            picture *= np.float32(view.brightness)
         if noise is not None:
-            picture += NOISE * noise.standard_normal((self.height, self.width, 1), dtype=np.float32)
+            picture += NOISE * noise.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
         return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
     @staticmethod
@@ -332,9 +270,9 @@ class Actor:
     def _placing(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """Matrix and shift from face coordinates to pixels."""
         angle = np.radians(view.roll)
-        turn = self.unit * view.scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        turn = UNIT * view.scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         neck = np.array([0, 1.9])  # the head tilts and grows about the neck
-        return turn, self._eyes + [view.x, view.y] + self.unit * neck - turn @ neck - 0.5
+        return turn, self._eyes + [view.x, view.y] + UNIT * neck - turn @ neck - 0.5
 
     def _open_mouth(
         self, picture: np.ndarray, weights: np.ndarray, view: View, turn: np.ndarray, shift: np.ndarray
@@ -361,9 +299,9 @@ class Actor:
         self, picture: np.ndarray, outline: np.ndarray, colour: np.ndarray, opacity: float = 1.0, soft: float = 0.015
     ) -> None:
         """Lay a colour over what is inside an outline in pixels, with an edge ``soft`` units wide."""
-        soft = soft * self.unit
+        soft = soft * UNIT
         least = np.floor(outline.min(axis=0) - 4 * soft).astype(int).clip(0, None)
-        most = np.ceil(outline.max(axis=0) + 4 * soft).astype(int).clip(0, [self.width, self.height])
+        most = np.ceil(outline.max(axis=0) + 4 * soft).astype(int).clip(0, [WIDTH, HEIGHT])
         if (most <= least).any():
             return
         mask = np.zeros((most - least)[::-1], np.uint8)
@@ -399,46 +337,30 @@ def trial_frames() -> list[tuple[np.ndarray, View]]:
 
 
 def expression(**intensities: float) -> np.ndarray:
-    """Intensities from names and values, ``expression(AU4=2.5)``; the other AUs are at rest. Shape (12,).
-
-    Raises
-    ------
-    ValueError
-        If a name is not that of one of the twelve AUs.
-    """
-    vector, names = np.zeros(len(ACTION_UNITS)), [f"AU{unit}" for unit in ACTION_UNITS]
+    """Intensities from names and values, ``expression(AU4=2.5)``; the other AUs are at rest. Shape (12,)."""
+    vector = np.zeros(len(ACTION_UNITS))
     for name, value in intensities.items():
-        if name not in names:
-            raise ValueError(f"{name} is not one of {', '.join(names)}")
-        vector[names.index(name)] = value
+        vector[ACTION_UNITS.index(int(name.removeprefix("AU")))] = value
     return vector
 
 
-def find_actor(
-    random: np.random.Generator,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-    unit: float = UNIT,
-    least_score: float = 0.9,
-    tries: int = 10,
-    pretrained_models: Path = Path("pretrained_models"),
-) -> Actor:
-    """The first of the people drawn by ``random`` whose face the detector finds well in every test frame.
+def find_actor(random: np.random.Generator, pretrained_models: Path = Path("pretrained_models")) -> Actor:
+    """The first of the people drawn by ``random`` whose face the detector finds well in every trial frame.
 
     Raises
     ------
     FergiError
-        If the detector is missing, or ``tries`` people in a row are not found.
+        If the detector is missing, or ``TRIES`` people in a row are not found.
     """
     detector = _detector(pretrained_models)
-    for _ in range(tries):
-        actor = Actor(random_person(random), width, height, unit)
+    for _ in range(TRIES):
+        actor = Actor(random_person(random))
         found = (detector.detect(actor.frame(*each)) for each in trial_frames())
-        if all(face is not None and face.score >= least_score for face in found):
+        if all(face is not None and face.score >= LEAST_SCORE for face in found):
             return actor
     raise FergiError(
-        f"{tries} drawn people in a row were not found by the face detector with a score of {least_score} in every "
-        "trial frame; ask for faces of another size (unit), or for a lower score."
+        f"{TRIES} drawn people in a row were not found by the face detector with a score of {LEAST_SCORE} in every "
+        "trial frame. Choose another --seed."
     )
 
 
@@ -452,38 +374,20 @@ SYNTHETIC = "synthetic data: drawn faces, no real people"
 STAMP, LABELS = 44, 28  # pixels: strips above the pictures
 
 
-def _close(actor: Actor, picture: np.ndarray) -> np.ndarray:
-    """The square of a frame that the head at rest fills."""
-    side = min(round(4.2 * actor.unit), actor.width, actor.height)
-    left, top = (
-        (actor.width - side) // 2,
-        int(np.clip(EYE_HEIGHT * actor.height - 0.5 * side + 0.2 * actor.unit, 0, actor.height - side)),
-    )
-    return picture[top : top + side, left : left + side]
-
-
-def contact_sheet(actors: Mapping[str, Actor], columns: Mapping[str, np.ndarray] = SHEET) -> np.ndarray:
-    """Every actor (rows) with every expression (columns), labelled, and above them that it is synthetic; RGB uint8.
-
-    Raises
-    ------
-    ValueError
-        If there is no actor or no expression, or frames differ in size.
-    """
-    if not actors or not columns or len({(actor.width, actor.height) for actor in actors.values()}) > 1:
-        raise ValueError("a contact sheet needs at least one actor and one expression, and frames of one size")
-    sheet = np.vstack(
-        [np.hstack([_close(actor, actor.frame(each)) for each in columns.values()]) for actor in actors.values()]
-    )
-    side = sheet.shape[0] // len(actors)
-    sheet = np.vstack([np.full((STAMP + LABELS, sheet.shape[1], 3), 255, np.uint8), sheet])
+def contact_sheet(actors: Mapping[str, Actor]) -> np.ndarray:
+    """Every actor (rows) with every expression (columns), labelled, and above them that it is synthetic; RGB uint8."""
+    side = round(4.2 * UNIT)  # the square of a frame that the head at rest fills
+    left, top = (WIDTH - side) // 2, int(EYE_HEIGHT * HEIGHT - 0.5 * side + 0.2 * UNIT)
+    close = np.s_[top : top + side, left : left + side]
+    rows = [np.hstack([actor.frame(each)[close] for each in SHEET.values()]) for actor in actors.values()]
+    sheet = np.vstack([np.full((STAMP + LABELS, side * len(SHEET), 3), 255, np.uint8), *rows])
 
     def write(text: str, x: int, y: int, colour: tuple[int, int, int] = (20, 20, 20)) -> None:
         cv2.putText(sheet, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
 
     (width, height), _ = cv2.getTextSize(SYNTHETIC, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
     write(SYNTHETIC, sheet.shape[1] - width - 8, (STAMP + height) // 2, (122, 51, 0))
-    for column, name in enumerate(columns):
+    for column, name in enumerate(SHEET):
         write(name, column * side + 8, STAMP + LABELS - 10)
     for row, name in enumerate(actors):
         write(name, 8, STAMP + LABELS + row * side + 20)
