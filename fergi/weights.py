@@ -235,6 +235,8 @@ def read_weights_file(path: Path, advice: str = FETCH_AGAIN) -> Any:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise FergiError(f"{path} cannot be read: it is cut off or not a safetensors file. {advice}") from error
+    import torch
+
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -253,7 +255,7 @@ def load_state(path: Path, *, key: str | None = None, advice: str = FETCH_AGAIN)
     key : str, optional
         Entry of the file that holds the state dict; without it the file is the state dict.
     advice : str
-        What to do where the file is of no use; it ends every error.
+        What to do if the file is not usable; it ends every error.
 
     Returns
     -------
@@ -265,6 +267,8 @@ def load_state(path: Path, *, key: str | None = None, advice: str = FETCH_AGAIN)
     FergiError
         If the file is missing, cut off, not of PyTorch, or not a state dict.
     """
+    from torch import Tensor
+
     content = read_weights_file(path, advice)
     if key is not None:
         if not isinstance(content, Mapping) or key not in content:
@@ -291,14 +295,14 @@ def load_strictly(
     Parameters
     ----------
     module : torch.nn.Module
-        What takes the weights.
+        It takes the weights.
     state : mapping
         Name → tensor.
     source : Path or str
         Where the state came from, for the error.
     except_for : sequence of str
-        Beginnings of names that are left aside on both sides: such entries of ``state`` are not used, and such
-        entries of ``module`` stay as they are.
+        Beginnings of names that are ignored on both sides: such entries of ``state`` are not used, and such entries
+        of ``module`` stay as they are.
 
     Raises
     ------
@@ -309,14 +313,14 @@ def load_strictly(
         If ``except_for`` is given and names nothing on either side.
     """
 
-    def left_aside(name: str) -> bool:
+    def ignored(name: str) -> bool:
         return name.startswith(tuple(except_for))
 
     own = module.state_dict()
-    if except_for and not any(map(left_aside, [*own, *state])):
+    if except_for and not any(map(ignored, [*own, *state])):
         raise ValueError(f"nothing is named {' or '.join(except_for)} in the module or in {source}")
-    wanted = {name: value for name, value in own.items() if not left_aside(name)}
-    given = {name: value for name, value in state.items() if not left_aside(name)}
+    wanted = {name: value for name, value in own.items() if not ignored(name)}
+    given = {name: value for name, value in state.items() if not ignored(name)}
     problems = [
         f"{len(names)} {what} (first: {names[0]})"
         for what, names in (
@@ -338,7 +342,7 @@ def load_strictly(
                     if name in given and given[name].is_floating_point() != value.is_floating_point()
                 ],
             ),
-            ("not finite", [name for name, value in given.items() if not torch.isfinite(value).all()]),
+            ("not finite", [name for name, value in given.items() if not value.isfinite().all()]),
         )
         if names
     ]
@@ -366,6 +370,8 @@ def save_weights(content: Any, path: Path) -> None:
     FergiError
         If it cannot be written or the disk is full; ``path`` is then as it was before.
     """
+    import torch
+
     try:
         with replacing(path) as file:
             torch.save(content, file)
@@ -400,23 +406,23 @@ def fetch(file: WeightFile, root: Path, *, hub: str = HUB) -> str:
     if address is None:
         raise FergiError(f"{path.name} cannot be fetched from here. {file.advice}")
     check_writable(staging)
-    missing, free = file.size or 0, shutil.disk_usage(staging).free
-    if missing > free:
-        raise FergiError(
-            f"{path.name} needs {_gigabytes(missing)}, and {path.parent} has {_gigabytes(free)} free. Make room."
-        )
     again = f"Run the same command again, or put the file from {file.source} there by hand."
     fetched = staging / path.name
     try:
         if file.repository:
             os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-            from huggingface_hub import hf_hub_download
+            from huggingface_hub import hf_hub_download, logging
 
+            logging.set_verbosity_error()  # what goes wrong is said below
             hf_hub_download(file.repository, path.name, revision=file.revision, local_dir=staging, endpoint=hub)
         else:
             _download(address, fetched)
     except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
+        if not any(staging.rglob("*.incomplete")):  # with one of these the hub's library resumes
+            shutil.rmtree(staging)
+        reason: BaseException = error
+        while cause := reason.__cause__ or reason.__context__:  # libraries wrap what happened up to four times
+            reason = cause
         raise FergiError(f"{path.name} could not be fetched from {address}: {reason}. {again}") from error
     found = sha256(fetched)
     if file.sha256 in (None, found):
@@ -491,6 +497,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if file.under(chosen.root).is_file():
             print(f"{file.path} is there already.")
             continue
+        print(f"Fetching {file.path} from {file.source}.", flush=True)
         found = fetch(file, chosen.root, hub=chosen.hub)
         known = "as published" if file.sha256 else "of which we do not know the published one"
         print(f"Wrote {file.path}, SHA-256 {found}, {known}; licence: {file.licence}.")
