@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         limits=config.FRAME_LIMITS,
         minimum_valid_share=config.MINIMUM_VALID_SHARE,
         window_seconds=config.WINDOW_SECONDS,
-        left_out=read_black_images(folders, sessions),
+        black=read_black_images(folders, sessions),
     )
 
 

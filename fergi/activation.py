@@ -1,7 +1,6 @@
 """AU activation values of clips (Section 5.2, eqs. 1–2)."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import pandas as pd
 from pandas.api.indexers import BaseIndexer
 from tqdm import tqdm
 
-from fergi.dataset import CLIP_KEY, Clip, Folders, find_clips, unlisted_sessions
+from fergi.dataset import CLIP_KEY, Folders, find_clips, unlisted_sessions
 from fergi.features import ACTION_UNITS, ClipFeatures, FrameLimits, read_clips, valid_frames
-from fergi.files import FergiError, check_writable, summarise, write_tables
+from fergi.files import check_writable, summarise, write_tables
 
 ACTIVATION_COLUMNS = tuple(f"AU{unit}_activation_value" for unit in ACTION_UNITS)
 
@@ -66,8 +65,8 @@ def clip_activation(features: ClipFeatures, valid: np.ndarray, window_seconds: f
         \bar y_i^{(k)} = \frac{1}{3} \sum_{k'=k}^{k+2} \hat y_i^{(k')}, \qquad
         \alpha_i = \max_k \bar y_i^{(k)} - \bar y_i^{(1)}
 
-    over the windows whose frames are all valid. Where the first frames of a clip are not valid, the first
-    such window takes the place of window 1; the paper does not say what then holds, the release does this.
+    over the windows whose frames are all valid. The first of these windows takes the place of window 1, as in the
+    release; the paper does not say what holds where the first frames of a clip are not valid.
 
     Parameters
     ----------
@@ -81,7 +80,7 @@ def clip_activation(features: ClipFeatures, valid: np.ndarray, window_seconds: f
     first, lengths = features.starts[:-1], features.lengths
     window = window_lengths(features, window_seconds)
     start_of_frame, length_of_frame = np.repeat(first, lengths), np.repeat(window, lengths)
-    # pandas' moving mean, window by window from the clip's own start, gives the released values to the last bit.
+    # pandas' moving mean, which starts anew in every clip, gives the released values to the last bit.
     indexer = _WindowsWithinClips(start_of_frame=start_of_frame, length_of_frame=length_of_frame)
     means = pd.DataFrame(features.intensities).rolling(indexer, min_periods=1).mean().to_numpy()
 
@@ -103,59 +102,7 @@ def clip_activation(features: ClipFeatures, valid: np.ndarray, window_seconds: f
     )
 
 
-@dataclass(frozen=True)
-class ActivationTables:
-    """The activation values of all participants, and what was counted on the way.
-
-    Attributes
-    ----------
-    kind : str
-        "baseline" or "reaction".
-    tables : dict
-        Participant → table of ``CLIP_KEY`` and ``ACTIVATION_COLUMNS``, valid clips only.
-    n_clips, n_frames, n_valid_clips : int
-        How many there are; valid as in Section 5.1, black images included.
-    n_black : int
-        Valid clips that are not in the tables because their image is black.
-    n_later_start, latest_start : int
-        Clips in the tables whose first complete window begins after the first frame, and the latest such frame.
-    unlisted : list of Path
-        Session folders that ``valid_sessions.json`` does not name.
-    """
-
-    kind: str
-    tables: dict[str, pd.DataFrame]
-    n_clips: int
-    n_frames: int
-    n_valid_clips: int
-    n_black: int
-    n_later_start: int
-    latest_start: int
-    unlisted: list[Path]
-
-    def report(self) -> str:
-        """What was found, for the terminal."""
-        n_values = sum(len(table) for table in self.tables.values())
-        lines = [
-            f"{self.n_clips} {self.kind} clips of {len(self.tables)} participants, {self.n_frames} frames.",
-            f"{self.n_valid_clips} clips are valid"
-            + (f", {self.n_black} of them reactions to black images, which are left out." if self.n_black else "."),
-            f"{n_values} clips x {len(ACTION_UNITS)} AUs = {n_values * len(ACTION_UNITS)} activation values.",
-        ]
-        if self.n_later_start:
-            lines.append(
-                f"In {self.n_later_start} clips the first valid window starts after the first frame "
-                f"(at most {self.latest_start} frames later)."
-            )
-        if self.unlisted:
-            lines.append(
-                f"{len(self.unlisted)} session folders are not in valid_sessions.json and were not used "
-                f"(first: {self.unlisted[0]})."
-            )
-        return "\n".join(lines)
-
-
-def activation_tables(
+def clip_table(
     folders: Folders,
     kind: str,
     sessions: dict[str, list[int]],
@@ -163,9 +110,8 @@ def activation_tables(
     limits: FrameLimits,
     minimum_valid_share: float,
     window_seconds: float,
-    left_out: dict[str, set[tuple[int, int]]] | None = None,
-) -> ActivationTables:
-    """Activation values of every participant's valid clips of one kind (Sections 5.1–5.2).
+) -> pd.DataFrame:
+    """Every clip of one kind with its activation values (Sections 5.1–5.2).
 
     Parameters
     ----------
@@ -181,22 +127,24 @@ def activation_tables(
         A clip is valid if at least this share of its frames is.
     window_seconds : float
         Length of the moving window of eq. 1.
-    left_out : dict, optional
-        Participant → (session, image) pairs that are not wanted in the tables (black images).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a clip, by participant, session and image: ``participant``, ``CLIP_KEY``, ``n_frames``, ``valid``,
+        ``first_window`` (see ``Activation``) and ``ACTIVATION_COLUMNS``.
 
     Raises
     ------
     FergiError
-        If a clip's feature file is missing or unusable or is that of another clip once more, or a participant has
-        no valid clip. Every file is looked at first, so the sentence says how many there are.
+        If feature files are missing or unusable, a valid clip has no complete window, or two clips have the same
+        frames. Every file is read first, so that the message says how many there are.
     """
     clips = find_clips(folders, kind, sessions)
     n_clips = sum(len(each) for each in clips.values())
-    tables: dict[str, pd.DataFrame] = {}
+    tables: list[pd.DataFrame] = []
     problems: list[str] = []
-    without_clips: list[str] = []
     seen: dict[bytes, Path] = {}
-    n_frames = n_valid_clips = n_black = n_later_start = latest_start = 0
     with tqdm(total=n_clips, desc=f"{kind} clips", unit="clip", disable=None, leave=False) as bar:
         for participant, own_clips in clips.items():
             features, unusable = read_clips([clip.path for clip in own_clips])
@@ -206,86 +154,82 @@ def activation_tables(
                 continue
             activation = clip_activation(features, valid_frames(features, limits), window_seconds)
             valid = activation.valid_share >= minimum_valid_share
-            problems += [
-                f"{clip.path}: enough valid frames but never as many in a row as a window has"
-                for clip in _select(own_clips, valid & (activation.first_window < 0))
-            ]
-            problems += _seen_before(_select(own_clips, valid), features.select(valid), seen)
-            unwanted = left_out[participant] if left_out else set()
-            black = np.array([(clip.session, clip.image) in unwanted for clip in own_clips])
-            kept = valid & ~black
-            if not kept.any():
-                without_clips.append(f"{participant}, with {len(own_clips)} clips")
-            table = pd.DataFrame([(clip.session, clip.image) for clip in own_clips], columns=list(CLIP_KEY))
+            for index in np.flatnonzero(valid):
+                problems += _problems(
+                    own_clips[index].path, features.of_clip(index), activation.first_window[index], seen
+                )
+            table = pd.DataFrame([(participant, clip.session, clip.image) for clip in own_clips])
+            table = table.set_axis(["participant", *CLIP_KEY], axis=1)
+            table = table.assign(n_frames=features.lengths, valid=valid, first_window=activation.first_window)
             table[list(ACTIVATION_COLUMNS)] = activation.values
-            tables[participant] = table[kept]
-            n_frames += len(features.values)
-            n_valid_clips += int(valid.sum())
-            n_black += int((valid & black).sum())
-            n_later_start += int((activation.first_window[kept] > 0).sum())
-            latest_start = max(latest_start, int(activation.first_window[kept].max(initial=0)))
-
+            tables.append(table)
     if problems:
-        raise summarise(
-            problems,
-            n_clips,
-            f"{kind} feature files",
-            "Make them again with clips_facial_process.py, or: python -m fergi.published --replace",
-        )
-    if without_clips:
-        verb = "has" if len(without_clips) == 1 else "have"
-        raise FergiError(
-            f"{len(without_clips)} of {len(clips)} participants {verb} no valid {kind} clip "
-            f"(first: {without_clips[0]} in {folders.data}). "
-            f"Record them again or take them out of {folders.valid_sessions}."
-        )
-    return ActivationTables(
-        kind,
-        tables,
-        n_clips,
-        n_frames,
-        n_valid_clips,
-        n_black,
-        n_later_start,
-        latest_start,
-        unlisted_sessions(folders, sessions),
-    )
+        advice = "Make them again with clips_facial_process.py, or: python -m fergi.published --replace"
+        raise summarise(problems, n_clips, f"{kind} feature files", advice)
+    return pd.concat(tables, ignore_index=True)
 
 
-def write_activation_tables(folders: Folders, kind: str, sessions: dict[str, list[int]], **settings) -> None:
-    """Stages 6 and 7: compute the tables of ``activation_tables``, write them, and say what was found.
+def _problems(path: Path, frames: np.ndarray, first_window: int, seen: dict[bytes, Path]) -> list[str]:
+    """Why a valid clip cannot be used; ``seen`` collects the frames of all clips.
 
-    Nothing is written unless every clip could be used.
-    """
-    output = folders.activation_tables(kind)
-    check_writable(output)
-    computed = activation_tables(folders, kind, sessions, **settings)
-    write_tables({output / f"{participant}.csv": table for participant, table in computed.tables.items()})
-    print(computed.report())
-    print(f"Wrote {len(computed.tables)} tables to {output}.")
-
-
-def _seen_before(clips: Sequence[Clip], frames: Sequence[np.ndarray], seen: dict[bytes, Path]) -> list[str]:
-    """Clips whose frames are, to the last digit, those of a clip in ``seen``, which grows.
-
-    No two recordings agree like that: one file was copied into the place of the other.
+    No two recordings have the same frames to the last digit: one file was copied over the other.
     """
     problems = []
-    for clip, values in zip(clips, frames, strict=True):
-        first = seen.setdefault(hashlib.sha256(values.tobytes()).digest(), clip.path)
-        if first != clip.path:
-            problems.append(f"{clip.path} has the frames of {first}, another clip")
+    if first_window < 0:
+        problems.append(f"{path}: enough valid frames but never as many in a row as a window has")
+    first = seen.setdefault(hashlib.sha256(frames.tobytes()).digest(), path)
+    if first != path:
+        problems.append(f"{path} has the frames of {first}, another clip")
     return problems
 
 
-def _select(clips: Sequence[Clip], wanted: np.ndarray) -> list[Clip]:
-    """The clips at the positions where ``wanted`` holds."""
-    return [clip for clip, keep in zip(clips, wanted, strict=True) if keep]
+def write_activation_tables(
+    folders: Folders,
+    kind: str,
+    sessions: dict[str, list[int]],
+    *,
+    black: dict[str, set[tuple[int, int]]] | None = None,
+    **settings,
+) -> None:
+    """Stages 6 and 7: write one table a participant of ``CLIP_KEY`` and ``ACTIVATION_COLUMNS``, and report the counts.
 
+    Parameters
+    ----------
+    folders, kind, sessions, **settings
+        See ``clip_table``.
+    black : dict, optional
+        Participant → (session, image) pairs of black images; the reactions to them are not in the tables.
 
-def resting_activation(baseline: dict[str, pd.DataFrame], unit: int, percentile: float) -> dict[str, float]:
-    """A percentile (linear between values) of one AU's activation over each participant's baseline clips."""
-    return {
-        participant: float(np.percentile(table[f"AU{unit}_activation_value"], percentile))
-        for participant, table in baseline.items()
-    }
+    Raises
+    ------
+    FergiError
+        As ``clip_table`` does, or if a participant has no valid clip. Nothing is written then.
+    """
+    output = folders.activation_tables(kind)
+    check_writable(output)
+    clips = clip_table(folders, kind, sessions, **settings)
+    of_black = [(participant, *image) for participant, images in (black or {}).items() for image in images]
+    is_black = pd.MultiIndex.from_frame(clips[["participant", *CLIP_KEY]]).isin(of_black)
+    kept = clips[clips["valid"] & ~is_black]
+    n_kept = kept["participant"].value_counts().reindex(sessions, fill_value=0)
+    if not n_kept.all():
+        lost = [f"{who}, with {(clips['participant'] == who).sum()} clips" for who in n_kept.index[n_kept == 0]]
+        advice = f"Record them again or take them out of {folders.valid_sessions}."
+        raise summarise(lost, len(sessions), "participants", advice, f"have no valid {kind} clip in {folders.data}")
+    columns = [*CLIP_KEY, *ACTIVATION_COLUMNS]
+    write_tables({output / f"{who}.csv": table[columns] for who, table in kept.groupby("participant", sort=False)})
+
+    n_valid, n_black = clips["valid"].sum(), (clips["valid"] & is_black).sum()
+    print(f"{len(clips)} {kind} clips of {len(sessions)} participants, {clips['n_frames'].sum()} frames.")
+    of_them = f", {n_black} of them reactions to black images, which are not in the tables" if n_black else ""
+    print(f"{n_valid} clips are valid{of_them}.")
+    print(f"{len(kept)} clips x {len(ACTION_UNITS)} AUs = {len(kept) * len(ACTION_UNITS)} activation values.")
+    late = kept.loc[kept["first_window"] > 0, "first_window"]
+    if len(late):
+        start = f"the first valid window starts after the first frame (at most {late.max()} frames later)"
+        print(f"In {len(late)} clips {start}.")
+    unlisted = unlisted_sessions(folders, sessions)
+    if unlisted:
+        n = len(unlisted)
+        print(f"{n} session folders are not in valid_sessions.json and were not used (first: {unlisted[0]}).")
+    print(f"Wrote {len(sessions)} tables to {output}.")

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,13 +87,18 @@ class Folders:
         return self.results / "accuracy_intervals.csv"
 
     @property
+    def planted_recovered(self) -> Path:
+        """The effects planted in synthetic data beside the recovered ones (CSV)."""
+        return self.results / "planted_recovered.csv"
+
+    @property
     def valid_sessions(self) -> Path:
         """Participant → session numbers (JSON)."""
         return self.preparation / "valid_sessions.json"
 
     @property
     def black_images(self) -> Path:
-        """Participant → session → numbers of the images that came out black (JSON)."""
+        """Participant → session → numbers of the black images (JSON)."""
         return self.preparation / "invalid_images.json"
 
     @property
@@ -107,9 +112,9 @@ class Folders:
         return self.preparation / "preprocessed_image_data"
 
     @property
-    def score_record(self) -> Path:
+    def score_settings(self) -> Path:
         """The settings of the scores in those tables (JSON); the published tables have none."""
-        return self.image_tables / "scores.json"
+        return self.image_tables / "settings.json"
 
     @property
     def image_scores(self) -> Path:
@@ -164,7 +169,7 @@ def read_valid_sessions(folders: Folders) -> dict[str, list[int]]:
 
 
 def read_black_images(folders: Folders, participants: Iterable[str]) -> dict[str, set[tuple[int, int]]]:
-    """Participant → (session, image) pairs of the images that came out black (Section 3.3).
+    """Participant → (session, image) pairs of the black images (Section 3.3).
 
     Raises
     ------
@@ -185,39 +190,35 @@ def read_black_images(folders: Folders, participants: Iterable[str]) -> dict[str
     participants = list(participants)
     missing = [participant for participant in participants if participant not in black]
     if missing:
-        raise summarise(missing, len(participants), f"participants of {path}", "An empty entry {} says: none black.")
+        advice = "Add them; {} means that none of a participant's images is black."
+        raise summarise(missing, len(participants), "participants", advice, f"are missing from {path}")
     return {participant: black[participant] for participant in participants}
 
 
 def read_excluded_participants(folders: Folders, participants: Iterable[str]) -> list[str]:
-    """The participants left out of Section 6.2.
+    """The participants excluded from Section 6.2.
 
     Raises
     ------
     FergiError
         If the file is missing, is not a list, or names somebody who is not among ``participants``.
     """
-    path = folders.excluded_participants
+    path, again = folders.excluded_participants, "Run filter_participants_based_on_AU4.py again."
     excluded = read_json(path, "Run filter_participants_based_on_AU4.py first.")
     if not isinstance(excluded, list) or not all(isinstance(name, str) for name in excluded):
-        raise FergiError(f"{path} must be a list of participants. Run filter_participants_based_on_AU4.py again.")
-    unknown = [name for name in excluded if name not in set(participants)]
+        raise FergiError(f"{path} must be a list of participants. {again}")
+    unknown = sorted(set(excluded) - set(participants))
     if unknown:
-        raise summarise(
-            unknown,
-            len(excluded),
-            f"participants of {path}",
-            "Run filter_participants_based_on_AU4.py again.",
-        )
+        raise summarise(unknown, len(excluded), f"participants of {path}", again, "are not in the data")
     return excluded
 
 
 def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> dict[str, list[Clip]]:
     """The feature files of every participant's clips of one kind, by session and image.
 
-    Which clips exist is read from the files' names. An image has a baseline clip and a reaction clip,
-    and a session's images are numbered from 1, so a file that is missing leaves a gap that is seen here, unless it is
-    both files of a session's last image.
+    The names of the files say which clips there are. An image has a baseline clip and a reaction clip, and a session's
+    images are numbered from 1, so that a missing file is found here, unless both files of a session's last image are
+    missing.
 
     Raises
     ------
@@ -231,32 +232,39 @@ def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> d
         clips[participant] = []
         for session in numbers:
             folder = folders.session(participant, session)
-            images = {each: _images_with_features(folder, each) for each in CLIP_KINDS}
+            images = _images_with_features(folder)
             expected = range(1, 1 + max((0, *images["baseline"], *images["reaction"])))
-            lost = [
-                f"{each}_clip_{image}_features.csv"
-                for each in CLIP_KINDS
-                for image in expected
-                if image not in images[each]
-            ]
+            lost = [f"{each}_clip_{image}" for each in CLIP_KINDS for image in expected if image not in images[each]]
             if not expected:
                 problems.append(f"{folder} {'has no feature files' if folder.is_dir() else 'does not exist'}")
             elif 0 in images["baseline"] | images["reaction"]:
                 problems.append(f"{folder} has clips numbered 0, and images are numbered from 1")
             elif lost:
-                problems.append(f"{folder / lost[0]} does not exist")
-            clips[participant] += [
-                Clip(session, image, folder / f"{kind}_clip_{image}_features.csv") for image in expected
-            ]
+                problems.append(f"{folder / lost[0]}_features.csv does not exist")
+            clips[participant] += [Clip(session, i, folder / f"{kind}_clip_{i}_features.csv") for i in expected]
     if problems:
-        total = sum(len(numbers) for numbers in sessions.values())
         raise summarise(
             problems,
-            total,
+            sum(len(numbers) for numbers in sessions.values()),
             f"sessions named in {folders.valid_sessions.name}",
             "Make them with clips_facial_process.py, or fetch the published files with: python -m fergi.published",
         )
     return clips
+
+
+def _images_with_features(session_folder: Path) -> dict[str, set[int]]:
+    """Kind → numbers of the images whose clip has a feature file in the folder."""
+    images: dict[str, set[int]] = {kind: set() for kind in CLIP_KINDS}
+    for name in os.listdir(session_folder) if session_folder.is_dir() else ():
+        if match := re.fullmatch(rf"({'|'.join(CLIP_KINDS)})_clip_(\d+)_features\.csv", name):
+            images[match[1]].add(int(match[2]))
+    return images
+
+
+def unlisted_sessions(folders: Folders, sessions: dict[str, list[int]]) -> list[Path]:
+    """Session folders with data that ``valid_sessions.json`` does not name; they are not used."""
+    listed = {folders.session(participant, n) for participant, numbers in sessions.items() for n in numbers}
+    return sorted(set(folders.data.glob("*/session_*")) - listed)
 
 
 def find_videos(folders: Folders) -> dict[Path, Path]:
@@ -265,7 +273,7 @@ def find_videos(folders: Folders) -> dict[Path, Path]:
     Raises
     ------
     FergiError
-        If there is none.
+        If there is none, or two videos would have the same feature file.
     """
     found = []
     for video in folders.data.glob("*/session_*/*_clip_*"):
@@ -278,63 +286,43 @@ def find_videos(folders: Folders) -> dict[Path, Path]:
             f"There are no videos in {folders.data} (<participant>/session_<n>/reaction_clip_<i>.mp4 and the like). "
             "Put them there, or name a folder of any videos with --videos DIR --out DIR."
         )
-    return _outputs((video, video.with_name(f"{video.stem}_features.csv")) for *_, video in sorted(found))
+    return _each_its_own({video: video.with_name(f"{video.stem}_features.csv") for *_, video in sorted(found)})
 
 
 def find_videos_anywhere(folder: Path, output: Path) -> dict[Path, Path]:
     """Every video below a folder → its feature file, in the same subfolder of ``output``.
 
-    Links to folders are followed, to each folder once; what is hidden (``.name``) is left out.
+    Links to folders are followed, each folder once; hidden files and folders (``.name``) are ignored.
 
     Raises
     ------
     FergiError
-        If the folder is missing or has no video, or two videos would share a feature file.
+        If the folder is missing or has no video, or two videos would have the same feature file.
     """
     if not folder.is_dir():
         raise FergiError(f"{folder} is not a folder. Name one that holds videos.")
-    videos = sorted(path for path in _files_below(folder) if path.suffix.lower() in VIDEO_ENDINGS)
+    videos: list[Path] = []
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        first_time = os.path.realpath(parent) not in seen
+        seen.add(os.path.realpath(parent))
+        folders[:] = sorted(name for name in folders if first_time and not name.startswith("."))
+        names = [name for name in files if first_time and not name.startswith(".")]
+        videos += [Path(parent, name) for name in names if Path(name).suffix.lower() in VIDEO_ENDINGS]
     if not videos:
         raise FergiError(f"There is no video in {folder} (looked for {', '.join(VIDEO_ENDINGS)}). Name another folder.")
-    return _outputs(
-        (video, output / video.relative_to(folder).with_name(f"{video.stem}_features.csv")) for video in videos
+    return _each_its_own(
+        {video: output / video.relative_to(folder).with_name(f"{video.stem}_features.csv") for video in sorted(videos)}
     )
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Files in a folder and its subfolders; see ``find_videos_anywhere``."""
-    seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        there = os.path.realpath(parent)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and there not in seen)
-        yield from (Path(parent, name) for name in files if not name.startswith(".") and there not in seen)
-        seen.add(there)
-
-
-def _outputs(pairs: Iterable[tuple[Path, Path]]) -> dict[Path, Path]:
-    """The pairs as a mapping, if no two videos have the same output."""
-    outputs: dict[Path, Path] = {}
-    of_output: dict[Path, Path] = {}
-    for video, output in pairs:
-        if output in of_output:
-            raise FergiError(f"{of_output[output]} and {video} would both write {output.name}. Rename one of them.")
-        of_output[output] = video
-        outputs[video] = output
+def _each_its_own(outputs: dict[Path, Path]) -> dict[Path, Path]:
+    """The outputs, if no two videos have the same one."""
+    owners: dict[Path, Path] = {}
+    for video, output in outputs.items():
+        if owners.setdefault(output, video) != video:
+            raise FergiError(f"{owners[output]} and {video} would both write {output.name}. Rename one of them.")
     return outputs
-
-
-def _images_with_features(session_folder: Path, kind: str) -> set[int]:
-    """The image numbers whose clip of this kind has a feature file in the folder."""
-    if not session_folder.is_dir():
-        return set()
-    matches = (re.fullmatch(rf"{kind}_clip_(\d+)_features\.csv", path.name) for path in session_folder.iterdir())
-    return {int(match[1]) for match in matches if match}
-
-
-def unlisted_sessions(folders: Folders, sessions: dict[str, list[int]]) -> list[Path]:
-    """Session folders with data that ``valid_sessions.json`` does not name, and which are therefore not used."""
-    listed = {folders.session(participant, n) for participant, numbers in sessions.items() for n in numbers}
-    return sorted(set(folders.data.glob("*/session_*")) - listed)
 
 
 def read_image_reactions(
@@ -367,14 +355,8 @@ def read_image_reactions(
         If a table is missing or unusable, if the image tables and ``valid_sessions.json`` do not have the same
         sessions, or if there is a reaction to an image that the image table does not have.
     """
-    black = read_black_images(folders, sessions)
-    images = read_tables(
-        folders.image_tables,
-        sessions,
-        key=CLIP_KEY,
-        numeric=image_columns,
-        advice=f"{STAGE_5_ADVICE} --replace",
-    )
+    black, again = read_black_images(folders, sessions), f"{STAGE_5_ADVICE} --replace"
+    images = read_tables(folders.image_tables, sessions, key=CLIP_KEY, numeric=image_columns, advice=again)
     reactions = read_tables(
         folders.activation_tables("reaction"),
         sessions,
@@ -383,25 +365,20 @@ def read_image_reactions(
         advice="Run preprocess_reaction_data.py.",
     )
     problems = []
-    for participant, numbers in sessions.items():
-        path = folders.image_tables / f"{participant}.csv"
-        rated, listed = set(images[participant]["session_index"]), set(numbers)
-        all_black = {session for session, _ in black[participant]}  # such a session may have no image left
-        known = set(images[participant].set_index(list(CLIP_KEY)).index)
-        reacted = reactions[participant].set_index(list(CLIP_KEY)).index
-        unknown = [key for key in reacted if key not in known]
-        if rated - listed:
-            problems.append(f"{path} has session {min(rated - listed)}, {folders.valid_sessions.name} does not")
-        if listed - rated - all_black:
-            problems.append(
-                f"{folders.valid_sessions.name} has session {min(listed - rated - all_black)}, {path} does not"
-            )
-        if unknown:
-            session, image = unknown[0]
-            problems.append(
-                f"{folders.activation_tables('reaction') / path.name} has session {session}, image {image}, "
-                f"{path} does not"
-            )
+    for participant, listed in sessions.items():
+        name, listing = f"{participant}.csv", folders.valid_sessions.name
+        image_table, rated = folders.image_tables / name, set(images[participant]["session_index"])
+        has_black = {session for session, _ in black[participant]}  # perhaps all its images are
+        not_listed, not_rated = rated - set(listed), set(listed) - rated - has_black
+        known, reacted = (pd.MultiIndex.from_frame(t[participant][list(CLIP_KEY)]) for t in (images, reactions))
+        unknown = reacted[~reacted.isin(known)]
+        if not_listed:
+            problems.append(f"{image_table} has session {min(not_listed)}, {listing} does not")
+        if not_rated:
+            problems.append(f"{listing} has session {min(not_rated)}, {image_table} does not")
+        if len(unknown):
+            where = "{} has session {}, image {}".format(folders.activation_tables("reaction") / name, *unknown[0])
+            problems.append(f"{where}, {image_table} does not")
     if problems:
         raise summarise(problems, len(sessions), "participants' tables", "Make both tables from the same recordings.")
     all_images, all_reactions = (

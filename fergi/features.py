@@ -50,10 +50,9 @@ class ClipFeatures:
         """The AU intensities, shape (n_frames, 12)."""
         return self.values[:, COLUMNS.index("AU1") :]
 
-    def select(self, clips: np.ndarray) -> list[np.ndarray]:
-        """The frames of each clip chosen by a bool, each of shape (n_frames, 17)."""
-        bounds = zip(self.starts[:-1][clips], self.starts[1:][clips], strict=True)
-        return [self.values[begin:end] for begin, end in bounds]
+    def of_clip(self, clip: int) -> np.ndarray:
+        """The frames of one clip, shape (n, 17)."""
+        return self.values[self.starts[clip] : self.starts[clip + 1]]
 
     @property
     def lengths(self) -> np.ndarray:

@@ -21,16 +21,18 @@ import pandas as pd
 
 
 class FergiError(Exception):
-    """Something that the person at the terminal can put right.
+    """An error that the user can correct; its message says how many, where, which one first, and what to do next."""
 
-    Its text is one sentence: how many, where, which one first, what to do next.
+
+def summarise(problems: Sequence[str], total: int, what: str, advice: str, state: str = "are unusable") -> FergiError:
+    """The error for ``len(problems)`` of ``total`` things, naming the first one.
+
+    ``state`` begins with "are" or "have"; one thing "is" or "has".
     """
-
-
-def summarise(problems: Sequence[str], total: int, what: str, advice: str) -> FergiError:
-    """The error for ``len(problems)`` of ``total`` things, naming the first one."""
-    verb = "is" if len(problems) == 1 else "are"
-    return FergiError(f"{len(problems)} of {total} {what} {verb} unusable (first: {problems[0]}). {advice}")
+    if len(problems) == 1:
+        verb, _, rest = state.partition(" ")
+        state = f"{({'are': 'is', 'have': 'has'})[verb]} {rest}"
+    return FergiError(f"{len(problems)} of {total} {what} {state} (first: {problems[0]}). {advice}")
 
 
 def require(paths: Iterable[Path], what: str, advice: str) -> None:
@@ -42,17 +44,16 @@ def require(paths: Iterable[Path], what: str, advice: str) -> None:
         Naming how many of the files are missing, the first of them, and ``advice``.
     """
     paths = list(paths)
-    missing = [path for path in paths if not path.is_file()]
+    missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise FergiError(f"{len(missing)} of {len(paths)} {what} {verb} missing (first: {missing[0]}). {advice}")
+        raise summarise(missing, len(paths), what, advice, "are missing")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write to, which takes the name ``path`` only when the block ends without an error.
+    """A binary file to write to, which gets the name ``path`` when the block ends without an error.
 
-    What a killed process left of the same file is cleared away.
+    Temporary files of the same name that killed processes left are removed.
 
     Raises
     ------
@@ -66,33 +67,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
 
 
-def replace_all(contents: Mapping[Path, bytes]) -> None:
-    """Write files that belong together: no name changes before every file is written and on the disk.
-
-    Then all are renamed, one after the other. A crash in between (a kill, a power cut) leaves the first ones new and
-    the others old, each of them whole; running again mends that.
-
-    Raises
-    ------
-    FergiError
-        As ``replacing`` does; unless a rename itself fails, every file is then as it was before.
-    """
-    with contextlib.ExitStack() as stack:
-        temporaries = {}
-        for path, content in contents.items():
-            with _explained(path):
-                temporaries[path] = stack.enter_context(_temporary_name(path))
-                with temporaries[path].open("wb") as file:
-                    file.write(content)
-                    _sync(file)
-        for path, temporary in temporaries.items():
-            with _explained(path):
-                os.replace(temporary, path)
-
-
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Errors of the operating system as one sentence."""
+    """Errors of the operating system as a ``FergiError``."""
     try:
         yield
     except OSError as error:
@@ -103,7 +80,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _temporary_name(path: Path) -> Iterator[Path]:
-    """A name in the same folder, which no file has afterwards."""
+    """A name in the same folder for a file, which is removed afterwards unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -128,13 +105,13 @@ def _is_running(process: str) -> bool:
         os.kill(int(process), 0)
     except (ProcessLookupError, ValueError):
         return False
-    except PermissionError:  # somebody else's
-        return True
+    except PermissionError:  # another user's
+        pass
     return True
 
 
 def check_writable(folder: Path, option: str = "--root") -> None:
-    """Stop before any long work if nothing can be written into ``folder``, which ``option`` names.
+    """Stop before long work if nothing can be written into ``folder``, which ``option`` names.
 
     Raises
     ------
@@ -163,8 +140,26 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def write_tables(tables: Mapping[Path, pd.DataFrame]) -> None:
-    """Likewise several that belong together (see ``replace_all``)."""
-    replace_all({path: table.to_csv(index=False).encode() for path, table in tables.items()})
+    """Write tables that belong together: none is renamed to its final name before all are written and synced.
+
+    A crash between two renames leaves some files new and the others old, each complete; running again repairs that.
+
+    Raises
+    ------
+    FergiError
+        As ``replacing`` does; unless a rename itself fails, every file is then as it was before.
+    """
+    with contextlib.ExitStack() as stack:
+        temporaries = {}
+        for path, table in tables.items():
+            with _explained(path):
+                temporaries[path] = stack.enter_context(_temporary_name(path))
+                with temporaries[path].open("wb") as file:
+                    table.to_csv(file, index=False)
+                    _sync(file)
+        for path, temporary in temporaries.items():
+            with _explained(path):
+                os.replace(temporary, path)
 
 
 def read_json(path: Path, advice: str) -> Any:
@@ -173,7 +168,7 @@ def read_json(path: Path, advice: str) -> Any:
     Raises
     ------
     FergiError
-        If the file is missing (``advice`` says what to do then) or is not JSON.
+        If the file is missing or is not JSON; ``advice`` says what to do then.
     """
     require([path], "file", advice)
     try:
@@ -201,7 +196,7 @@ def read_table(
     numeric : sequence of str
         Columns with a finite number in every row; True and False count as 1 and 0.
     kept : sequence of str
-        Further columns that must be there, with anything in them.
+        Further columns that must be there; their cells are not checked.
 
     Returns
     -------
@@ -211,7 +206,7 @@ def read_table(
     Raises
     ------
     ValueError
-        With the file and the cause; callers read many tables and make one sentence of it (see ``read_tables``).
+        With the file and the cause; callers read many tables and summarise (see ``read_tables``).
     """
     names = [*text_key, *key]
     wanted = [*names, *numeric, *kept]
@@ -233,20 +228,23 @@ def read_table(
     if not isinstance(table.index, pd.RangeIndex):
         raise ValueError(f"{path} has more values in its rows than names in its header")
     for name in (*key, *numeric):
-        numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
-        good = np.isfinite(numbers) & ((numbers % 1 == 0) | (name in numeric))
-        if not good.all():
-            row = int(np.flatnonzero(~good)[0])
-            cell = table[name].iloc[row]
-            found = "nothing" if pd.isna(cell) else repr(str(cell))
-            kind = "a number" if name in numeric else "a whole number"
-            raise ValueError(f"{path}, line {row + 2}, column {name}: {found} is not {kind}")
-        table[name] = numbers.astype(float if name in numeric else int)
+        table[name] = _numbers(table[name], path, whole=name in key)
     repeated = np.flatnonzero(table.duplicated(names))
     if len(repeated):
         row = ", ".join(f"{name} {table[name].iloc[repeated[0]]}" for name in names)
         raise ValueError(f"{path}, line {repeated[0] + 2}: {row} stands there twice")
     return table[wanted]
+
+
+def _numbers(column: pd.Series, path: Path, *, whole: bool) -> pd.Series:
+    """A column as numbers, int if they are to be ``whole``; ValueError names the first cell that is none."""
+    numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    bad = np.flatnonzero(~np.isfinite(numbers) | (whole & (numbers % 1 != 0)))
+    if len(bad):
+        cell = column.iloc[bad[0]]
+        found, kind = "nothing" if pd.isna(cell) else repr(str(cell)), "a whole number" if whole else "a number"
+        raise ValueError(f"{path}, line {bad[0] + 2}, column {column.name}: {found} is not {kind}")
+    return numbers.astype(int) if whole else numbers
 
 
 def read_tables(
@@ -268,11 +266,7 @@ def read_tables(
     participants = list(participants)
     missing = [f"{participant}.csv" for participant in participants if not (folder / f"{participant}.csv").is_file()]
     if missing:
-        verb = "has" if len(missing) == 1 else "have"
-        raise FergiError(
-            f"{len(missing)} of {len(participants)} participants {verb} no table in {folder} "
-            f"(first: {missing[0]}). {advice}"
-        )
+        raise summarise(missing, len(participants), "participants", advice, f"have no table in {folder}")
     tables, problems = {}, []
     for participant in participants:
         try:
@@ -285,12 +279,12 @@ def read_tables(
 
 
 def keep_settings(settings: dict[str, Any], path: Path, advice: str) -> None:
-    """Write what outputs are made with beside them; later runs must use the same.
+    """Write the settings of outputs beside them, into ``settings.json``; later runs must have the same ones.
 
     Raises
     ------
     FergiError
-        If outputs there were made with other settings; ``advice`` says what to do then.
+        If the file has other settings; ``advice`` says what to do then.
     """
     different = different_settings(settings, path)
     if different is None:
@@ -303,13 +297,13 @@ def keep_settings(settings: dict[str, Any], path: Path, advice: str) -> None:
 
 
 def different_settings(settings: dict[str, Any], path: Path) -> dict[str, tuple[Any, Any]] | None:
-    """What stands otherwise in a file of settings, as (there, now); None if there is no such file.
+    """The settings that a file has with other values, as (there, now); None if there is no such file.
 
-    What an older file does not say is not different.
+    Missing keys count as equal.
     """
     if not path.is_file():
         return None
-    there = read_json(path, "Remove it together with the files that it describes.")
+    there = read_json(path, "Remove it together with the files beside it.")
     return {name: (there[name], now) for name, now in settings.items() if there.get(name, now) != now}
 
 
