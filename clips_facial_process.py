@@ -6,16 +6,15 @@ Reads   data/<participant>/session_<n>/{baseline,reaction}_clip_<i>.mp4
         AU_models/checkpoint_epoch3.pth
         pretrained_models/mobilefacenet_model_best.pth.tar, blaze_face_short_range.tflite (see --landmarks)
 Writes  data/<participant>/session_<n>/{baseline,reaction}_clip_<i>_features.csv
-        data/features_settings.json    what they were made with
+        data/settings.json    the settings of these files; with --out, all of it there
 Run     python clips_facial_process.py
         python clips_facial_process.py --videos my_recordings --out my_features
         torchrun --nproc-per-node 4 clips_facial_process.py        (one GPU a process; or --shard 1/4 on each machine)
-Takes   on two cores about 55 ms a frame, so half a day for 5,760 clips; of it 14 ms of a core are everything but the
-        network, which is what remains to the cores where there is a GPU
+Takes   on two cores about 55 ms a frame, so half a day for 5,760 clips; with a GPU 14 ms of one core a frame
 
-Finished clips are skipped, so an interrupted run goes on where it was; a clip whose video is newer than its file is
-done again. Videos that cannot be read are listed at the end and make the exit code 1; the rest is done, also by the
-other processes of torchrun, which end together. Nothing leaves this machine.
+Finished clips are skipped, so an interrupted run resumes; a clip whose video is newer than its file is done again.
+Videos that cannot be read are listed at the end, and the exit code is 1; the rest is done, also by the other processes
+of torchrun. Nothing leaves this machine.
 """
 
 import argparse
@@ -28,11 +27,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from fergi.action_units.estimator import PRECISIONS, AUEstimator, EstimatorSettings
+from fergi.action_units.estimator import PRECISIONS, AUEstimator
 from fergi.action_units.network import NETWORKS
 from fergi.clips import ClipJob, process_clips
 from fergi.dataset import Folders, find_videos, find_videos_anywhere
-from fergi.faces.pipeline import FaceAligner, add_alignment_arguments, alignment_settings
+from fergi.faces.pipeline import AlignmentSettings, FaceAligner, add_alignment_arguments, alignment_settings
 from fergi.files import FergiError, check_writable, different_settings, keep_settings
 from fergi.processes import choose_device, joined_process
 from fergi.script import add_device_argument, add_workers_argument, argument_parser, run
@@ -43,7 +42,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argument_parser(__doc__)
     parser.add_argument(
-        "--videos", type=Path, metavar="DIR", help="any videos below this folder that are not hidden; needs --out"
+        "--videos", type=Path, metavar="DIR", help="all videos below this folder that are not hidden; needs --out"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where their features go")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="the AU model (default: under --root)")
@@ -70,7 +69,7 @@ def parse_shard(parser: argparse.ArgumentParser, text: str | None) -> tuple[int,
     if text is None:
         return int(os.environ.get("RANK", "0")) + 1, processes
     if processes > 1:
-        parser.error("torchrun divides the clips itself; leave out --shard, or start the script without torchrun")
+        parser.error("torchrun divides the clips itself; remove --shard, or start the script without torchrun")
     part, _, parts = text.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         parser.error(f"--shard must be like 1/4, the first of four parts, not {text}")
@@ -78,72 +77,72 @@ def parse_shard(parser: argparse.ArgumentParser, text: str | None) -> tuple[int,
 
 
 def is_done(job: ClipJob) -> bool:
-    """Whether there are features, and not of another video that had the name before."""
+    """Whether its features exist and are not older than its video, if that is still there."""
     if not (job.output.is_file() and job.video.is_file()):
         return job.output.is_file()
     return job.output.stat().st_mtime >= job.video.stat().st_mtime
 
 
 def wait_for_other_processes() -> None:
-    """Go on when all processes of torchrun are here: it ends the others as soon as one of them fails."""
-    with joined_process(torch.device("cpu"), timedelta(days=7)) as joined:  # one may have clips for long yet
+    """Wait for all processes of torchrun: it ends the others as soon as one of them fails."""
+    with joined_process(torch.device("cpu"), timedelta(days=7)) as joined:  # another may have many clips to do
         joined.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Find the clips, load the models, process what is not done yet."""
-    chosen = parse(arguments)
-    problem = process(chosen)
+    """Process this process's clips; fail only when the other processes are done as well."""
+    problem = process(parse(arguments))
     wait_for_other_processes()
     if problem:
         raise problem
 
 
 def process(chosen: argparse.Namespace) -> FergiError | None:
-    """What ``main`` does in one process; what there is to say about videos that cannot be read."""
+    """Find the clips, load the models, process what is not done yet; the error about videos that cannot be read."""
     folders = Folders(chosen.root)
-    if chosen.videos:
-        outputs = find_videos_anywhere(chosen.videos, chosen.out)
-    else:
-        outputs = find_videos(folders)
+    outputs = find_videos_anywhere(chosen.videos, chosen.out) if chosen.videos else find_videos(folders)
     jobs = [
         ClipJob(video, output, chosen.baseline_decimals if output.name.startswith("baseline_clip_") else 3)
         for video, output in outputs.items()
-    ]
-    jobs = jobs[chosen.shard[0] - 1 :: chosen.shard[1]]
+    ][chosen.shard[0] - 1 :: chosen.shard[1]]
     todo = [job for job in jobs if chosen.redo or not is_done(job)]
     print(f"{len(jobs)} clips, {len(jobs) - len(todo)} of them done already.")
     home = chosen.out or folders.data
-    settings_file = home / "features_settings.json"
-    there = [output for output in outputs.values() if output.is_file()]
-    if not settings_file.is_file() and not chosen.redo:  # as the published features are
+    settings_file = home / "settings.json"
+    existing = [output for output in outputs.values() if output.is_file()]
+    if not settings_file.is_file() and not chosen.redo:  # as with the published features
         if not todo:
             return None
-        if there:
+        if existing:
             raise FergiError(
-                f"{len(there)} of {len(outputs)} videos have feature files (first: {there[0]}), and no {settings_file} "
-                "says what these were made with. Make all of them again with --redo, or move them away."
+                f"{len(existing)} of {len(outputs)} videos have feature files (first: {existing[0]}), and their "
+                f"settings are unknown without {settings_file}. Make all again with --redo, or move them away."
             )
 
     device = choose_device(chosen.device)
     checkpoint = chosen.checkpoint or AU_MODEL.under(folders.root)
-    estimator = EstimatorSettings(checkpoint, chosen.network, str(device), chosen.precision)
-    AUEstimator(estimator)  # a missing or wrong file is found here, before any process is started
+    estimator = AUEstimator(checkpoint, chosen.network, device, chosen.precision)
     alignment = alignment_settings(folders.pretrained_models, chosen.landmarks, chosen.luma)
-    FaceAligner(alignment)
+    FaceAligner(alignment)  # a missing or damaged file is found here, before any worker starts
     check_writable(home, "--out" if chosen.out else "--root")
-    settings = alignment.settings | estimator.describe() | {"baseline_decimals": chosen.baseline_decimals}
-    if chosen.redo and different_settings(settings, settings_file) != {}:  # other ones, or unknown ones
-        for path in (*outputs.values(), settings_file):  # none of them may count as done with the new ones
+    settings = alignment.settings | estimator.settings | {"baseline_decimals": chosen.baseline_decimals}
+    if chosen.redo and different_settings(settings, settings_file) != {}:  # other or unknown settings
+        for path in (*outputs.values(), settings_file):  # no old file may count as done with the new settings
             path.unlink(missing_ok=True)
     keep_settings(settings, settings_file, "Use the same settings, another folder, or --redo.")
     if not todo:
         return None
     print(f"Landmarks by {alignment.landmarks}; {chosen.network} from {checkpoint} on {device}, {chosen.precision}.")
+    return process_and_report(todo, alignment, estimator, chosen.workers)
 
+
+def process_and_report(
+    jobs: Sequence[ClipJob], alignment: AlignmentSettings, estimator: AUEstimator, workers: int
+) -> FergiError | None:
+    """Process clips with a progress bar, and print what became of them."""
     started, n_frames = time.monotonic(), 0
     form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}{postfix}]"
-    with tqdm(total=len(todo), desc="clips", bar_format=form, disable=None) as bar:
+    with tqdm(total=len(jobs), desc="clips", bar_format=form, disable=None) as bar:
 
         def progress(frames: int, clips: float) -> None:
             nonlocal n_frames
@@ -151,17 +150,16 @@ def process(chosen: argparse.Namespace) -> FergiError | None:
             bar.set_postfix_str(f"{n_frames / (time.monotonic() - started):.1f} frames/s", refresh=False)
             bar.update(min(clips, bar.total - bar.n))  # parts may add up to a little more
 
-        report = process_clips(todo, alignment, estimator, workers=chosen.workers, progress=progress)
+        report = process_clips(jobs, alignment, estimator, workers=workers, progress=progress)
     seconds = time.monotonic() - started
     print(f"Wrote {report.n_clips} feature files, {report.n_frames} frames, {report.n_frames / seconds:.1f} frames/s.")
     if report.without_face:
         print(f"{len(report.without_face)} of them have no face in any frame (first: {report.without_face[0]}).")
     if not report.failures:
         return None
-    for failure in report.failures:
-        print(f"  {failure}")
+    print("".join(f"  {failure}\n" for failure in report.failures), end="")
     return FergiError(
-        f"{len(report.failures)} of {len(todo)} videos have no feature file (first: {report.failures[0]}). "
+        f"{len(report.failures)} of {len(jobs)} videos have no feature file (first: {report.failures[0]}). "
         "Replace or remove them and run again; the others are done."
     )
 

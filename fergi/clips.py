@@ -1,35 +1,34 @@
 """From videos to per-frame feature files (Section 5, Appendix C).
 
-Aligning processes decode videos and find and align faces. The AU network runs on full batches, which are filled
-across clips: on a GPU in this process, on a CPU in processes of one thread each, which share the cores better than
-threads that wait for each other. Every batch has the same number of faces, the last one filled up with black,
-because the last bits of what a network gives depend on the size of its batch but not on a face's place in it. So a
-clip's file depends on the clip alone: not on the number of workers, on what else is processed, or on interruptions.
+The workers of a DataLoader decode videos and find and align faces. This process runs the AU network on full batches,
+which are filled across clips; on a CPU in one thread for each worker, which is faster than one batch on all cores.
+The values of a face do not depend on its batch (see ``AUEstimator.estimate``). So a clip's file depends on the clip
+alone: not on the number of workers, on other clips, or on interruptions.
 """
 
 import multiprocessing
-import queue
+import os
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
+from torch.utils.data import IterableDataset
 
-from fergi.action_units.estimator import AUEstimator, EstimatorSettings
+from fergi.action_units.estimator import AUEstimator
 from fergi.action_units.network import SIDE
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import NO_FACE, format_clip
 from fergi.files import FergiError, replacing
-from fergi.processes import end_with_parent, out_of_reach
+from fergi.processes import WorkerDied, items_from_workers
 from fergi.video import UnreadableVideo, increasing, open_video
 
-FRAMES_AT_A_TIME = 32  # decoded and aligned before they are handed over; fewer of pictures larger than the next line
+GROUP_SIZE = 32  # frames that are decoded and aligned together; fewer if their pictures have more pixels than:
 PIXELS_OF_FULL_GROUPS = 1_000_000
-CHUNKS_PER_WORKER = 6  # of that many frames, on their way at a time
-PATIENCE = 0.2  # seconds without news after which a batch is not waited for any longer
 
 
 @dataclass(frozen=True)
@@ -41,102 +40,6 @@ class ClipJob:
     decimals: int
 
 
-# Messages to the collecting process.
-
-
-@dataclass(frozen=True)
-class _Frames:
-    """Some frames of a clip: values (n, 15) with the intensities still missing, and the faces of ``rows``.
-
-    ``promised`` is how many frames its container says that it holds, in all.
-    """
-
-    job: int
-    times: list[float]
-    values: np.ndarray
-    faces: np.ndarray
-    rows: list[int]
-    promised: float = 0.0
-
-
-@dataclass(frozen=True)
-class _End:
-    """A clip is decoded to its end: its container's rate (see ``Video``), and why it failed, if it did."""
-
-    job: int
-    failure: str | None = None
-    frame_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Estimates:
-    """What the network gave for a batch."""
-
-    batch: int
-    values: np.ndarray
-
-
-def _groups(
-    frames: Iterable[tuple[float, np.ndarray]], size: int = FRAMES_AT_A_TIME
-) -> Iterator[tuple[list[float], list[np.ndarray]]]:
-    """Frames of a video in groups; none is kept here when the next one is decoded."""
-    times: list[float] = []
-    pictures: list[np.ndarray] = []
-    for time, picture in frames:
-        times.append(time)
-        pictures.append(picture)
-        pixels = picture.shape[0] * picture.shape[1]
-        del picture
-        if len(times) >= min(size, max(1, size * PIXELS_OF_FULL_GROUPS // pixels)):
-            yield times, pictures
-            times, pictures = [], []
-    if times:
-        yield times, pictures
-
-
-def _align_clips(
-    settings: AlignmentSettings, number: int, jobs: Any, messages: Any, places: Any, under_way: Any
-) -> None:
-    """The aligning process of a number: take clips until there are none.
-
-    In ``under_way`` it says which clip it reads, counted from 1, or 0: a message could be lost with a process that a
-    video brings down.
-    """
-    end_with_parent()
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    aligner = FaceAligner(settings)
-    while (job := jobs.get()) is not None:
-        index, path = job
-        under_way[number] = index + 1
-        try:
-            with open_video(path) as video:
-                for times, pictures in _groups(video.frames()):
-                    aligned = aligner.align(pictures)
-                    pictures.clear()  # before the next ones are decoded
-                    rows = [row for row, face in enumerate(aligned) if face is not None]
-                    values = np.tile(NO_FACE, (len(times), 1))
-                    for row in rows:
-                        values[row, :3] = aligned[row].score, aligned[row].pitch_ratio, aligned[row].yaw_ratio
-                    faces = np.array([aligned[row].picture for row in rows], np.uint8).reshape(-1, SIDE, SIDE, 3)
-                    places.acquire()
-                    messages.put(_Frames(index, times, values, faces, rows, video.promised))
-                messages.put(_End(index, frame_seconds=video.frame_seconds))
-        except UnreadableVideo as error:
-            messages.put(_End(index, str(error)))
-        under_way[number] = 0
-
-
-def _estimate_batches(settings: EstimatorSettings, batches: Any, messages: Any) -> None:
-    """An estimating process, for a CPU: take batches for as long as there are any."""
-    end_with_parent()
-    torch.set_num_threads(1)
-    estimator = AUEstimator(settings)
-    while (batch := batches.get()) is not None:
-        index, faces = batch
-        messages.put(_Estimates(index, estimator.estimate(faces)))
-
-
 @dataclass(frozen=True)
 class ClipsReport:
     """What became of the clips.
@@ -146,7 +49,7 @@ class ClipsReport:
     n_clips, n_frames : int
         Written.
     without_face : list of Path
-        Videos in which no frame has a face; their files were written.
+        Videos without a face in any frame; their files were written.
     failures : list of str
         Why a video has no file.
     """
@@ -157,10 +60,181 @@ class ClipsReport:
     failures: list[str]
 
 
+@dataclass(frozen=True)
+class _Frames:
+    """Successive frames of a clip, aligned.
+
+    Attributes
+    ----------
+    times : list of float
+        Seconds.
+    values : ndarray, shape (n_frames, 15)
+        See ``format_clip``; the intensities are still missing.
+    faces : ndarray of uint8, shape (n_faces, 112, 112, 3)
+        Of the frames that have one.
+    """
+
+    times: list[float]
+    values: np.ndarray
+    faces: np.ndarray
+
+
+@dataclass(frozen=True)
+class _End:
+    """A clip was decoded to its end, or ``failure`` says why not; see ``Video`` for ``frame_seconds``."""
+
+    frame_seconds: float = 0.0
+    failure: str | None = None
+
+
+class _AlignedClips(IterableDataset):
+    """What a worker does: align clips from the queue ``unread``, (number, path), until there comes a None.
+
+    Each item is a clip's number, its next frames or its end, and what part of the clip that is. ``readers`` has for
+    each clip the id of the process that reads it, else 0.
+    """
+
+    def __init__(self, alignment: AlignmentSettings, unread: Any, readers: Any):
+        self._alignment, self._unread, self._readers = alignment, unread, readers
+
+    def __iter__(self) -> Iterator[tuple[int, _Frames | _End, float]]:
+        aligner = FaceAligner(self._alignment)
+        for clip, path in iter(self._unread.get, None):
+            self._readers[clip] = os.getpid()
+            n_frames, done, end = 0, 0.0, _End()
+            try:
+                with open_video(path) as video:
+                    for times, pictures in _groups(video.frames()):
+                        frames = _aligned_frames(aligner, times, pictures)
+                        n_frames, before = n_frames + len(times), done
+                        done = min(n_frames / video.promised, 1.0) if video.promised > 0 else 0.0
+                        yield clip, frames, done - before
+                    end = _End(video.frame_seconds)
+            except UnreadableVideo as error:
+                end = _End(failure=str(error))
+            except Exception as error:
+                error.add_note(f"This happened while reading {path}.")
+                raise
+            self._readers[clip] = 0
+            yield clip, end, 1.0 - done
+
+
+def _groups(frames: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[list[float], list[np.ndarray]]]:
+    """Times and pictures of a video in groups; no picture is kept here when the next group is decoded."""
+    times: list[float] = []
+    pictures: list[np.ndarray] = []
+    for time, picture in frames:
+        times.append(time)
+        pictures.append(picture)
+        pixels = picture.shape[0] * picture.shape[1]
+        del picture
+        if len(times) >= min(GROUP_SIZE, max(1, GROUP_SIZE * PIXELS_OF_FULL_GROUPS // pixels)):
+            yield times, pictures
+            times, pictures = [], []
+    if times:
+        yield times, pictures
+
+
+def _aligned_frames(aligner: FaceAligner, times: list[float], pictures: list[np.ndarray]) -> _Frames:
+    """Align a group and empty ``pictures``, before the next ones are decoded."""
+    aligned = aligner.align(pictures)
+    pictures.clear()
+    values = np.tile(NO_FACE, (len(times), 1))
+    for row, face in zip(values, aligned, strict=True):
+        if face is not None:
+            row[:3] = face.score, face.pitch_ratio, face.yaw_ratio
+    faces = np.array([face.picture for face in aligned if face is not None], np.uint8)
+    return _Frames(times, values, faces.reshape(-1, SIDE, SIDE, 3))
+
+
+@dataclass
+class _Clip:
+    """What has arrived of one clip."""
+
+    times: list[float] = field(default_factory=list)
+    values: list[np.ndarray] = field(default_factory=list)
+    n_missing: int = 0  # faces that the network has not estimated
+    end: _End | None = None
+
+
+class _FeatureWriter:
+    """Fills batches with the faces that arrive, and writes each clip when its last face is estimated."""
+
+    def __init__(self, jobs: Sequence[ClipJob], estimator: AUEstimator, threads: ThreadPoolExecutor, slots: int):
+        self._jobs, self._estimator, self._threads = jobs, estimator, threads
+        self._unfinished: dict[int, _Clip] = defaultdict(_Clip)
+        self._waiting: list[tuple[int, np.ndarray, np.ndarray]] = []  # clip, row of its values, face
+        self._in_flight: deque[tuple[Future, list]] = deque()  # batches, oldest first
+        self._slots = slots  # for batches in flight
+        self._n_frames: dict[int, int] = {}  # of each clip that was written
+        self._without_face: list[int] = []
+        self._failures: dict[int, str] = {}
+
+    def take(self, clip: int, news: _Frames | _End) -> None:
+        """The next frames of a clip, or its end."""
+        if isinstance(news, _End):
+            self._unfinished[clip].end = news
+            self._finish_if_complete(clip)
+            return
+        self._unfinished[clip].times += news.times
+        self._unfinished[clip].values.append(news.values)
+        self._unfinished[clip].n_missing += len(news.faces)
+        rows = (row for row in news.values if row[0] > 0)
+        self._waiting += [(clip, row, face) for row, face in zip(rows, news.faces, strict=True)]
+        while len(self._waiting) >= self._estimator.batch_size:
+            self._send_batch()
+        while self._in_flight and self._in_flight[0][0].done():
+            self._fill_in_oldest()
+
+    def report(self) -> ClipsReport:
+        """When nothing more is to come: estimate and write what is left."""
+        while self._waiting:
+            self._send_batch()
+        while self._in_flight:
+            self._fill_in_oldest()
+        return ClipsReport(
+            len(self._n_frames),
+            sum(self._n_frames.values()),
+            [self._jobs[clip].video for clip in sorted(self._without_face)],
+            [self._failures[clip] for clip in sorted(self._failures)],
+        )
+
+    def _send_batch(self) -> None:
+        if len(self._in_flight) == self._slots:
+            self._fill_in_oldest()
+        size = self._estimator.batch_size
+        batch, self._waiting = self._waiting[:size], self._waiting[size:]
+        faces = np.stack([face for _, _, face in batch])
+        self._in_flight.append((self._threads.submit(self._estimator.estimate, faces), batch))
+
+    def _fill_in_oldest(self) -> None:
+        estimates, batch = self._in_flight.popleft()
+        for (clip, row, _), intensities in zip(batch, estimates.result(), strict=True):
+            row[3:] = intensities
+            self._unfinished[clip].n_missing -= 1
+        for clip in {clip for clip, _, _ in batch}:
+            self._finish_if_complete(clip)
+
+    def _finish_if_complete(self, number: int) -> None:
+        clip, job = self._unfinished[number], self._jobs[number]
+        if clip.end is None or clip.n_missing:
+            return
+        del self._unfinished[number]
+        if clip.end.failure:
+            self._failures[number] = clip.end.failure
+            return
+        values, times = np.concatenate(clip.values), increasing(np.array(clip.times), clip.end.frame_seconds)
+        with replacing(job.output) as file:
+            file.write(format_clip(times, values, job.decimals))
+        self._n_frames[number] = len(values)
+        if not (values[:, 0] > 0).any():
+            self._without_face.append(number)
+
+
 def process_clips(
     jobs: Sequence[ClipJob],
     alignment: AlignmentSettings,
-    estimator: EstimatorSettings,
+    estimator: AUEstimator,
     *,
     workers: int,
     progress: Callable[[int, float], None] = lambda frames, clips: None,
@@ -173,192 +247,42 @@ def process_clips(
         What to do.
     alignment : AlignmentSettings
         How faces are found and aligned.
-    estimator : EstimatorSettings
+    estimator : AUEstimator
         The AU network.
     workers : int
-        Aligning processes; without a GPU also as many estimating ones.
+        Aligning processes, and on a CPU also threads of the network; with 0 this process aligns.
     progress : callable
         Told how many frames were aligned, and what part of a clip that is; the parts of a clip add up to 1.
 
     Raises
     ------
     FergiError
-        If a process dies, or a file cannot be written. Clips finished before that are whole.
+        If a worker dies, or a file cannot be written. Clips finished before that are whole.
     """
-    context = multiprocessing.get_context("spawn")
-    waiting, messages, batches = context.Queue(), context.Queue(), context.Queue()
-    places = context.Semaphore(CHUNKS_PER_WORKER * workers)
-    on_cpu = estimator.device_type == "cpu"
-    aligning = min(workers, len(jobs))
-    under_way = multiprocessing.RawArray("q", aligning)
-    processes = [
-        context.Process(
-            target=_align_clips, args=(alignment, number, waiting, messages, places, under_way), daemon=True
-        )
-        for number in range(aligning)
-    ]
-    if on_cpu:
-        processes += [
-            context.Process(target=_estimate_batches, args=(estimator, batches, messages), daemon=True)
-            for _ in range(workers)
-        ]
-    started = []
+    n_readers = min(workers, len(jobs))
+    n_threads = max(1, workers) if estimator.device.type == "cpu" else 1
+    unread = multiprocessing.get_context("spawn").Queue()
+    unread.cancel_join_thread()  # else a failed run waits at its end for somebody to read the rest
+    readers = multiprocessing.RawArray("q", len(jobs))
+    for item in [*((clip, job.video) for clip, job in enumerate(jobs)), *[None] * max(1, n_readers)]:
+        unread.put(item)
+    n_threads_before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        for index, job in enumerate(jobs):
-            waiting.put((index, job.video))
-        for _ in range(aligning):
-            waiting.put(None)
-        with out_of_reach():
-            for process in processes:
-                process.start()
-                started.append(process)
-        here = None if on_cpu else AUEstimator(estimator)
-        collector = _Collector(jobs, estimator.batch_size, here, batches, places, progress, under_way)
-        return collector.collect(messages, processes)
+        with (
+            ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads,
+            items_from_workers(_AlignedClips(alignment, unread, readers), n_readers) as items,
+        ):
+            writer = _FeatureWriter(jobs, estimator, threads, slots=2 * n_threads)
+            for clip, news, part in items:
+                progress(len(news.times) if isinstance(news, _Frames) else 0, part)
+                writer.take(clip, news)
+            return writer.report()
+    except WorkerDied as error:
+        reading = [f" while reading {job.video}" for job, pid in zip(jobs, readers, strict=True) if pid == error.pid]
+        raise FergiError(
+            f"A worker process died{''.join(reading)} (exit code: {error.exit_code}), most likely out of memory. "
+            "Replace or remove what it read, or run again with fewer --workers; finished clips stay."
+        ) from error
     finally:
-        for process in started:
-            process.terminate()
-        for each in (waiting, messages, batches):
-            each.cancel_join_thread()
-
-
-@dataclass
-class _Chunk:
-    """Frames of one clip whose faces are on their way through the network."""
-
-    job: int
-    values: np.ndarray
-    n_left: int
-
-
-@dataclass
-class _Clip:
-    """What has arrived of one clip."""
-
-    times: list[float] = field(default_factory=list)
-    chunks: list[_Chunk] = field(default_factory=list)
-    decoded: bool = False
-    frame_seconds: float = 0.0
-    told: float = 0.0  # the part of it that was reported
-
-    @property
-    def complete(self) -> bool:
-        return self.decoded and all(chunk.n_left == 0 for chunk in self.chunks)
-
-
-class _Collector:
-    """Fills batches with what the aligning processes send, and writes each clip when its last face is through."""
-
-    def __init__(
-        self,
-        jobs: Sequence[ClipJob],
-        batch_size: int,
-        estimator: AUEstimator | None,
-        batches: Any,
-        places: Any,
-        progress: Callable[[int, float], None],
-        begun: Sequence[int] = (),
-    ):
-        self._jobs, self._batch_size, self._progress = jobs, batch_size, progress
-        self._estimator, self._batches, self._places = estimator, batches, places
-        self._begun = begun  # see ``_align_clips``
-        self._clips: dict[int, _Clip] = {index: _Clip() for index in range(len(jobs))}  # not finished
-        self._faces: list[tuple[_Chunk, int, np.ndarray]] = []  # which wait for a batch
-        self._under_way: dict[int, list[tuple[_Chunk, int, np.ndarray]]] = {}
-        self._n_batches = 0
-        self._n_frames = 0
-        self._without_face: list[int] = []
-        self._failures: dict[int, str] = {}
-
-    def collect(self, messages: Any, processes: Sequence[Any]) -> ClipsReport:
-        """Until every clip is written or has failed."""
-        while self._clips:
-            while len(self._faces) >= self._batch_size:
-                self._send()
-            try:
-                message = messages.get(timeout=PATIENCE)
-            except queue.Empty:
-                if not all(process.is_alive() or process.exitcode == 0 for process in processes):
-                    raise FergiError(self._dead_process(processes)) from None
-                if self._faces and not self._under_way:
-                    self._send()
-                continue
-            if isinstance(message, _Frames):
-                self._take(message)
-            elif isinstance(message, _Estimates):
-                self._fill_in(message)
-            else:
-                self._end(message)
-        return ClipsReport(
-            len(self._jobs) - len(self._failures),
-            self._n_frames,
-            [self._jobs[index].video for index in sorted(self._without_face)],
-            [self._failures[index] for index in sorted(self._failures)],
-        )
-
-    def _take(self, frames: _Frames) -> None:
-        clip, chunk = self._clips[frames.job], _Chunk(frames.job, frames.values, len(frames.rows))
-        clip.times += frames.times
-        clip.chunks.append(chunk)
-        self._faces += [(chunk, row, face) for row, face in zip(frames.rows, frames.faces, strict=True)]
-        if chunk.n_left == 0:
-            self._places.release()
-        part = min(len(clip.times) / frames.promised, 1.0) - clip.told if frames.promised > 0 else 0.0
-        clip.told += part
-        self._progress(len(frames.times), part)
-
-    def _send(self) -> None:
-        """One batch to the network; full unless nothing more is to come soon."""
-        batch, self._faces = self._faces[: self._batch_size], self._faces[self._batch_size :]
-        faces = np.stack([face for _, _, face in batch])
-        self._n_batches += 1
-        self._under_way[self._n_batches] = batch
-        if self._estimator is None:
-            self._batches.put((self._n_batches, faces))
-        else:
-            self._fill_in(_Estimates(self._n_batches, self._estimator.estimate(faces)))
-
-    def _fill_in(self, estimates: _Estimates) -> None:
-        batch = self._under_way.pop(estimates.batch)
-        for (chunk, row, _), values in zip(batch, estimates.values, strict=True):
-            chunk.values[row, 3:] = values
-            chunk.n_left -= 1
-            if chunk.n_left == 0:
-                self._places.release()
-        for job in dict.fromkeys(chunk.job for chunk, _, _ in batch):
-            self._write_if_complete(job)
-
-    def _end(self, end: _End) -> None:
-        clip = self._clips[end.job]
-        clip.decoded, clip.frame_seconds = True, end.frame_seconds
-        if end.failure is None:
-            self._write_if_complete(end.job)
-        else:  # faces of it that are still under way come back to nobody
-            self._failures[end.job] = end.failure
-            del self._clips[end.job]
-            self._progress(0, 1 - clip.told)
-
-    def _write_if_complete(self, index: int) -> None:
-        clip = self._clips.get(index)
-        if clip is None or not clip.complete:
-            return
-        job, values = self._jobs[index], np.concatenate([chunk.values for chunk in clip.chunks])
-        with replacing(job.output) as file:
-            file.write(format_clip(increasing(np.array(clip.times), clip.frame_seconds), values, job.decimals))
-        if not (values[:, 0] > 0).any():
-            self._without_face.append(index)
-        self._n_frames += len(values)
-        del self._clips[index]
-        self._progress(0, 1 - clip.told)
-
-    def _dead_process(self, processes: Sequence[Any]) -> str:
-        """What to say when a process is gone, and what it was reading."""
-        dead = [number for number, process in enumerate(processes) if process.exitcode]
-        begun = [self._begun[number] for number in dead if number < len(self._begun)]
-        videos = ", ".join(str(self._jobs[index - 1].video) for index in begun if index)
-        return (
-            f"{len(dead)} of {len(processes)} worker processes died{videos and f' while reading {videos}'} (first exit "
-            f"code: {processes[dead[0]].exitcode}); its message stands above, and without one it was most likely out "
-            f"of memory. {'Replace or remove what it read, or run' if videos else 'Run'} again with fewer --workers; "
-            "finished clips stay."
-        )
+        torch.set_num_threads(n_threads_before)

@@ -9,12 +9,17 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
+import cv2
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
 
 from fergi.files import FergiError
+
+PREFETCHED = 6  # items that a worker has ready, or under way, before they are asked for
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Process:
 
     @property
     def leads(self) -> bool:
-        """Whether it is the one that reports and writes."""
+        """Whether it is rank 0, which reports and writes."""
         return self.rank == 0
 
     def add_up(self, values: Tensor) -> Tensor:
@@ -46,7 +51,7 @@ class Process:
         return values
 
     def all_agree(self, text: str) -> bool:
-        """Whether every process has come here with the same text."""
+        """Whether every process passes the same text."""
         if self.world_size == 1:
             return True
         own = torch.tensor(list(hashlib.sha256(text.encode()).digest()), device=self.device)
@@ -55,12 +60,12 @@ class Process:
         return all(torch.equal(own, other) for other in every)
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Wait until all processes are here."""
         if self.world_size > 1:
             distributed.barrier()
 
     def spread(self, network: nn.Module) -> nn.Module:
-        """The network as it is to be trained; ``network`` itself keeps the parameters."""
+        """The network in DDP, if there are several processes; ``network`` itself keeps the parameters."""
         if self.world_size == 1:
             return network
         devices = [self.device] if self.device.type == "cuda" else None
@@ -70,15 +75,15 @@ class Process:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name; without one CUDA if it is there, else the CPU.
+    """The device of that name; without a name CUDA if it is there, else the CPU.
 
-    Of several processes that torchrun started on a machine each gets the CUDA device of its number, going round where
-    there are fewer devices; a device that is named with its number stays that one.
+    Each process that torchrun started gets the CUDA device of its local rank, modulo the number of devices, unless the
+    name has a number.
 
     Raises
     ------
     FergiError
-        If there is no such device, or it is of a kind that nothing here runs on.
+        If there is no such device, or it is neither a CPU nor CUDA.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -96,14 +101,14 @@ def choose_device(name: str | None) -> torch.device:
 
 @contextlib.contextmanager
 def joined_process(device: torch.device, timeout: timedelta | None = None) -> Iterator[Process]:
-    """The process in its group: the one that torchrun's environment variables describe, or alone.
+    """Join the group that torchrun's environment variables describe, or be alone.
 
-    ``timeout`` is how long processes wait for each other, if not as long as PyTorch has them wait.
+    ``timeout`` is how long processes wait for each other; the default is PyTorch's.
 
     Raises
     ------
     FergiError
-        If the processes of this machine have not one CUDA device each, their own.
+        If the processes of this machine do not have one CUDA device each.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
@@ -131,6 +136,64 @@ def joined_process(device: torch.device, timeout: timedelta | None = None) -> It
     distributed.destroy_process_group()
 
 
+class WorkerDied(Exception):
+    """A worker process has ended before its work."""
+
+    def __init__(self, pid: int, exit_code: int):
+        super().__init__(f"worker {pid}, exit code {exit_code}")
+        self.pid, self.exit_code = pid, exit_code
+
+
+@contextlib.contextmanager
+def items_from_workers(dataset: Dataset, workers: int) -> Iterator[Iterator[Any]]:
+    """The items of a data set, as worker processes of a DataLoader finish them; the workers end with the block.
+
+    Each item arrives unchanged and unbatched. With ``workers=0`` this process makes the items itself.
+
+    Raises
+    ------
+    WorkerDied
+        If a worker dies. An exception of a data set is raised in this process instead.
+    """
+    others = set(multiprocessing.active_children())
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        collate_fn=_unchanged,
+        num_workers=workers,
+        worker_init_fn=start_worker,
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=PREFETCHED if workers else None,
+        in_order=False,
+    )
+    items, started = None, set()
+    try:
+        with out_of_reach():
+            items = iter(loader)
+            started = set(multiprocessing.active_children()) - others
+        yield items
+    except RuntimeError as error:
+        died = next((worker for worker in started if worker.exitcode), None)
+        if died is None:
+            raise
+        raise WorkerDied(died.pid, died.exitcode) from error
+    finally:
+        if workers and items is not None:
+            items._shutdown_workers()  # what its destructor does, which exceptions can delay
+
+
+def _unchanged(item: Any) -> Any:
+    """In place of DataLoader's own conversion, which puts every array into shared memory."""
+    return item
+
+
+def start_worker(number: int = 0) -> None:
+    """Begin a worker process: one thread, and an end when the parent is gone."""
+    end_with_parent()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
 def end_with_parent() -> None:
     """End this worker process when the process that started it is gone, even if that one was killed."""
 
@@ -145,18 +208,18 @@ def end_with_parent() -> None:
 
 @contextlib.contextmanager
 def out_of_reach() -> Iterator[None]:
-    """Processes that are started in the block never hear of Ctrl-C; this one does, when the block is through.
+    """Processes that are started in the block ignore Ctrl-C; this process gets it after the block.
 
-    It has to end them then. They inherit that the signal is blocked, which is not enough for this process itself: the
-    signal goes to whichever of its threads takes it.
+    They inherit that the signal is blocked. In this process a handler waits as well, because another of its threads
+    could take the signal.
     """
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         signal.signal(signal.SIGINT, before)
-    if came:
+    if received:
         raise KeyboardInterrupt
