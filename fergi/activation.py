@@ -1,6 +1,7 @@
 """AU activation values of clips (Section 5.2, eqs. 1–2)."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,45 +142,44 @@ def clip_table(
         frames. Every file is read first, so that the message says how many there are.
     """
     clips = find_clips(folders, kind, sessions)
-    n_clips = sum(len(each) for each in clips.values())
     tables: list[pd.DataFrame] = []
     problems: list[str] = []
     seen: dict[bytes, Path] = {}
-    with tqdm(total=n_clips, desc=f"{kind} clips", unit="clip", disable=None, leave=False) as bar:
-        for participant, own_clips in clips.items():
-            features, unusable = read_clips([clip.path for clip in own_clips])
-            bar.update(len(own_clips))
-            problems += unusable
-            if unusable:
-                continue
-            activation = clip_activation(features, valid_frames(features, limits), window_seconds)
-            valid = activation.valid_share >= minimum_valid_share
-            for index in np.flatnonzero(valid):
-                problems += _problems(
-                    own_clips[index].path, features.of_clip(index), activation.first_window[index], seen
-                )
-            table = pd.DataFrame([(participant, clip.session, clip.image) for clip in own_clips])
-            table = table.set_axis(["participant", *CLIP_KEY], axis=1)
-            table = table.assign(n_frames=features.lengths, valid=valid, first_window=activation.first_window)
-            table[list(ACTIVATION_COLUMNS)] = activation.values
-            tables.append(table)
+    for participant, own in tqdm(clips.items(), f"{kind} clips", unit="participant", disable=None, leave=False):
+        features, unusable = read_clips([clip.path for clip in own])
+        problems += unusable
+        if unusable:
+            continue
+        activation = clip_activation(features, valid_frames(features, limits), window_seconds)
+        valid = activation.valid_share >= minimum_valid_share
+        problems += _problems([clip.path for clip in own], features, activation, valid, seen)
+        table = pd.DataFrame([(participant, clip.session, clip.image) for clip in own])
+        table = table.set_axis(["participant", *CLIP_KEY], axis=1)
+        table = table.assign(n_frames=features.lengths, valid=valid, first_window=activation.first_window)
+        table[list(ACTIVATION_COLUMNS)] = activation.values
+        tables.append(table)
     if problems:
+        n_clips = sum(len(own) for own in clips.values())
         advice = "Make them again with clips_facial_process.py, or: python -m fergi.published --replace"
         raise summarise(problems, n_clips, f"{kind} feature files", advice)
     return pd.concat(tables, ignore_index=True)
 
 
-def _problems(path: Path, frames: np.ndarray, first_window: int, seen: dict[bytes, Path]) -> list[str]:
-    """Why a valid clip cannot be used; ``seen`` collects the frames of all clips.
+def _problems(
+    paths: Sequence[Path], features: ClipFeatures, activation: Activation, valid: np.ndarray, seen: dict[bytes, Path]
+) -> list[str]:
+    """Why valid clips cannot be used; ``seen`` collects the frames of every participant's clips.
 
     No two recordings have the same frames to the last digit: one file was copied over the other.
     """
     problems = []
-    if first_window < 0:
-        problems.append(f"{path}: enough valid frames but never as many in a row as a window has")
-    first = seen.setdefault(hashlib.sha256(frames.tobytes()).digest(), path)
-    if first != path:
-        problems.append(f"{path} has the frames of {first}, another clip")
+    for index in np.flatnonzero(valid):
+        path, frames = paths[index], features.of_clip(index)
+        if activation.first_window[index] < 0:
+            problems.append(f"{path}: enough valid frames but never as many in a row as a window has")
+        first = seen.setdefault(hashlib.sha256(frames.tobytes()).digest(), path)
+        if first != path:
+            problems.append(f"{path} has the frames of {first}, another clip")
     return problems
 
 

@@ -25,7 +25,7 @@ from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import NO_FACE, format_clip
 from fergi.files import FergiError, replacing
 from fergi.processes import WorkerDied, items_from_workers
-from fergi.video import UnreadableVideo, increasing, open_video
+from fergi.video import UnreadableVideo, Video, increasing
 
 GROUP_SIZE = 32  # frames that are decoded and aligned together; fewer if their pictures have more pixels than:
 PIXELS_OF_FULL_GROUPS = 1_000_000
@@ -103,7 +103,7 @@ class _AlignedClips(IterableDataset):
             self._readers[clip] = os.getpid()
             n_frames, done, end = 0, 0.0, _End()
             try:
-                with open_video(path) as video:
+                with Video(path) as video:
                     for times, pictures in _groups(video.frames()):
                         frames = _aligned_frames(aligner, times, pictures)
                         n_frames, before = n_frames + len(times), done

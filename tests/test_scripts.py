@@ -43,8 +43,8 @@ def test_the_chain(tiny_inputs, capsys):
     tiny_inputs.run(FILTER)
     assert json.loads(tiny_inputs.path("preparation/AU4_excluded_participants.json").read_text()) == ["104"]
     out = capsys.readouterr().out
-    assert "104  3.000  left out" in out
-    assert "1 of 4 participants left out: 104." in out
+    assert "104  3.000  excluded" in out
+    assert "1 of 4 participants excluded: 104." in out
 
     tiny_inputs.run(SEARCH)
     out = capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_limit_of_the_movement_at_rest(tiny, capsys):
         table.to_csv(tiny.path(f"preparation/preprocessed_baseline_data/{participant}.csv"), index=False)
     tiny.run(FILTER)
     assert json.loads(tiny.path("preparation/AU4_excluded_participants.json").read_text()) == ["101", "103"]
-    assert "2 of 4 participants left out: 101, 103." in capsys.readouterr().out
+    assert "2 of 4 participants excluded: 101, 103." in capsys.readouterr().out
 
 
 def test_unlisted_sessions_are_reported(tiny, capsys):
@@ -342,7 +342,7 @@ def test_black_list_without_a_participant(tiny):
     """Silence is not "none black"."""
     tiny.edit_json("preparation/invalid_images.json", lambda black: black.pop("103"))
     for stage in (REACTION, SEARCH):
-        tiny.refuses(stage, "participants of", "invalid_images.json is unusable (first: 103)")
+        tiny.refuses(stage, "1 of 4 participants is missing from", "invalid_images.json (first: 103)")
 
 
 def test_session_that_only_the_list_has(tiny):
@@ -534,7 +534,7 @@ def test_command_that_works(tiny):
     tiny.path("preparation/AU4_excluded_participants.json").unlink()
     run = command(FILTER, FERGI_ROOT=str(tiny.root))
     assert (run.returncode, run.stderr) == (0, "")
-    assert "1 of 4 participants left out: 104." in run.stdout
+    assert "1 of 4 participants excluded: 104." in run.stdout
     assert tiny.snapshot() == before
 
 

@@ -12,7 +12,7 @@ import pytest
 from filmed import film
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fergi.video import UnreadableVideo, increasing, open_video, read_frames
+from fergi.video import UnreadableVideo, increasing, Video, read_frames
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SIDE = 64
@@ -103,7 +103,7 @@ def test_a_name_with_a_colon(tmp_path, monkeypatch):
 
 
 def test_what_a_container_promises(tmp_path):
-    with open_video(film(tmp_path / "a.avi", plain(*range(12)), "MJPG", rate=20, side=SIDE)) as video:
+    with Video(film(tmp_path / "a.avi", plain(*range(12)), "MJPG", rate=20, side=SIDE)) as video:
         assert (video.promised, video.frame_seconds) == (12, 0.05)
 
 
