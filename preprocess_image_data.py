@@ -4,8 +4,8 @@ Reads   data/<participant>/session_<n>/data.json, image<i>.png    (on request fr
         preparation/valid_sessions.json, invalid_images.json      (the latter is written if it is missing)
         pretrained_models/        (python -m fergi.weights lists what is there and fetches it)
 Writes  preparation/preprocessed_image_data/<participant>.csv
-        preparation/preprocessed_image_data/scores.json    checkpoints, library versions and settings of each score
-        preparation/image_scores/<scorer>.csv, .json       finished scores: an interrupted run goes on
+        preparation/preprocessed_image_data/settings.json        what each score was made with: checkpoints, libraries
+        preparation/image_scores/<scorer>/scores.csv, settings.json        finished scores, which a later run keeps
 Run     python preprocess_image_data.py
         python preprocess_image_data.py --scorers PickScore HPSv2.1      (some, added to those that are finished)
         python preprocess_image_data.py --scorer-layouts FILE    (JSON, scorer → sizes: networks that are not official)
@@ -17,8 +17,10 @@ of their published weights or not at all. The tables have a column for every sco
 """
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -26,13 +28,16 @@ from tqdm import tqdm
 
 import config
 from fergi.dataset import Folders, read_valid_sessions
-from fergi.files import FergiError, check_writable, keep_settings, read_json, require, write_json, write_table
-from fergi.image_data import black_image_list, compare_black_images, image_tables, read_image_data
+from fergi.files import FergiError, check_writable, keep_settings, read_json, require, write_json, write_tables
+from fergi.image_data import RatedImage, black_image_list, compare_black_images, image_tables, read_image_data
 from fergi.processes import choose_device
-from fergi.scorers.record import describe_scores, made_here, write_score_record
+from fergi.scorers.interface import Scorer
+from fergi.scorers.origin import read_table_settings, score_origins, write_table_settings
 from fergi.scorers.registry import PAPER_SCORERS, SCORERS, read_layouts, scorer_class
-from fergi.scorers.scoring import Keeper, read_kept, score_images, unscored
+from fergi.scorers.scoring import Finished, read_finished, score_images, write_finished
 from fergi.script import add_device_argument, add_workers_argument, argument_parser, run
+
+SAVE_SECONDS = 30.0  # between writes of finished scores
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -81,6 +86,108 @@ def unreliable_participants(named: Sequence[str] | None, participants: Sequence[
     return list(named)
 
 
+def check_outputs(folders: Folders, participants: Sequence[str], *, replace: bool) -> None:
+    """Stop if the folders cannot be written, or unless ``replace`` if other tables are there, such as the published."""
+    there = [who for who in participants if (folders.image_tables / f"{who}.csv").is_file()]
+    if there and not replace and read_table_settings(folders, there) is None:
+        raise FergiError(
+            f"{len(there)} of {len(participants)} tables in {folders.image_tables} were not made by this script, or "
+            f"were changed since (first: {there[0]}.csv). Choose --replace to lose them, or another --root."
+        )
+    check_writable(folders.image_scores)
+    check_writable(folders.image_tables)
+
+
+def check_weights(scorers: Sequence[type[Scorer]], root: Path) -> None:
+    """Stop unless all weight files of the scorers are there."""
+    files = dict.fromkeys(file for scorer in scorers for file in scorer.files)
+    missing = [file.name for file in files if not file.under(root).is_file()]
+    require(
+        [file.under(root) for file in files],
+        "weight files",
+        f"Fetch what is missing with: python -m fergi.weights fetch {' '.join(missing)}",
+    )
+
+
+def write_settings(folders: Folders, scorer: type[Scorer], settings: dict[str, Any], *, redo: bool) -> None:
+    """Keep the settings of a scorer's scores, or stop if there are finished ones with other settings."""
+    folder = folders.image_scores / scorer.name
+    path, scores = folder / "settings.json", folder / "scores.csv"
+    # Scores without settings could be of any checkpoint, and settings without scores bind nobody.
+    if redo or not path.is_file() or not read_finished(scores):
+        scores.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    advice = "Use the same files, sizes, libraries and device, or score again with --scorers"
+    keep_settings(settings, path, f"{advice} {scorer.name} --redo.")
+
+
+def warn_of_other_files(scorers: Sequence[type[Scorer]], settings: Sequence[dict[str, Any]]) -> None:
+    """Name every weight file that is not the published one, once."""
+    found = {file: each[file.path] for scorer, each in zip(scorers, settings, strict=True) for file in scorer.files}
+    for file, sha in found.items():
+        if file.sha256 not in (None, sha):
+            print(f"Warning: {file.path} is not the published file; its SHA-256 is {sha}.")
+
+
+def unscored(images: Sequence[RatedImage], finished: Finished) -> list[RatedImage]:
+    """The images that are not black and have no finished score of their prompt and picture."""
+    return [image for image in images if not image.black and finished.get(image.key, ("",))[0] != image.fingerprint]
+
+
+def finish_scores(
+    scorer: type[Scorer],
+    layout: dict[str, Any] | None,
+    device: torch.device,
+    images: Sequence[RatedImage],
+    folders: Folders,
+    chosen: argparse.Namespace,
+) -> None:
+    """Score what has no score yet; an interrupted run keeps what it has finished."""
+    path = folders.image_scores / scorer.name / "scores.csv"
+    finished = read_finished(path)
+    todo = unscored(images, finished)
+    n_shown = sum(not image.black for image in images)
+    print(f"{scorer.name}: {n_shown - len(todo)} images scored already, {len(todo)} to do on {device}.")
+    if not todo:
+        return
+    scores = score_images(
+        scorer(folders.root, device, layout),
+        [image.prompt for image in todo],
+        [image.path for image in todo],
+        batch_size=chosen.batch_size,
+        workers=chosen.workers,
+    )
+    written = time.monotonic()
+    try:
+        for score, image in zip(tqdm(scores, scorer.name, len(todo), unit="image", disable=None), todo, strict=True):
+            finished[image.key] = (image.fingerprint, score)
+            if time.monotonic() - written > SAVE_SECONDS:
+                write_finished(finished, path)
+                written = time.monotonic()
+    finally:
+        write_finished(finished, path)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def write_image_tables(folders: Folders, images: Sequence[RatedImage]) -> None:
+    """Write the tables with a column for every scorer that has finished, and say where the scores come from."""
+    scores, settings = {}, {}
+    for name, registered in SCORERS.items():
+        folder = folders.image_scores / name
+        finished = read_finished(folder / "scores.csv")
+        if (folder / "settings.json").is_file() and not unscored(images, finished):
+            scores[registered.column] = {key: score for key, (_, score) in finished.items()}
+            settings[registered.column] = read_json(folder / "settings.json", "Score again with --redo.")
+    tables = image_tables(images, scores)
+    write_tables({folders.image_tables / f"{participant}.csv": table for participant, table in tables.items()})
+    write_table_settings(folders, tables, settings)
+    for sentence in score_origins(folders, tables, pd.concat(tables.values())[list(scores)]):
+        print(sentence)
+    n_shown = sum(map(len, tables.values()))
+    print(f"Wrote {len(tables)} tables with {n_shown} images and {len(scores)} scores to {folders.image_tables}.")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check everything, score with one scorer after the other, write the tables."""
     chosen = parse(arguments)
@@ -90,83 +197,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     unreliable = unreliable_participants(chosen.unreliable_issues, list(sessions))
     images = read_image_data(folders, sessions, unreliable_issues=unreliable)
     compare_black_images(folders, sessions, images)
-    there = [who for who in sessions if (folders.image_tables / f"{who}.csv").is_file()]
-    if there and not chosen.replace and made_here(folders, there) is None:
-        raise FergiError(
-            f"{len(there)} of {len(sessions)} tables in {folders.image_tables} were not made by this script, or were "
-            f"changed since (first: {there[0]}.csv). Choose --replace to lose them, or another --root."
-        )
+    check_outputs(folders, list(sessions), replace=chosen.replace)
     device = choose_device(chosen.device)
-    scorers = {name: scorer_class(name) for name in chosen.scorers}
-    files = dict.fromkeys(file for scorer in scorers.values() for file in scorer.files)
-    missing = [file.name for file in files if not file.under(folders.root).is_file()]
-    require(
-        [file.under(folders.root) for file in files],
-        "weight files",
-        f"Fetch what is missing with: python -m fergi.weights fetch {' '.join(missing)}",
-    )
-    check_writable(folders.image_scores)
-    check_writable(folders.image_tables)
-    n_black = sum(image.black for image in images)
-    n_sessions = sum(map(len, sessions.values()))
+    scorers = [scorer_class(name) for name in chosen.scorers]
+    check_weights(scorers, folders.root)
+    n_black, n_sessions = sum(image.black for image in images), sum(map(len, sessions.values()))
     print(f"{len(images)} images of {n_sessions} sessions of {len(sessions)} participants, {n_black} of them black.")
     if not folders.black_images.is_file():
         write_json(black_image_list(sessions, images), folders.black_images)
         print(f"Wrote {folders.black_images}.")
-
-    started: dict[str, dict] = {}
-    for name, scorer in scorers.items():
-        record = folders.image_scores / f"{name}.json"
-        made_with = scorer.record(folders.root, device)
-        if name in layouts:
-            made_with["settings"]["layout"] = layouts[name]
-        table = record.with_suffix(".csv")
-        # Scores without a record could be of any checkpoint, and a record without scores binds nobody.
-        if chosen.redo or not record.is_file() or not read_kept(table):
-            for each in (table, record):
-                each.unlink(missing_ok=True)
-        advice = f"Use the same files, sizes, libraries and device, or score again with --scorers {name} --redo."
-        keep_settings(made_with, record, advice)
-        for each in made_with["checkpoints"]:
-            if each["is_published_file"] is False and each["file"] not in started:
-                print(f"Warning: {each['file']} is not the published file; its SHA-256 is {each['sha256']}.")
-            started[each["file"]] = each
-    for name, scorer in scorers.items():
-        path = folders.image_scores / f"{name}.csv"
-        kept = read_kept(path)
-        todo = unscored(images, kept)
-        print(f"{name}: {len(images) - n_black - len(todo)} images scored already, {len(todo)} to do on {device}.")
-        if todo:
-            sizes = (layouts[name],) if name in layouts else ()
-            network = scorer(folders.root, device, *sizes)
-            with Keeper(path, kept) as keep, tqdm(total=len(todo), unit="image", desc=name, disable=None) as bar:
-
-                def scored(batch: list, keep: Keeper = keep, bar: tqdm = bar) -> None:
-                    keep(batch)
-                    bar.update(len(batch))
-
-                score_images(network, todo, batch_size=chosen.batch_size, workers=chosen.workers, keep=scored)
-            del network
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-
-    scores, records = {}, {}
-    for name in SCORERS:
-        kept, record = read_kept(folders.image_scores / f"{name}.csv"), folders.image_scores / f"{name}.json"
-        if record.is_file() and not unscored(images, kept):
-            column = SCORERS[name].column
-            scores[column] = {key: score for key, (_, score) in kept.items()}
-            records[column] = read_json(record, "Score again with --redo.")
-    tables = image_tables(images, scores)
-    folders.score_record.unlink(missing_ok=True)
-    for participant, table in tables.items():
-        write_table(table, folders.image_tables / f"{participant}.csv")
-    write_score_record(folders, tables, records)
-    shown = [image.key for image in images if not image.black]
-    everything = pd.DataFrame({column: [values[key] for key in shown] for column, values in scores.items()})
-    for sentence in describe_scores(folders, tables, everything):
-        print(sentence)
-    print(f"Wrote {len(tables)} tables with {len(shown)} images and {len(scores)} scores to {folders.image_tables}.")
+    settings = [scorer.settings(folders.root, device, layouts.get(scorer.name)) for scorer in scorers]
+    for scorer, each in zip(scorers, settings, strict=True):
+        write_settings(folders, scorer, each, redo=chosen.redo)
+    warn_of_other_files(scorers, settings)
+    for scorer in scorers:
+        finish_scores(scorer, layouts.get(scorer.name), device, images, folders, chosen)
+    write_image_tables(folders, images)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from fergi.image_data import ISSUES
+from fergi.dataset import EMOTIONS, ISSUES
 from fergi.scorers.blip import BlipLayout
 from fergi.scorers.interface import Scorer, offline_import
 from fergi.scorers.registry import SCORERS, scorer_class
-from fergi.statistics import EMOTIONS
 from fergi.weights import (
     AESTHETIC_HEAD,
     BERT_VOCABULARY,
@@ -201,18 +200,6 @@ def write_small_models(root: Path, patch) -> None:
 def load_small(name: str, root: Path) -> Scorer:
     """A scorer at the small layout, its weights loaded as the official ones are."""
     return scorer_class(name)(root, CPU, LAYOUTS[name])
-
-
-def small_class(name: str) -> type[Scorer]:
-    """A scorer's class that takes the small layout by itself."""
-    official = scorer_class(name)
-
-    class Small(official):
-        def __init__(self, root: Path, device: torch.device) -> None:
-            super().__init__(root, device, LAYOUTS[name])
-
-    Small.__name__ = official.__name__
-    return Small
 
 
 def drawn(width: int, height: int, seed: int = 0) -> Image.Image:

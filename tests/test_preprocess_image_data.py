@@ -1,48 +1,52 @@
-"""Stage 5 as a script: small scorers whose weights are files, the tables, going on, and how it refuses."""
+"""Stage 5 as a script: small scorers whose weights are files, the tables, resuming, and how it refuses."""
 
 import importlib
 import json
 import os
 import shutil
-from dataclasses import asdict, is_dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from rounding import float32_bound
-from small_scorers import BLACK, CPU, LAYOUTS, NAMES, drawn, small_class, write_sessions, write_small_models
+from small_scorers import BLACK, LAYOUTS, NAMES, drawn, load_small, write_sessions, write_small_models
 
 from fergi.dataset import Folders
-from fergi.files import FergiError
-from fergi.scorers.record import EXPECTED, describe_scores, made_here, scorer_agreement, untrained_columns
-from fergi.scorers.registry import PAPER_SCORERS
-from fergi.weights import CLIP_L, sha256
+from fergi.files import FergiError, sha256
+from fergi.scorers.hps import HpsV2
+from fergi.scorers.interface import Scorer
+from fergi.scorers.origin import EXPECTED, read_table_settings, score_origins, scorer_agreement, untrained_columns
+from fergi.scorers.registry import PAPER_SCORERS, SCORERS
+from fergi.weights import CLIP_L
 
 STAGE = importlib.import_module("preprocess_image_data")
 SEARCH = importlib.import_module("image_preference_binary_classification_based_on_ranking")
-SIX = ["CLIP_score", "Aesthetic_score", "BLIP_score", "ImageReward_score", "PickScore", "HPS_V2_score"]
+SIX = [SCORERS[name].column for name in PAPER_SCORERS]
+CLIP_SCORES = "preparation/image_scores/CLIP/scores.csv"
+UNKNOWN_ORIGIN = "Scores: published, or of an unknown origin (no settings of them beside the tables)."
 
 
 @pytest.fixture(scope="session")
 def _prepared(tmp_path_factory):
     root = tmp_path_factory.mktemp("prepared") / "root"
     write_sessions(root)
+    (root / "layouts.json").write_text(json.dumps(LAYOUTS))
     with pytest.MonkeyPatch.context() as patch:
         write_small_models(root, patch)
     return root
 
 
 @pytest.fixture
-def root(_prepared, tmp_path, monkeypatch):
-    """Sessions and small models; the script takes the small layouts."""
-    monkeypatch.setattr(STAGE, "scorer_class", small_class)
+def root(_prepared, tmp_path):
+    """Sessions, small models and their layouts."""
     return shutil.copytree(_prepared, tmp_path / "root")
 
 
 def run(root, *options):
     """The script, on the CPU."""
-    STAGE.main(["--root", str(root), "--device", "cpu", "--workers", "2", *options])
+    options = ("--device", "cpu", "--workers", "2", "--scorer-layouts", str(root / "layouts.json"), *options)
+    STAGE.main(["--root", str(root), *options])
 
 
 def tables(root):
@@ -57,8 +61,8 @@ def snapshot(root):
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_the_six_scores(root, capsys, monkeypatch):
-    """Each value is the scorer's own for this image; columns as released; the record names the files."""
+def test_the_six_scores(root, capsys):
+    """Each value is the scorer's own for this image; columns as released; the settings name the files."""
     run(root, "--batch-size", "3")
     out = capsys.readouterr().out
     assert "9 images of 3 sessions of 2 participants, 1 of them black." in out
@@ -67,20 +71,19 @@ def test_the_six_scores(root, capsys, monkeypatch):
     assert found.columns[-6:].tolist() == SIX
     assert found[["session_index", "image_index"]].values.tolist() == [[2, 1], [2, 2], [2, 4]]
     for name, column in zip(PAPER_SCORERS, SIX, strict=True):
-        scorer = small_class(name)(root, CPU)
-        expected = scorer.score(["a red cat on the moon 2"] * 3, [drawn(64, 64, 200 + image) for image in (1, 2, 4)])
+        expected = load_small(name, root).score(
+            ["a red cat on the moon 2"] * 3, [drawn(64, 64, 200 + image) for image in (1, 2, 4)]
+        )
         np.testing.assert_allclose(found[column], expected, atol=1e-5)
     first = tables(root)["001"].splitlines()[1]
     assert first.startswith("1,1,1,7,0,,,,,,,,,False,True,")  # 001 is one of those with spoilt answers
     assert json.loads((root / "preparation/invalid_images.json").read_text())["009"] == {"2": [BLACK[2]]}
 
-    record = json.loads((root / "preparation/preprocessed_image_data/scores.json").read_text())
-    assert list(record["columns"]) == SIX
-    clip = record["columns"]["CLIP_score"]
-    assert clip["checkpoints"] == [
-        {"file": CLIP_L.path, "sha256": sha256(CLIP_L.under(root)), "is_published_file": False}
-    ]
-    assert clip["libraries"]["transformers"] and clip["settings"]["score"] == "cosine"
+    settings = json.loads((root / "preparation/preprocessed_image_data/settings.json").read_text())
+    assert settings[f"CLIP_score: {CLIP_L.path}"] == sha256(CLIP_L.under(root))
+    assert settings["CLIP_score: transformers"] and settings["HPS_V2_score: score"] == "cosine"
+    assert json.loads(settings["BLIP_score: layout"]) == LAYOUTS["BLIP"]
+    assert all(isinstance(value, str) for value in settings.values())
     assert "Scores: CLIP_score made here with model.safetensors (" in out
 
 
@@ -96,22 +99,21 @@ def test_batches_do_not_matter(root, tmp_path):
             np.testing.assert_allclose(one[column], many[column], atol=float32_bound(one[column]), rtol=0)
 
 
-def test_a_run_goes_on(root, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_run_is_resumed(root, tmp_path, capsys, monkeypatch):
     """Interrupted in the third batch of the second scorer; the end is that of a run in one piece."""
     whole = shutil.copytree(root, tmp_path / "whole")
     options = ("--scorers", "CLIP", "HPSv2", "--batch-size", "2")
     run(whole, *options)
     calls = []
 
-    class Interrupted(small_class("HPSv2")):
-        def compute(self, prompts, pixels):
-            if "a picture" not in prompts:  # with which every scorer is asked once it is loaded
-                calls.append(len(prompts))
-                if len(calls) == 3:
-                    raise KeyboardInterrupt
-            return super().compute(prompts, pixels)
+    def interrupted(self, prompts, pixels, really=HpsV2.compute):
+        if "a picture" not in prompts:  # with which every scorer is asked once it is loaded
+            calls.append(len(prompts))
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+        return really(self, prompts, pixels)
 
-    monkeypatch.setattr(STAGE, "scorer_class", lambda name: Interrupted if name == "HPSv2" else small_class(name))
+    monkeypatch.setattr(HpsV2, "compute", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(root, *options)
     assert not tables(root)
@@ -155,7 +157,7 @@ def test_another_checkpoint_needs_redo(root):
     before = snapshot(root)
     other = root / "pretrained_models/PickScore_v1/model.safetensors"
     shutil.copy(other, CLIP_L.under(root))
-    with pytest.raises(FergiError, match=r"CLIP\.json says that checkpoints was .*--redo"):
+    with pytest.raises(FergiError, match=r"CLIP/settings\.json says that pretrained_models/clip.* was .*--redo"):
         run(root, "--scorers", "CLIP")
     assert {k: v for k, v in snapshot(root).items() if "pretrained" not in k} == {
         k: v for k, v in before.items() if "pretrained" not in k
@@ -174,13 +176,7 @@ def refuses(root, *options, message):
 
 def test_everything_is_checked_before_a_network_is_loaded(root, monkeypatch):
     """A picture, an answer, a black image, a weight file."""
-
-    def nothing(name):
-        made = small_class(name)
-        made.__init__ = None
-        return made
-
-    monkeypatch.setattr(STAGE, "scorer_class", nothing)
+    monkeypatch.setattr(Scorer, "__init__", None)
     CLIP_L.under(root).unlink()
     refuses(root, message=r"1 of \d weight files is missing .* python -m fergi\.weights fetch clip$")
     (root / "preparation/invalid_images.json").write_text('{"001": {"1": [2]}, "009": {"2": [3]}}')
@@ -198,10 +194,10 @@ def test_a_broken_checkpoint_leaves_no_table(root):
     path.write_text("<html>")
     with pytest.raises(FergiError, match=r"HPS_v2_compressed\.pt .*(cut off|not a file of plain PyTorch weights)"):
         run(root, "--scorers", "CLIP", "HPSv2")
-    assert not tables(root) and (root / "preparation/image_scores/CLIP.csv").is_file()
+    assert not tables(root) and (root / CLIP_SCORES).is_file()
 
 
-def test_a_record_without_scores_binds_nobody(root, capsys):
+def test_settings_without_scores_bind_nobody(root, capsys):
     """A checkpoint that was cut off is put right; the other scorers' finished scores stay."""
     path = root / "pretrained_models/HPS_v2_compressed.pt"
     whole = path.read_bytes()
@@ -237,8 +233,8 @@ def test_answers_on_issues_of_those_named(root):
 def test_a_damaged_table_of_finished_scores(root):
     """Named, with what to do."""
     run(root, "--scorers", "CLIP")
-    (root / "preparation/image_scores/CLIP.csv").write_text("participant\n")
-    with pytest.raises(FergiError, match=r"CLIP\.csv is not a table of finished scores.*--redo"):
+    (root / CLIP_SCORES).write_text("participant\n")
+    with pytest.raises(FergiError, match=r"CLIP/scores\.csv is not a table of finished scores.*--redo"):
         run(root, "--scorers", "CLIP")
     run(root, "--scorers", "CLIP", "--redo")
 
@@ -255,105 +251,88 @@ def test_no_network(root, monkeypatch):
     assert os.environ["HF_HUB_OFFLINE"] == "1" and set(NAMES) == set(LAYOUTS)
 
 
-# ---- sizes of networks
-
-
-@pytest.fixture
-def plain_root(_prepared, tmp_path):
-    """Sessions and small models; the script knows nothing of their sizes."""
-    return shutil.copytree(_prepared, tmp_path / "root")
-
-
-def write_layouts(root, **changes):
-    """The small sizes as JSON; changes are by scorer."""
-    small = {name: asdict(sizes) if is_dataclass(sizes) else sizes for name, sizes in LAYOUTS.items()}
-    path = root.parent / "layouts.json"
-    path.write_text(json.dumps(small | changes))
-    return "--scorer-layouts", str(path)
-
-
-def test_sizes_from_a_file(plain_root, monkeypatch):
-    """The same scores as those of networks that were made small in Python, for every scorer; noted in the record."""
-    other = shutil.copytree(plain_root, plain_root.parent / "other")
-    run(plain_root, "--scorers", *NAMES, *write_layouts(plain_root))
-    monkeypatch.setattr(STAGE, "scorer_class", small_class)
-    run(other, "--scorers", *NAMES)
-    assert tables(plain_root) == tables(other)
-    noted = json.loads((plain_root / "preparation/image_scores/HPSv2.json").read_text())
-    plain = json.loads((other / "preparation/image_scores/HPSv2.json").read_text())
-    assert noted["settings"].pop("layout") == LAYOUTS["HPSv2"] and noted == plain
-
-
-def test_the_record_of_official_sizes(root):
-    """Says nothing of sizes, as before there was a choice."""
-    run(root, "--scorers", "CLIP")
-    record = json.loads((root / "preparation/image_scores/CLIP.json").read_text())
-    assert list(record) == ["scorer", "checkpoints", "libraries", "settings"]
-    assert record["settings"] == {
-        "picture": "shorter side to 224 pixels, bicubic, centre",
-        "text": "77 tokens",
-        "score": "cosine",
-        "precision": "float32",
-        "device": "cpu",
-    }
-
-
-def test_other_sizes_need_redo(plain_root):
-    """Even where the weights fit both: four heads in place of two."""
-    run(plain_root, "--scorers", "CLIP", *write_layouts(plain_root))
-    before = snapshot(plain_root)
-    heads = LAYOUTS["CLIP"] | {"vision_config": LAYOUTS["CLIP"]["vision_config"] | {"num_attention_heads": 4}}
-    for options in (write_layouts(plain_root, CLIP=heads), ()):
-        with pytest.raises(FergiError, match=r"CLIP\.json says that settings was .*--redo"):
-            run(plain_root, "--scorers", "CLIP", *options)
-        assert snapshot(plain_root) == before
-    run(plain_root, "--scorers", "CLIP", *write_layouts(plain_root, CLIP=heads), "--redo")
-    assert tables(plain_root)["009"].encode() != before["preparation/preprocessed_image_data/009.csv"]
+# ---- layouts of networks
 
 
 def changed(name, **sizes):
-    """Small sizes with some others; None takes one away."""
-    made = {**(asdict(LAYOUTS[name]) if is_dataclass(LAYOUTS[name]) else LAYOUTS[name]), **sizes}
+    """A scorer's small layout with some other sizes; None takes one away."""
+    made = {**LAYOUTS[name], **sizes}
     return {name: {key: value for key, value in made.items() if value is not None}}
+
+
+def write_layouts(root, changes):
+    """The small layouts with changes by scorer."""
+    (root / "layouts.json").write_text(json.dumps(LAYOUTS | changes))
+
+
+def test_another_layout_needs_redo(root):
+    """Even where the weights fit both: four heads in place of two; and the official one, which is the default."""
+    run(root, "--scorers", "CLIP")
+    heads = changed("CLIP", vision_config=LAYOUTS["CLIP"]["vision_config"] | {"num_attention_heads": 4})
+    (root / "official.json").write_text("{}")
+    before = tables(root)
+    write_layouts(root, heads)
+    for options in ((), ("--scorer-layouts", str(root / "official.json"))):
+        refuses(root, "--scorers", "CLIP", *options, message=r"CLIP/settings\.json says that layout was .*--redo")
+    run(root, "--scorers", "CLIP", "--redo")
+    assert tables(root) != before
+
+
+TEXT = LAYOUTS["CLIP"]["text_config"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"Mine": {}}, r"1 of 8 scorers in .*layouts\.json are not known \(first: Mine\); there are CLIP, "),
-        (changed("CLIP", depth=3), r"1 of the sizes .* is unusable \(first: CLIP: depth is not known\)"),
-        (changed("BLIP", side=None, patch=None), r"2 of the sizes .* are unusable \(first: BLIP: side is missing\)"),
-        ({"HPSv2": [1]}, r"HPSv2: its sizes must be an object, not \[1\]"),
-        (changed("ImageReward", text=3), r"ImageReward: text must be an object, not 3"),
-        (changed("CLIP", projection_dim=True), "CLIP: projection_dim must be a whole number above 0, not True"),
-        (changed("BLIP", vision_depth=0), "BLIP: vision_depth must be a whole number above 0, not 0"),
-        (changed("BLIP", vision_heads=5), "BLIP: vision_width must be a multiple of vision_heads, not 32 of 5"),
-        (
-            changed("PickScore", text_config=LAYOUTS["CLIP"]["text_config"] | {"hidden_act": "sine"}),
-            r"PickScore: text_config\.hidden_act must be gelu or quick_gelu, not 'sine'",
-        ),
+        (changed("CLIP", depth=3), "an unusable layout of CLIP: depth is not known"),
+        (changed("CLIP", text_config=TEXT | {"depth": 3}), r"layout of CLIP: text_config\.depth is not known"),
+        (changed("BLIP", side=None, patch=None), "an unusable layout of BLIP: side is missing"),
+        ({"HPSv2": [1]}, r"layout of HPSv2: it must be an object, not \[1\]"),
+        (changed("ImageReward", text=3), "layout of ImageReward: text must be an object, not 3"),
     ],
 )
-def test_sizes_that_cannot_be(plain_root, changes, message):
+def test_layouts_with_other_names(root, changes, message):
     """Named before anything is done, and nothing is written."""
-    refuses(plain_root, *write_layouts(plain_root, **changes), message=message)
+    write_layouts(root, changes)
+    refuses(root, message=message)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        changed("CLIP", projection_dim="wide"),
+        changed("CLIP", text_config=TEXT | {"hidden_act": "sine"}),
+        changed("CLIP", text_config=TEXT | {"num_attention_heads": 5}),
+        changed("BLIP", patch=0),
+        changed("BLIP", vision_heads=5),
+        changed("HPSv2", embed_dim=0),
+        changed("HPSv2", text_cfg=LAYOUTS["HPSv2"]["text_cfg"] | {"heads": 0}),
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_layouts_that_cannot_be(root, changes):
+    """The library's own words in one sentence."""
+    write_layouts(root, changes)
+    (name,) = changes
+    with pytest.raises(FergiError, match=f"{name} cannot be made with the layout|does not fit") as caught:
+        run(root, "--scorers", name)
+    assert "\n" not in str(caught.value) and not tables(root)
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "holds no object"), (None, "is missing")])
-def test_no_file_of_sizes(plain_root, text, message):
+def test_no_file_of_layouts(root, text, message):
     """Whatever is in its place."""
-    path = plain_root.parent / "layouts.json"
-    if text is not None:
-        path.write_text(text)
-    refuses(plain_root, "--scorer-layouts", str(path), message=message)
+    (root / "layouts.json").unlink() if text is None else (root / "layouts.json").write_text(text)
+    refuses(root, message=message)
 
 
-def test_sizes_of_other_weights(plain_root):
+def test_layouts_of_other_weights(root):
     """Weights go into a network as a whole or not at all."""
-    wide = changed("CLIP", projection_dim=48)
+    write_layouts(root, changed("CLIP", projection_dim=48))
     with pytest.raises(FergiError, match=r"model\.safetensors does not fit CLIPModel .*of another shape"):
-        run(plain_root, "--scorers", "CLIP", *write_layouts(plain_root, **wide))
-    assert not tables(plain_root)
+        run(root, "--scorers", "CLIP")
+    assert not tables(root)
 
 
 # ---- where scores come from
@@ -378,28 +357,25 @@ def test_what_counts_as_trained():
     assert untrained_columns(pd.DataFrame({"mine": [0.0], "CLIP_score": [np.nan]})) == []
 
 
-def test_a_record_counts_only_for_its_tables(root):
-    """Tables that were fetched or changed afterwards are not described by it."""
+def test_settings_count_only_for_their_tables(root):
+    """Tables that were fetched or changed afterwards are of an unknown origin."""
     run(root, "--scorers", "CLIP")
     folders = Folders(root)
-    assert list(made_here(folders, ["001", "009"])) == ["CLIP_score"] and list(made_here(folders, ["009"]))
-    assert made_here(folders, ["001", "002"]) is None
+    assert read_table_settings(folders, ["001", "009"]) == read_table_settings(folders, ["009"]) is not None
+    assert read_table_settings(folders, ["001", "002"]) is None
     path = folders.image_tables / "009.csv"
     path.write_text(path.read_text().replace("True", "False", 1))
-    assert made_here(folders, ["001", "009"]) is None
-    for content in ("[]", '{"tables": [1]}', '{"tables": {"009.csv": 1}}', '{"tables": {}, "columns": 3}'):
-        folders.score_record.write_text(content)
-        assert made_here(folders, ["009"]) is None
-    assert describe_scores(folders, ["009"], pd.DataFrame({"CLIP_score": [0.3]})) == [
-        "Scores: published, or of an unknown origin (no record of them beside the tables)."
-    ]
+    assert read_table_settings(folders, ["001", "009"]) is None
+    folders.score_settings.write_text("[]")
+    assert read_table_settings(folders, ["001"]) is None
+    assert score_origins(folders, ["009"], pd.DataFrame({"CLIP_score": [0.3]})) == [UNKNOWN_ORIGIN]
 
 
 def test_stage_9_says_where_scores_come_from(tiny, capsys):
     """And warns of columns that look untrained; the small data set's are all around 0."""
     SEARCH.main(["--root", str(tiny.root)])
     out = capsys.readouterr().out
-    assert "Scores: published, or of an unknown origin" in out
+    assert UNKNOWN_ORIGIN in out
     assert "Warning: Aesthetic_score does not look like a trained network's: median" in out
     assert "Warning: ImageReward_score" not in out
 
@@ -422,7 +398,7 @@ def test_agreement_of_scorers():
 def test_a_black_image_needs_no_score(root):
     """It has none, and no table has it."""
     run(root, "--scorers", "CLIP")
-    kept = (root / "preparation/image_scores/CLIP.csv").read_text()
+    kept = (root / CLIP_SCORES).read_text()
     assert "009,2,3," not in kept and "009,2,4," in kept
     Image.new("RGB", (64, 64)).save(root / "data/009/session_2/image4.png")
     with pytest.raises(FergiError, match="session 2, image 4 is black"):

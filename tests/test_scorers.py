@@ -5,6 +5,7 @@ import importlib
 import re
 import shutil
 import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,7 +38,6 @@ from fergi.scorers.registry import PAPER_SCORERS, SCORERS, scorer_class
 from fergi.scorers.text import clip_tokens
 from fergi.weights import (
     AESTHETIC_HEAD,
-    BERT_VOCABULARY,
     BLIP_LARGE,
     CLIP_L,
     HPS_V2,
@@ -567,12 +567,10 @@ def test_every_scorer_says_what_it_is(name, root):
     """Its name, files of the table, and what its scores are made with."""
     scorer = scorer_class(name)
     assert scorer.name == name and set(scorer.files) <= set(WEIGHT_FILES) and name in LAYOUTS
-    record = scorer.record(root, torch.device("cpu"))
-    assert [each["file"] for each in record["checkpoints"]] == [file.path for file in scorer.files]
-    assert all(re.fullmatch("[0-9a-f]{64}", each["sha256"]) for each in record["checkpoints"])
-    assert record["settings"]["device"] == "cpu" and "torch" in record["libraries"]
-    published = {each["file"]: each["is_published_file"] for each in record["checkpoints"]}
-    assert not any(published.values()) and published.get(BERT_VOCABULARY.path, False) is False
+    settings = scorer.settings(root, torch.device("cpu"))
+    assert all(re.fullmatch("[0-9a-f]{64}", settings[file.path]) for file in scorer.files)
+    assert settings["device"] == "cpu" and settings["torch"] == version("torch") and settings["layout"] == "official"
+    assert all(isinstance(value, str) for value in settings.values())
 
 
 def test_columns_differ():

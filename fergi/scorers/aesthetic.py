@@ -43,7 +43,7 @@ class Aesthetic(Scorer):
     name = "Aesthetic"
     files = (CLIP_L, AESTHETIC_HEAD)
     packages = ("transformers",)
-    settings: ClassVar = {
+    method: ClassVar = {
         "picture": "shorter side to 224 pixels, bicubic, centre",
         "text": "not used",
         "score": "five linear layers on the normalised image embedding",

@@ -126,7 +126,7 @@ class Blip(BlipScorer):
 
     name = "BLIP"
     files = (BLIP_LARGE, BERT_VOCABULARY)
-    settings: ClassVar = {
+    method: ClassVar = {
         "picture": "shorter side to 224 pixels, bicubic, centre",
         "text": "35 tokens",
         "score": "cosine of the projected first tokens",

@@ -83,7 +83,7 @@ class Clip(Scorer):
     name = "CLIP"
     files = (CLIP_L,)
     packages = ("transformers", "open_clip_torch")
-    settings: ClassVar = {
+    method: ClassVar = {
         "picture": "shorter side to 224 pixels, bicubic, centre",
         "text": "77 tokens",
         "score": "cosine",

@@ -24,7 +24,7 @@ class HpsV2(Scorer):
     name = "HPSv2"
     files = (HPS_V2,)
     packages = ("open_clip_torch",)
-    settings: ClassVar = {
+    method: ClassVar = {
         "picture": "longer side to 224 pixels, bicubic, antialiased, padded with zeros",
         "text": "77 tokens",
         "score": "cosine",

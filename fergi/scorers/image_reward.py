@@ -30,7 +30,7 @@ class ImageReward(BlipScorer):
 
     name = "ImageReward"
     files = (IMAGE_REWARD, BERT_VOCABULARY)
-    settings: ClassVar = {
+    method: ClassVar = {
         "picture": "shorter side to 224 pixels, bicubic, centre",
         "text": "35 tokens",
         "score": f"(head - {MEAN}) / {SPREAD}",

@@ -4,6 +4,7 @@ A scorer names its checkpoint files, makes pixels of a picture, and computes sco
 ever made with all of its weights: entries that are missing, unknown, misshapen or not finite stop it.
 """
 
+import json
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -39,14 +40,14 @@ class Scorer(ABC):
         Everything that it loads.
     packages : tuple of str
         Libraries that its network comes from.
-    settings : dict
-        What else the scores depend on, in words.
+    method : dict
+        How picture, text and score are computed, in words.
     """
 
     name: ClassVar[str]
     files: ClassVar[tuple[WeightFile, ...]]
     packages: ClassVar[tuple[str, ...]]
-    settings: ClassVar[dict[str, Any]]
+    method: ClassVar[dict[str, str]]
 
     device: torch.device
 
@@ -65,11 +66,18 @@ class Scorer(ABC):
         Raises
         ------
         FergiError
-            If a file is missing or does not fit, or two different pictures get the same score.
+            If a file is missing or does not fit, the layout is impossible, or two different pictures get the same
+            score.
         """
         self.device = device
-        self.load(root, self.official_layout() if layout is None else layout)
-        self._tells_pictures_apart()
+        try:
+            self.load(root, self.official_layout() if layout is None else layout)
+            self._tells_pictures_apart()
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if layout is None:
+                raise
+            reason = " ".join(str(error).split())
+            raise FergiError(f"{self.name} cannot be made with the layout that was given: {reason}.") from error
 
     @abstractmethod
     def load(self, root: Path, layout: dict[str, Any]) -> None:
@@ -137,18 +145,16 @@ class Scorer(ABC):
         return scores
 
     @classmethod
-    def record(cls, root: Path, device: torch.device) -> dict[str, Any]:
-        """What its scores are made with: checkpoints by their SHA-256, library versions, settings."""
-        checkpoints = []
-        for file in cls.files:
-            found = sha256(file.under(root))
-            published = None if file.sha256 is None else found == file.sha256
-            checkpoints.append({"file": file.path, "sha256": found, "is_published_file": published})
+    def settings(cls, root: Path, device: torch.device, layout: dict[str, Any] | None = None) -> dict[str, str]:
+        """What its scores are made with: SHA-256 of every file, library versions, method, sizes, device."""
         return {
             "scorer": cls.name,
-            "checkpoints": checkpoints,
-            "libraries": {package: version(package) for package in ("torch", "pillow", *cls.packages)},
-            "settings": cls.settings | {"precision": "float32", "device": device.type},
+            **{file.path: sha256(file.under(root)) for file in cls.files},
+            **{package: version(package) for package in ("torch", "torchvision", "pillow", *cls.packages)},
+            **cls.method,
+            "layout": "official" if layout is None else json.dumps(layout, sort_keys=True),
+            "precision": "float32",
+            "device": device.type,
         }
 
 

@@ -36,7 +36,7 @@ class PickScore(Clip):
 
     name = "PickScore"
     files = (PICK_SCORE,)
-    settings: ClassVar = Clip.settings | {"score": "exp(logit_scale) * cosine"}
+    method: ClassVar = Clip.method | {"score": "exp(logit_scale) * cosine"}
 
     @classmethod
     def official_layout(cls) -> dict[str, Any]:

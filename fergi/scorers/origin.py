@@ -1,6 +1,6 @@
-"""What the scores in the image tables were made with, and whether they can come from trained networks.
+"""Where the scores in the image tables come from, and whether trained networks can have given them.
 
-Needs no network libraries, so that stage 9 stays quick.
+Needs no PyTorch, so that stages 9 and 10 stay quick.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +11,10 @@ import pandas as pd
 
 from fergi.dataset import Folders
 from fergi.files import read_json, sha256, write_json
+from fergi.weights import WEIGHT_FILES
 
 # Column → where the median of images under their own prompts lies, and the least standard deviation over images.
-# Wide on purpose: any trained scorer lies far inside, whatever the images.
+# The ranges are wide: any trained scorer lies far inside, whatever the images.
 #   cosines (CLIP, BLIP, HPS v2): training pulls matching pairs together, so that their median is clearly above 0;
 #     without training it is near 0 or the same for all. PickScore is such a cosine times 100.
 #   Aesthetic: trained on ratings from 1 to 10. ImageReward: standardised to mean 0 and standard deviation 1.
@@ -70,32 +71,27 @@ def scorer_agreement(images: pd.DataFrame, columns: Sequence[str]) -> pd.DataFra
     return table.corr(method="spearman").loc[list(columns)]
 
 
-def _table_sums(folders: Folders, participants: Iterable[str]) -> dict[str, str | None]:
-    def of(path: Path) -> str | None:
-        return sha256(path) if path.is_file() else None
-
-    return {f"{participant}.csv": of(folders.image_tables / f"{participant}.csv") for participant in participants}
+def _table_sums(folders: Folders, participants: Iterable[str]) -> dict[str, str]:
+    paths = [folders.image_tables / f"{participant}.csv" for participant in participants]
+    return {path.name: sha256(path) if path.is_file() else "missing" for path in paths}
 
 
-def write_score_record(folders: Folders, participants: Iterable[str], columns: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write beside the image tables what each of their score columns was made with."""
-    write_json({"tables": _table_sums(folders, participants), "columns": columns}, folders.score_record)
+def write_table_settings(folders: Folders, participants: Iterable[str], columns: Mapping[str, Mapping]) -> None:
+    """Write the settings of the image tables: their SHA-256, and ``<column>: <name>`` for each score's settings."""
+    scores = {f"{column}: {name}": value for column, settings in columns.items() for name, value in settings.items()}
+    write_json(_table_sums(folders, participants) | scores, folders.score_settings)
 
 
-def made_here(folders: Folders, participants: Iterable[str]) -> dict[str, Any] | None:
-    """Column → what it was made with, if the tables are those that the record beside them describes; else None."""
-    if not folders.score_record.is_file():
+def read_table_settings(folders: Folders, participants: Iterable[str]) -> dict[str, Any] | None:
+    """The settings of the image tables, if they are of these very tables; None for fetched or changed tables."""
+    if not folders.score_settings.is_file():
         return None
-    content = read_json(folders.score_record, "Remove it, or run preprocess_image_data.py again.")
-    known, columns = (content.get(name) if isinstance(content, dict) else None for name in ("tables", "columns"))
-    if not isinstance(known, dict) or not isinstance(columns, dict):
-        return None
+    settings = read_json(folders.score_settings, "Remove it, or run preprocess_image_data.py again.")
     sums = _table_sums(folders, participants)
-    same = sums and all(found is not None and known.get(name) == found for name, found in sums.items())
-    return columns if same else None
+    return settings if isinstance(settings, dict) and sums and sums.items() <= settings.items() else None
 
 
-def describe_scores(folders: Folders, participants: Iterable[str], scores: pd.DataFrame) -> list[str]:
+def score_origins(folders: Folders, participants: Iterable[str], scores: pd.DataFrame) -> list[str]:
     """Sentences on where the scores come from, and warnings of those that look untrained.
 
     Parameters
@@ -107,19 +103,18 @@ def describe_scores(folders: Folders, participants: Iterable[str], scores: pd.Da
     scores : pandas.DataFrame
         The score columns in use, over all of their images.
     """
-    columns = made_here(folders, participants)
-    if columns is None:
-        sentences = ["Scores: published, or of an unknown origin (no record of them beside the tables)."]
+    settings = read_table_settings(folders, participants)
+    if settings is None:
+        sentences = ["Scores: published, or of an unknown origin (no settings of them beside the tables)."]
     else:
         sentences = []
         for column in scores.columns:
-            if column in columns:
-                files = [
-                    f"{Path(each['file']).name} ({each['sha256'][:12]}…, {_STATES[each['is_published_file']]})"
-                    for each in columns[column]["checkpoints"]
-                ]
+            files = []
+            for file in WEIGHT_FILES:
+                if found := settings.get(f"{column}: {file.path}"):
+                    published = "the published file" if found == file.sha256 else "not the published file"
+                    state = "published sum not known" if file.sha256 is None else published
+                    files.append(f"{Path(file.path).name} ({found[:12]}…, {state})")
+            if files:
                 sentences.append(f"Scores: {column} made here with {', '.join(files)}.")
     return sentences + [f"Warning: {each}" for each in untrained_columns(scores)]
-
-
-_STATES = {True: "the published file", False: "not the published file", None: "published sum not known"}
