@@ -14,7 +14,7 @@ from small_scorers import CPU, write_sessions
 
 from fergi.files import FergiError
 from fergi.pictures import is_black
-from fergi.scorers.record import EXPECTED, untrained_columns
+from fergi.scorers.origin import EXPECTED, untrained_columns
 from fergi.scorers.registry import PAPER_SCORERS, SCORERS, read_layouts, scorer_class
 from fergi.weights import CLIP_L, HPS_V2, SCORER_FILES, load_state
 from synthetic import scorers as synthetic
@@ -152,7 +152,7 @@ def test_no_such_scorer(tmp_path):
 
 
 def test_the_script_scores_with_them(hurried, capsys):
-    """Through the command line; every score is the scorer's own, and the record says which sizes."""
+    """Through the command line; every score is the scorer's own, and the settings say which sizes."""
     options = ["--root", str(hurried), "--device", "cpu", "--workers", "1"]
     layouts = str(hurried / synthetic.LAYOUT_FILE)
     STAGE.main([*options, "--scorer-layouts", layouts])
@@ -162,12 +162,12 @@ def test_the_script_scores_with_them(hurried, capsys):
         scorer = load(hurried, name)
         expected = scorer.score(["a red cat on the moon 2"] * 3, pictures)
         np.testing.assert_allclose(table[SCORERS[name].column], expected, atol=1e-4)
-    record = json.loads((hurried / "preparation/preprocessed_image_data/scores.json").read_text())
+    settings = json.loads((hurried / "preparation/preprocessed_image_data/settings.json").read_text())
     for name in PAPER_SCORERS:
-        sizes = record["columns"][SCORERS[name].column]["settings"]["layout"]
+        sizes = json.loads(settings[f"{SCORERS[name].column}: layout"])
         assert sizes == json.loads((hurried / synthetic.LAYOUT_FILE).read_text())[name]
     # Without the sizes, finished scores would pass for the official networks'.
-    with pytest.raises(FergiError, match=r"CLIP\.json says that settings was .*same files, sizes, libraries"):
+    with pytest.raises(FergiError, match=r"CLIP/settings\.json says that layout was .*same files, sizes, libraries"):
         STAGE.main(options)
 
 
