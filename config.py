@@ -22,24 +22,28 @@ BASELINE_AU4_LIMIT = 0.5
 
 # The leave-one-participant-out search (``fergi.preference.grid_search.search_settings``). Grids: first, last, step.
 PREFERENCE_SEARCH = {
-    "ensemble_weight": (0.0, 1.0, 0.1),  # each weight of eq. 7, summing to 1 (Section 6.2.3)
-    "decay": (0.1, 2.0, 0.1),  # k of eqs. 3–4, per intensity unit (Section 6.2.4)
-    "au4_weight": (0.0, 1.0, 0.1),  # w_AU4 of eq. 5 (Section 6.2.4)
-    "threshold": (0.0, 1.0, 0.02),  # d (Section 6.2.4)
-    "integration_weight": (0.0, 10.0, 0.1),  # a of eq. 10 (Section 6.2.5)
+    "ensemble_weights": (0.0, 1.0, 0.1),  # each weight of eq. 7, summing to 1 (Section 6.2.3)
+    "decays": (0.1, 2.0, 0.1),  # k of eqs. 3–4, per intensity unit (Section 6.2.4)
+    "au4_weights": (0.0, 1.0, 0.1),  # w_AU4 of eq. 5 (Section 6.2.4)
+    "thresholds": (0.0, 1.0, 0.02),  # d (Section 6.2.4)
+    "integration_weights": (0.0, 10.0, 0.1),  # a of eq. 10 (Section 6.2.5)
     "incorrect_penalty": 2,  # of eq. 9
 }
 
 # AU model (Section 4, Appendix B.3) --------------------------------------------------------------------------------
-AU_EPOCHS = 3  # passes over the data
-AU_BATCH_SIZE = 64  # pictures of a step
-AU_LAST_LAYER_RATE = 1e-4  # Adam's learning rate of the last layer
-AU_RATE = 1e-5  # and of all other layers
-AU_WEIGHT_DECAY = 5e-4
-AU_SEED = 42  # the release's
+AU_TRAINING = {  # see ``TrainingSettings``
+    "epochs": 3,
+    "batch_size": 64,
+    "last_layer_rate": 1e-4,  # learning rates of Adam
+    "rate": 1e-5,
+    "weight_decay": 5e-4,
+    "seed": 42,  # the release's
+}
 # Augmentation: the paper does not tell it; the release's random crop, after a flip of every other picture.
-AU_CROP_SCALE = (0.9, 1.0)  # share of the picture's area
-AU_CROP_RATIO = (19 / 20, 20 / 19)  # width by height
+AU_CROP = {
+    "scale": (0.9, 1.0),  # share of the picture's area
+    "ratio": (19 / 20, 20 / 19),  # width by height
+}
 # End of AU model ---------------------------------------------------------------------------------------------------
 
 # Image tables (Section 6.2.3) --------------------------------------------------------------------------------------

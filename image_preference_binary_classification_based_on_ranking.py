@@ -25,7 +25,7 @@ from fergi.dataset import Folders, read_excluded_participants, read_image_reacti
 from fergi.files import FergiError, check_writable, write_table
 from fergi.preference.grid_search import search_settings
 from fergi.preference.results import SCORERS, additional_scorers, search_preferences, tables_1_and_2
-from fergi.scorers.record import describe_scores
+from fergi.scorers.origin import score_origins
 from fergi.script import RELEASE_MODES, argument_parser, run
 
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     print(f"{len(included)} participants ({len(excluded)} excluded), {len(images)} images with a valid reaction.")
     print(shown(tables_1_and_2(results)))
-    for sentence in describe_scores(folders, included, images[scorers]):
+    for sentence in score_origins(folders, included, images[scorers]):
         print(sentence)
     print(f"Wrote {output}.")
 

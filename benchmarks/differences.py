@@ -27,7 +27,7 @@ from fergi.dataset import (
 )
 from fergi.features import ClipFeatures, read_clips, valid_frames
 from fergi.preference.grid_search import Search, search_settings
-from fergi.preference.pairs import pairs_within_sessions
+from fergi.preference.pairs import pairs_of
 from fergi.preference.results import (
     ENSEMBLE,
     INTEGRATED,
@@ -66,8 +66,7 @@ def search_rows(images: pd.DataFrame) -> list[list[str]]:
 
 def tied_pairs(images: pd.DataFrame) -> dict[str, int]:
     """How many pairs have two equal scores, and so count as incorrect."""
-    participant = np.unique(images["participant"].to_numpy(str), return_inverse=True)[1]
-    pairs = pairs_within_sessions(participant, images["session_index"], images["rank_score"])
+    pairs = pairs_of(images)
     return {name: int((pairs.difference(images[name]) == 0).sum()) for name in SCORERS}
 
 

@@ -1,12 +1,12 @@
 """Figures 3 to 6 of the paper, and four of ours that show what its tables rest on.
 
-Two kinds of functions, neither of which reads a file. The first compute what is to be drawn, from the tables of
-stages 5 to 9. The others take such tables (or examples of reactions) and return a ``matplotlib.figure.Figure``;
-``save`` writes it. The figures are made without pyplot, so that nothing opens a window or stays in memory.
+Nothing is read or computed here. Each function takes tables (from the stages and from ``fergi.statistics``) or
+examples of reactions, and returns a ``matplotlib.figure.Figure``; ``save`` writes it. No window is opened, and no
+figure stays in memory.
 
 A box in these figures reaches from the first to the third quartile, with a line at the median; there are no
 whiskers and no single points (captions of Figures 3 and 4). Sizes are those of a printed page: 18 cm wide, type
-of 7 points and more. Colours are never alone in saying something: position, a label or a marker says it too.
+of 7 points and more. Colour never stands alone: position, a label or a marker says the same.
 """
 
 import contextlib
@@ -17,24 +17,22 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
+from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
-from numpy.typing import ArrayLike
 
+from fergi.dataset import EMOTIONS
 from fergi.examples import Example
 from fergi.files import replacing
-from fergi.preference.grid_search import Search, activations, selected_counts
-from fergi.preference.pairs import Pairs, pairs_within_sessions
-from fergi.preference.results import ENSEMBLE, VALENCE, fold_scores
-from fergi.statistics import EMOTIONS, MIDDLE_RATING, bonferroni_threshold, significant_units
+from fergi.preference.results import ENSEMBLE, VALENCE
+from fergi.statistics import MIDDLE_RATING, rating_units, significant_units
 
 RATINGS = (1, 2, 3, 4, 5, 6, 7)
-CURVES = {VALENCE: "AUcomb valence", ENSEMBLE: "ensemble of ImageReward, PickScore and HPS v2"}
 MODES = {"paper": "paper mode", "released": "released mode", "strict": "strict folds"}
 
 _WIDTH = 7.1  # inches, 18 cm
@@ -42,8 +40,10 @@ _DOTS = 200  # per inch
 _STAMP_STRIP = 0.28  # inches above the figure
 _INK, _GREY, _PALE = "#222222", "#767676", "#d9d9d9"
 _BLUE, _ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"  # told apart with every common colour blindness
-_BLUES = LinearSegmentedColormap.from_list("rating", ["#e3eef9", "#3a84c1"])
-_BROWNS = LinearSegmentedColormap.from_list("extremity", ["#f8ecd6", "#b0712a"])
+_SHADES = {
+    "rating": LinearSegmentedColormap.from_list("rating", ["#e3eef9", "#3a84c1"]),
+    "extremity": LinearSegmentedColormap.from_list("extremity", ["#f8ecd6", "#b0712a"]),
+}
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -59,171 +59,6 @@ _STYLE = {
     "hatch.linewidth": 0.6,
     "pdf.fonttype": 42,
 }
-
-
-# --------------------------------------------------------------------------- what is drawn
-
-
-def marked(values: pd.DataFrame, p_values: pd.DataFrame, *, digits: int = 2) -> pd.DataFrame:
-    """Statistics as text, with an asterisk where the p value is below the Bonferroni threshold (Section 6.1).
-
-    A dash stands where there was nothing to test (NaN), as with an emotion that nobody felt.
-
-    Parameters
-    ----------
-    values, p_values : pandas.DataFrame, both of one shape
-        Statistics, and their p values at the same places; names are taken from ``values``.
-    digits : int
-        Digits after the point.
-    """
-    threshold = bonferroni_threshold()
-    text = [
-        [
-            "–" if np.isnan(value) else f"{value:.{digits}f}{' *' if p < threshold else ''}"
-            for value, p in zip(*row, strict=True)
-        ]
-        for row in zip(values.to_numpy(float), p_values.to_numpy(float), strict=True)
-    ]
-    return pd.DataFrame(text, index=values.index, columns=values.columns)
-
-
-def rating_units(correlations: pd.DataFrame) -> pd.DataFrame:
-    """The AUs of Figure 3 in its order, with the correlations that are drawn: those that are significant.
-
-    First the AUs significant for the rating only, then those for its extremity only, then those for both; each
-    group by AU number. If none is significant, the AU with the smallest p for the rating and the one with the
-    smallest for its extremity take their place.
-
-    Parameters
-    ----------
-    correlations : pandas.DataFrame
-        From ``statistics.rating_correlations``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index ``AU``; columns ``rating_rho`` and ``extremity_rho``, NaN where not drawn.
-    """
-    p_values = correlations["rating_p"], correlations["extremity_p"]
-    rating, extremity = (set(significant_units(p)) for p in p_values)
-    if not rating | extremity:
-        rating, extremity = (set(p.dropna().nsmallest(1).index) for p in p_values)
-    order = [*sorted(rating - extremity), *sorted(extremity - rating), *sorted(rating & extremity)]
-    table = correlations.loc[order, ["rating_rho", "extremity_rho"]].copy()
-    table.loc[[unit not in rating for unit in order], "rating_rho"] = np.nan
-    table.loc[[unit not in extremity for unit in order], "extremity_rho"] = np.nan
-    return table
-
-
-def _named_pairs(images: pd.DataFrame) -> tuple[np.ndarray, Pairs]:
-    """The participants' names in ascending order, and the pairs."""
-    names, participant = np.unique(images["participant"].to_numpy(str), return_inverse=True)
-    return names, pairs_within_sessions(participant, images["session_index"], images["rank_score"])
-
-
-def pair_predictions(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | None = 9) -> pd.DataFrame:
-    """What both scores of ``fold_scores``, which has the same parameters and refusal, say about each pair.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a pair: ``participant``; ``difference``, the absolute difference of the valence scores (eq. 5),
-        0–1; ``selected``, whether it reaches the fold's d; and for ``VALENCE`` and ``ENSEMBLE`` whether the
-        prediction is right (a tie is not).
-    """
-    scores = fold_scores(images, results, decimals=decimals)
-    names, pairs = _named_pairs(images)
-    threshold = results.set_index(results["user_id"].astype(str)).loc[names, "diff_threshold"].to_numpy()
-    difference = np.abs(pairs.difference(scores[VALENCE]))
-    return pd.DataFrame(
-        {
-            "participant": names[pairs.participant],
-            "difference": difference,
-            "selected": difference >= threshold[pairs.participant],
-            VALENCE: pairs.agrees(scores[VALENCE]),
-            ENSEMBLE: pairs.agrees(scores[ENSEMBLE]),
-        }
-    )
-
-
-def selection_curve(
-    predictions: pd.DataFrame, *, resamples: int, seed: int, level: float = 0.95, points: int = 200
-) -> pd.DataFrame:
-    """Accuracy among the pairs whose valence scores differ by at least so much, for ever smaller differences.
-
-    Pairs with equal differences come in together. The intervals are percentiles of a bootstrap that draws whole
-    participants, with replacement, because pairs of one person are not independent; parameters stay as they are.
-
-    Parameters
-    ----------
-    predictions : pandas.DataFrame
-        From ``pair_predictions``.
-    resamples, seed : int
-        How many resamples, and where the generator starts.
-    level : float
-        Coverage of the intervals.
-    points : int
-        At most so many rows, evenly taken from all different differences.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a difference, largest first: ``difference``, ``n_selected``, ``share`` (percent of all pairs), and
-        for ``VALENCE`` and ``ENSEMBLE`` the accuracy in percent, ``<name>_lower`` and ``<name>_upper``.
-    """
-    ordered = predictions.sort_values("difference", ascending=False, kind="stable")
-    difference = ordered["difference"].to_numpy()
-    last = np.flatnonzero(np.append(difference[:-1] != difference[1:], True))  # of those with the same difference
-    last = last[np.unique(np.linspace(0, len(last) - 1, min(points, len(last))).round().astype(int))]
-
-    names, participant = np.unique(ordered["participant"].to_numpy(str), return_inverse=True)
-    of_participant = participant[:, None] == np.arange(len(names))
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    drawn = np.vstack([np.ones(len(names), int), drawn]).T  # the first is the sample itself
-    selected = of_participant.cumsum(axis=0)[last] @ drawn
-    tail = (1 - level) / 2
-    curve = {
-        "difference": difference[last],
-        "n_selected": selected[:, 0],
-        "share": 100 * selected[:, 0] / len(ordered),
-    }
-    for name in (VALENCE, ENSEMBLE):
-        correct = (of_participant & ordered[name].to_numpy(bool)[:, None]).cumsum(axis=0)[last] @ drawn
-        accuracy = np.where(selected > 0, 100 * correct / np.maximum(selected, 1), np.nan)
-        curve[name] = accuracy[:, 0]
-        # A resample can lack all people who have such large differences; it then says nothing here.
-        curve[f"{name}_lower"], curve[f"{name}_upper"] = np.nanquantile(accuracy[:, 1:], [tail, 1 - tail], axis=1)
-    return pd.DataFrame(curve)
-
-
-def objective_by_decay_and_threshold(images: pd.DataFrame, search: Search) -> pd.DataFrame:
-    """The objective of the search (eq. 9) over all participants, for each (k, d) at its best w_AU4.
-
-    Parameters
-    ----------
-    images : pandas.DataFrame
-        As for ``pair_predictions``; the ensemble's scorers are not needed.
-    search : Search
-        Grids, penalty and rounding.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index ``k``, columns ``d``; n_correct − 2 n_incorrect with the paper's penalty. No participant is left out,
-        so this is the ground on which each fold, with one participant fewer, searches.
-    """
-    _, pairs = _named_pairs(images)
-    au4, au12 = activations(images, search.activation_decimals)
-    correct, incorrect = (counts.sum(axis=0) for counts in selected_counts(pairs, au4, au12, search))
-    objective = (correct - search.incorrect_penalty * incorrect).max(axis=1)
-    return pd.DataFrame(
-        objective,
-        index=pd.Index(search.decays, name="k"),
-        columns=pd.Index(search.thresholds, name="d"),
-    )
-
-
-# --------------------------------------------------------------------------- drawing
 
 
 def save(figure: Figure, folder: Path, name: str, stamp: str | None = None) -> list[Path]:
@@ -302,13 +137,13 @@ def rating_figure(images: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     Parameters
     ----------
     images : pandas.DataFrame
-        One row an image with a valid reaction: ``overall_rating`` (1–7; 0 = not given, left out) and the
-        activation columns, in intensity units.
+        One row an image with a valid reaction: ``overall_rating`` (1–7; images with 0, no rating, are dropped) and
+        the activation columns, in intensity units.
     correlations : pandas.DataFrame
         From ``statistics.rating_correlations``, of the same images.
     """
     units = rating_units(correlations)
-    significant = any(significant_units(correlations[f"{each}_p"]) for each in ("rating", "extremity"))
+    significant = any(significant_units(correlations[f"{each}_p"]) for each in _SHADES)
     n_columns = 4
     n_rows = len(units) // n_columns + 1  # one place for the legend
     figure = Figure(figsize=(_WIDTH, 0.5 + 2.05 * n_rows), layout="constrained")
@@ -318,49 +153,39 @@ def rating_figure(images: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     places = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes in places[len(units) :]:
         axes.set_axis_off()
+    rated = images[images["overall_rating"].isin(RATINGS)]
     for place, (unit, rho) in enumerate(units.iterrows()):
-        axes = places[place]
-        for rating in RATINGS:
-            shades = []
-            if not np.isnan(rho["rating_rho"]):
-                shades.append(_BLUES(_shade((rating - 1) / 6, rho["rating_rho"])))
-            if not np.isnan(rho["extremity_rho"]):
-                shades.append(_BROWNS(_shade(abs(rating - MIDDLE_RATING) / 3, rho["extremity_rho"])))
-            values = images.loc[images["overall_rating"] == rating, f"AU{unit}_activation_value"]
-            _draw_box(axes, rating, values, 0.8, shades)
-        titles = [f"({chr(97 + place)}) AU{unit}"]
-        titles += [f"ρ = {_signed(rho[f'{each}_rho'])} ({each})" for each in _drawn(rho)]
-        axes.set_title("\n".join(titles), loc="left")
-        axes.set_xticks(RATINGS)
-        axes.set_xlim(0.4, 7.6)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("overall rating")
-        if place % n_columns == 0:
-            axes.set_ylabel("activation\n(intensity units)")
-    _explain_ratings(places[len(units)], images["overall_rating"], any_unit=len(units) > 0, significant=significant)
+        axes, shown = places[place], rho.dropna()
+        _draw_rated_boxes(axes, rated["overall_rating"], rated[f"AU{unit}_activation_value"], shown)
+        titles = [f"ρ = {value:.2f} ({name})".replace("-", "−") for name, value in shown.items()]
+        axes.set_title("\n".join([f"({chr(97 + place)}) AU{unit}", *titles]), loc="left")
+        axes.set(xlabel="overall rating", ylabel="" if place % n_columns else "activation\n(intensity units)")
+    _explain_ratings(places[len(units)], rated["overall_rating"], any_unit=len(units) > 0, significant=significant)
     return figure
 
 
-def _shade(height: float, rho: float) -> float:
-    """Position in a colour map for a rating (or extremity) at ``height`` 0–1: 1 where most activation is expected."""
-    return height if rho > 0 else 1 - height
-
-
-def _drawn(rho: pd.Series) -> list[str]:
-    """Which of the two correlations of one AU are drawn."""
-    return [each for each in ("rating", "extremity") if not np.isnan(rho[f"{each}_rho"])]
+def _draw_rated_boxes(axes: Axes, rating: pd.Series, activation: pd.Series, rho: pd.Series) -> None:
+    """A box for each rating, in one shade or in two halves, for each correlation in ``rho``."""
+    width = 0.8 / len(rho)
+    halves = []
+    for number, (name, value) in enumerate(rho.items()):
+        height = (rating - 1) / 6 if name == "rating" else abs(rating - MIDDLE_RATING) / 3
+        colours = [to_hex(_SHADES[name](each if value > 0 else 1 - each)) for each in height]
+        position = rating + width * (number - (len(rho) - 1) / 2)
+        halves.append(pd.DataFrame({"position": position, "activation": activation, "colour": colours}))
+    _draw_boxes(axes, pd.concat(halves), "position", "activation", "colour", width=width, native_scale=True)
+    axes.set(xticks=RATINGS, xlim=(0.4, 7.6))
 
 
 def _explain_ratings(axes: Axes, ratings: pd.Series, *, any_unit: bool, significant: bool) -> None:
     """What the colours of Figure 3 mean, and how many images have each rating."""
     if any_unit:
         which = "significant" if significant else "smallest p"
-        blue, brown = (
-            tuple(Patch(facecolor=colours(step), edgecolor=_INK, linewidth=0.5) for step in (0.0, 0.33, 0.67, 1.0))
-            for colours in (_BLUES, _BROWNS)
-        )
         axes.legend(
-            [blue, brown],
+            [
+                tuple(Patch(facecolor=shade(step), edgecolor=_INK, linewidth=0.5) for step in (0.0, 0.33, 0.67, 1.0))
+                for shade in _SHADES.values()
+            ],
             [f"{which} for\nthe rating", f"{which} for\nthe extremity,\n|rating − 4|"],
             handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
             handlelength=3.2,
@@ -371,9 +196,8 @@ def _explain_ratings(axes: Axes, ratings: pd.Series, *, any_unit: bool, signific
         axes.text(0, 0.46, "Darker: ratings that go\nwith more activation.", transform=axes.transAxes, va="top")
     else:
         axes.text(0, 0.5, "No AU is significant.", transform=axes.transAxes, va="top")
-    counts = [int((ratings == rating).sum()) for rating in RATINGS]
-    lines = [f"Images with rating 1–7\n({sum(counts):,} in all):"]
-    lines += [", ".join(f"{count:,}" for count in some) for some in (counts[:4], counts[4:])]
+    counts = [f"{(ratings == rating).sum():,}" for rating in RATINGS]
+    lines = [f"Images with rating 1–7\n({len(ratings):,} in all):", ", ".join(counts[:4]), ", ".join(counts[4:])]
     axes.text(0, 0.22, "\n".join(lines), transform=axes.transAxes, va="top")
 
 
@@ -393,26 +217,20 @@ def emotion_figure(images: pd.DataFrame, rank_sums: pd.DataFrame) -> Figure:
     figure.get_layout_engine().set(hspace=0.06, wspace=0.04)
     for place, (axes, emotion) in enumerate(zip(figure.subplots(2, 3).ravel(), EMOTIONS, strict=True)):
         units = significant_units(rank_sums[f"{emotion}_p"])
-        felt = images[emotion].to_numpy() == 1
-        for position, unit in enumerate(units):
-            activation = images[f"AU{unit}_activation_value"].to_numpy(float)
-            _draw_box(axes, position - 0.2, activation[felt], 0.36, [_BLUE], median="white")
-            _draw_box(axes, position + 0.2, activation[~felt], 0.36, [_PALE])
-        axes.set_xticks(range(len(units)), [f"AU{unit}" for unit in units])
-        axes.set_xlim(-0.6, max(len(units), 1) - 0.4)
-        axes.set_ylim(bottom=0)
-        if place % 3 == 0:
-            axes.set_ylabel("activation (intensity units)")
-        if not units:
+        felt = images[emotion].map({1: "yes", 0: "no"})
+        if units:
+            columns = {f"AU{unit}_activation_value": f"AU{unit}" for unit in units}
+            table = images[list(columns)].rename(columns=columns).assign(felt=felt).melt("felt", var_name="AU")
+            _draw_boxes(axes, table, "AU", "value", "felt", palette={"yes": _BLUE, "no": _PALE}, gap=0.08)
+        else:
             axes.text(0.5, 0.5, "no AU is significant", transform=axes.transAxes, ha="center")
-            axes.set_yticks([])
-        if place >= 3:
-            axes.set_xlabel("left box: yes, right box: no")
+            axes.set(xticks=[], yticks=[])
+        axes.set_ylabel("" if place % 3 else "activation (intensity units)")
+        axes.set_xlabel("left box: yes, right box: no" if place >= 3 else "")
         axes.set_title(f"({chr(97 + place)}) {emotion}", loc="left", pad=18)
         axes.legend(
             handles=[
-                Patch(facecolor=_BLUE, edgecolor=_INK, linewidth=0.6, label=f"yes ({felt.sum():,})"),
-                Patch(facecolor=_PALE, edgecolor=_INK, linewidth=0.6, label=f"no ({(~felt).sum():,})"),
+                _patch(colour, f"{name} ({(felt == name).sum():,})") for name, colour in (("yes", _BLUE), ("no", _PALE))
             ],
             ncols=2,
             loc="lower left",
@@ -424,57 +242,51 @@ def emotion_figure(images: pd.DataFrame, rank_sums: pd.DataFrame) -> Figure:
     return figure
 
 
+def _patch(colour: str, label: str) -> Patch:
+    """A box in a legend."""
+    return Patch(facecolor=colour, edgecolor=_INK, linewidth=0.6, label=label)
+
+
 @mpl.rc_context(_STYLE)
-def selection_figure(predictions: pd.DataFrame, *, resamples: int, seed: int, least_pairs: int = 50) -> Figure:
+def selection_figure(curve: pd.DataFrame, table_1: pd.Series) -> Figure:
     """Accuracy against the share of pairs that the valence score selects, beside Table 1 (Section 6.2.4).
 
-    The curves take the pairs of all people in the order of their difference. The marks are Table 1, where each
-    person's pairs are held against the threshold of their own fold, so that marks and curves need not meet
-    exactly.
+    The curves take the pairs of all people in the order of their difference. In Table 1, each person's pairs are
+    compared with the threshold of their own fold, so that its marks need not lie on the curves.
 
     Parameters
     ----------
-    predictions : pandas.DataFrame
-        From ``pair_predictions``.
-    resamples, seed : int
-        Of the bootstrap (see ``selection_curve``).
-    least_pairs : int
-        Where the curves begin, or at a tenth of all pairs if that is less: shares of fewer are too few to draw.
+    curve : pandas.DataFrame
+        From ``statistics.selection_curve``.
+    table_1 : pandas.Series
+        From ``statistics.selected_accuracy``.
     """
-    curve = selection_curve(predictions, resamples=resamples, seed=seed)
-    curve = curve[curve["n_selected"] >= min(least_pairs, len(predictions) / 10)]
-    selected = predictions[predictions["selected"]]
-    lowest = min(
-        [curve[list(CURVES)].min(axis=None), *(100 * selected[name].mean() for name in CURVES if len(selected))]
-    )
+    styles = {
+        VALENCE: ("AUcomb valence", _BLUE, "-", "o"),
+        ENSEMBLE: ("ensemble of ImageReward, PickScore and HPS v2", _ORANGE, "--", "s"),
+    }
     figure = Figure(figsize=(_WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
-    for name, colour, line, marker in ((VALENCE, _BLUE, "-", "o"), (ENSEMBLE, _ORANGE, "--", "s")):
-        axes.fill_between(
-            curve["share"], curve[f"{name}_lower"], curve[f"{name}_upper"], color=colour, alpha=0.14, linewidth=0
-        )
-        axes.plot(curve["share"], curve[name], color=colour, linestyle=line, linewidth=1.6, label=CURVES[name])
-        if len(selected):
-            share, accuracy = 100 * len(selected) / len(predictions), 100 * selected[name].mean()
-            axes.plot(
-                [share],
-                [accuracy],
-                marker=marker,
-                markersize=7,
-                markerfacecolor=colour,
-                markeredgecolor="white",
-                linestyle="none",
-                label=f"its value in Table 1: {accuracy:.2f} % of {len(selected):,} pairs",
-            )
+    for name, (label, colour, line, marker) in styles.items():
+        band = curve[f"{name}_lower"], curve[f"{name}_upper"]
+        axes.fill_between(curve["share"], *band, color=colour, alpha=0.14, linewidth=0)
+        axes.plot(curve["share"], curve[name], color=colour, linestyle=line, linewidth=1.6, label=label)
+        if table_1["n_selected"]:
+            said = f"its value in Table 1: {table_1[name]:.2f} % of {table_1['n_selected']:,.0f} pairs"
+            style = {"markersize": 7, "color": colour, "markeredgecolor": "white", "linestyle": "none"}
+            axes.plot([table_1["share"]], [table_1[name]], marker=marker, label=said, **style)
     axes.axhline(50, color=_GREY, linewidth=0.8, linestyle=":")
     axes.text(100, 50.4, "guessing", color=_GREY, ha="right", va="bottom")
-    axes.set_xlim(0, 100)
-    axes.set_ylim(min(40, 10 * np.floor(lowest / 10)), 100)
-    axes.set_xlabel(f"pairs selected, largest valence difference first (% of {len(predictions):,})")
-    axes.set_ylabel("correct predictions (%)")
+    lowest = np.nanmin([*curve[list(styles)].to_numpy().ravel(), *table_1[list(styles)]])
+    axes.set(
+        xlim=(0, 100),
+        ylim=(min(40, 10 * np.floor(lowest / 10)), 100),
+        xlabel=f"pairs selected, largest valence difference first (% of {table_1['n_pairs']:,.0f})",
+        ylabel="correct predictions (%)",
+    )
     axes.grid(axis="y", color=_PALE, linewidth=0.5)
     axes.set_axisbelow(True)
-    highest = curve.loc[curve["share"] > 40, [f"{name}_upper" for name in CURVES]].max(axis=None)
+    highest = curve.loc[curve["share"] > 40, [f"{name}_upper" for name in styles]].max(axis=None)
     place = "upper right" if highest < 80 else "lower left"  # where the curves are not
     legend = axes.legend(loc=place, title="Bands: 95 %, bootstrap over participants", alignment="left", frameon=True)
     legend.get_frame().set(edgecolor="none", alpha=0.9)
@@ -482,64 +294,58 @@ def selection_figure(predictions: pd.DataFrame, *, resamples: int, seed: int, le
 
 
 @mpl.rc_context(_STYLE)
-def objective_figure(objective: pd.DataFrame, results: pd.DataFrame) -> Figure:
+def objective_figure(objective: pd.DataFrame, choices: Mapping[tuple[float, float], int]) -> Figure:
     """Heat map of the search's objective over (k, d), with the points that the folds chose (Section 6.2.4).
 
     Parameters
     ----------
     objective : pandas.DataFrame
-        From ``objective_by_decay_and_threshold``.
-    results : pandas.DataFrame
-        Stage 9, one row a fold: ``exp_decay_coef`` (k) and ``diff_threshold`` (d).
+        From ``statistics.objective_by_decay_and_threshold``.
+    choices : mapping
+        (k, d) → how many folds chose it (``statistics.fold_choices``).
     """
-    decays, thresholds = objective.index.to_numpy(float), objective.columns.to_numpy(float)
-    values = objective.to_numpy(float)
     figure = Figure(figsize=(_WIDTH, 3.7), layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor("#f2f2f2")
-    axes.patch.set_hatch("////")
-    axes.patch.set_edgecolor("#c9c9c9")
-    highest = max(float(values.max()), 1.0)
+    axes.patch.set(hatch="////", edgecolor="#c9c9c9")
+    highest = max(float(objective.max(axis=None)), 1.0)
     step = next(size for size in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if highest / size <= 15)
     levels = np.arange(0, highest + step, step)
-    mesh = axes.pcolormesh(
-        _edges(thresholds),
-        _edges(decays),
-        np.ma.masked_less_equal(values, 0),
+    sns.heatmap(
+        objective,
+        mask=objective <= 0,
         cmap="viridis",
         norm=BoundaryNorm(levels, 256),
+        xticklabels=5,
+        yticklabels=2,
+        cbar_kws={"label": "objective of the search (eq. 9)", "ticks": levels[::2], "pad": 0.01},
         rasterized=True,
+        ax=axes,
     )
-    bar = figure.colorbar(mesh, ax=axes, label="objective of the search (eq. 9)", ticks=levels[::2], pad=0.01)
-    bar.outline.set_linewidth(0.6)
-    folds = results[["exp_decay_coef", "diff_threshold"]].round(6).value_counts()
-    chosen = sorted((threshold, decay, count) for (decay, threshold), count in folds.items())
-    for place, (threshold, decay, count) in enumerate(chosen):
-        side = -1 if 2 * place < len(chosen) else 1  # labels of neighbours then do not meet
-        axes.plot([threshold], [decay], marker="o", markersize=5, markerfacecolor="white", markeredgecolor=_INK)
+    axes.invert_yaxis()
+    axes.tick_params(rotation=0)
+    dot = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": _INK, "linestyle": "none"}
+    cells = [
+        (np.abs(objective.columns - d).argmin(), np.abs(objective.index - k).argmin(), n)
+        for (k, d), n in choices.items()
+    ]
+    for place, (column, row, n) in enumerate(sorted(cells)):
+        left = 2 * place < len(cells)  # labels of neighbours then do not meet
+        axes.plot([column + 0.5], [row + 0.5], **dot)
         axes.annotate(
-            str(count),
-            (threshold, decay),
-            (side * 6, 0),
+            str(n),
+            (column + 0.5, row + 0.5),
+            (-6 if left else 6, 0),
             textcoords="offset points",
-            ha="right" if side < 0 else "left",
+            ha="right" if left else "left",
             va="center",
             color=_INK,
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"},
         )
-    axes.set_xlabel("difference threshold d")
-    axes.set_ylabel("decay k (per intensity unit)")
-    handles = [
-        Line2D([], [], marker="o", markersize=5, markerfacecolor="white", markeredgecolor=_INK, linestyle="none"),
-        Patch(facecolor="#f2f2f2", edgecolor="#c9c9c9", hatch="////"),
-    ]
-    axes.legend(
-        handles,
-        ["chosen by this many folds", "0 or less: no better than predicting nothing"],
-        ncols=2,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-    )
+    axes.set(xlabel="difference threshold d", ylabel="decay k (per intensity unit)")
+    blank = Patch(facecolor="#f2f2f2", edgecolor="#c9c9c9", hatch="////")
+    labels = ["chosen by this many folds", "0 or less: no better than predicting nothing"]
+    axes.legend([Line2D([], [], **dot), blank], labels, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 
@@ -547,6 +353,7 @@ def objective_figure(objective: pd.DataFrame, results: pd.DataFrame) -> Figure:
 def participant_figure(
     baseline: Mapping[str, pd.DataFrame],
     reaction: Mapping[str, pd.DataFrame],
+    resting: Mapping[str, float],
     *,
     percentile: float,
     limit: float,
@@ -560,74 +367,66 @@ def participant_figure(
     ----------
     baseline, reaction : mapping
         Participant → table of the activation values of the valid clips, in intensity units.
+    resting : mapping
+        Participant → the percentile of the baseline AU4 activation that decides.
     percentile : float
-        The percentile of the baseline AU4 activation that decides.
+        Which percentile that is.
     limit : float
-        Who reaches this is left out, in intensity units.
+        Who reaches this is excluded, in intensity units.
     excluded : sequence of str
-        Who was left out.
+        Who is excluded.
     """
-    resting = {name: np.percentile(table["AU4_activation_value"], percentile) for name, table in baseline.items()}
     order = sorted(resting, key=lambda name: (-resting[name], name))
+    colours = {"left: at rest, before the image": _PALE, "right: reaction to the image": _BLUE}
+    clips = pd.concat(
+        table.assign(participant=name, kind=kind)
+        for kind, tables in zip(colours, (baseline, reaction), strict=True)
+        for name, table in tables.items()
+    )
     figure = Figure(figsize=(_WIDTH, 5.6), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
+    diamond = {"marker": "D", "markersize": 4, "color": _ORANGE, "linestyle": "none"}
     for axes, unit in zip(panels, (4, 12), strict=True):
         column = f"AU{unit}_activation_value"
-        for position, name in enumerate(order):
-            if name in excluded:
-                axes.axvspan(position - 0.5, position + 0.5, color="#f3d9d3", linewidth=0, zorder=0)
-                axes.text(
-                    position,
-                    0.98,
-                    "left out",
-                    rotation=90,
-                    ha="center",
-                    va="top",
-                    fontsize=7,
-                    transform=axes.get_xaxis_transform(),
-                    bbox={"facecolor": "#f3d9d3", "edgecolor": "none", "alpha": 0.85, "pad": 1},
-                    zorder=5,
-                )
-            _draw_box(axes, position - 0.2, baseline[name][column], 0.34, [_PALE])
-            _draw_box(axes, position + 0.2, reaction[name][column], 0.34, [_BLUE], median="white")
-        axes.set_xlim(-0.6, len(order) - 0.4)
-        axes.set_ylabel(f"AU{unit} activation (intensity units)")
-    panels[0].axhline(limit, color=_ORANGE, linestyle="--", linewidth=1)
-    panels[0].plot(
-        np.arange(len(order)) - 0.2,
-        [resting[name] for name in order],
-        marker="D",
-        markersize=4,
-        markerfacecolor=_ORANGE,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        linestyle="none",
-        zorder=4,
-    )
-    for axes, unit in zip(panels, (4, 12), strict=True):
-        column = f"AU{unit}_activation_value"
+        _draw_boxes(axes, clips, "participant", column, "kind", palette=colours, order=order, gap=0.08)
+        if unit == 4:
+            axes.axhline(limit, color=_ORANGE, linestyle="--", linewidth=1)
+            positions = np.arange(len(order)) - 0.2
+            heights = [resting[name] for name in order]
+            axes.plot(positions, heights, **diamond, markeredgecolor="white", markeredgewidth=0.5, zorder=4)
         highest = [table[name][column].quantile(0.75) for table in (baseline, reaction) for name in excluded]
         highest += [resting[name] for name in excluded if unit == 4]
-        # Above everything of those left out there is room for these words.
-        axes.set_ylim(0, max([axes.get_ylim()[1], *(1.3 * value for value in highest if value > 0)]))
-    panels[1].set_xticks(range(len(order)), order, rotation=90)
+        # The word "excluded" has room above all that is drawn of these participants.
+        axes.set_ylim(0, max([axes.get_ylim()[1], *(1.35 * value for value in highest if value > 0)]))
+        axes.set(xlim=(-0.6, len(order) - 0.4), ylabel=f"AU{unit} activation (intensity units)")
+        for name in excluded:
+            _shade_excluded(axes, order.index(name))
     panels[1].set_xlabel("participant")
+    panels[1].tick_params(axis="x", rotation=90)
     handles = [
-        Patch(facecolor=_PALE, edgecolor=_INK, linewidth=0.6, label="left: at rest, before the image"),
-        Patch(facecolor=_BLUE, edgecolor=_INK, linewidth=0.6, label="right: reaction to the image"),
-        Line2D(
-            [],
-            [],
-            marker="D",
-            markersize=4,
-            color=_ORANGE,
-            linestyle="none",
-            label=f"percentile {percentile:g} of AU4 at rest",
-        ),
+        *(_patch(colour, kind) for kind, colour in colours.items()),
+        Line2D([], [], **diamond, label=f"percentile {percentile:g} of AU4 at rest"),
         Line2D([], [], color=_ORANGE, linestyle="--", linewidth=1, label=f"limit, {limit:g}"),
     ]
     figure.legend(handles=handles, ncols=4, loc="outside upper left", columnspacing=1.2, handlelength=1.6)
     return figure
+
+
+def _shade_excluded(axes: Axes, position: int) -> None:
+    """Mark a participant as excluded."""
+    axes.axvspan(position - 0.5, position + 0.5, color="#f3d9d3", linewidth=0, zorder=0)
+    axes.text(
+        position,
+        0.98,
+        "excluded",
+        rotation=90,
+        ha="center",
+        va="top",
+        fontsize=7,
+        transform=axes.get_xaxis_transform(),
+        bbox={"facecolor": "#f3d9d3", "edgecolor": "none", "alpha": 0.85, "pad": 1},
+        zorder=5,
+    )
 
 
 @mpl.rc_context(_STYLE)
@@ -639,23 +438,22 @@ def accuracy_figure(intervals: pd.DataFrame) -> Figure:
     Parameters
     ----------
     intervals : pandas.DataFrame
-        ``mode`` (paper, released, strict), ``table`` ("Table 1", "Table 2"), ``figure`` (what the number is, with
-        or without ", selected" or ", all" behind it), ``kind`` ("accuracy" or "difference"), and ``estimate``,
+        ``mode`` (paper, released, strict), ``table`` ("Table 1", "Table 2"), ``figure`` (the row's name in
+        ``results.tables_1_and_2``, or a difference), ``kind`` ("accuracy" or "difference"), and ``estimate``,
         ``lower``, ``upper`` (percent, or percentage points). Rows are drawn in the order of the table.
     """
     marks = {"paper": ("o", _BLUE), "released": ("s", _ORANGE), "strict": ("^", _GREEN)}
     tables = {"Table 1": "Table 1: selected pairs", "Table 2": "Table 2: all pairs"}
     kinds = {"accuracy": ("correct pairs (%)", 50), "difference": ("difference (percentage points)", 0)}
-    ordered = intervals.assign(order=intervals["mode"].map(list(marks).index)).sort_values("order", kind="stable")
+    ordered = intervals.sort_values("mode", key=lambda mode: mode.map(list(marks).index), kind="stable")
     groups = {key: part for key, part in ordered.groupby(["kind", "table"])}
     n_rows = {kind: max(groups[kind, table]["figure"].nunique() for table in tables) for kind in kinds}
     figure = Figure(figsize=(_WIDTH, 1.5 + 0.26 * sum(n_rows.values())), layout="constrained")
     panels = figure.subplots(2, 2, height_ratios=list(n_rows.values()), sharex="row")
     for line, (kind, (label, reference)) in zip(panels, kinds.items(), strict=True):
         for axes, table in zip(line, tables, strict=True):
-            names = list(dict.fromkeys(groups[kind, table]["figure"]))
-            for position, name in enumerate(names):
-                rows = groups[kind, table][groups[kind, table]["figure"] == name]
+            by_name = dict(list(groups[kind, table].groupby("figure", sort=False)))
+            for position, rows in enumerate(by_name.values()):
                 distinct = rows.round(9).drop_duplicates(["estimate", "lower", "upper"])
                 shifts = np.linspace(-0.25, 0.25, len(distinct)) if len(distinct) > 1 else [0.0]
                 for shift, row in zip(shifts, distinct.itertuples(), strict=True):
@@ -663,12 +461,11 @@ def accuracy_figure(intervals: pd.DataFrame) -> Figure:
                     axes.plot([row.lower, row.upper], [position + shift] * 2, color=colour, linewidth=1.1)
                     axes.plot([row.estimate], [position + shift], marker=marker, markersize=3.8, color=colour)
             axes.axvline(reference, color=_GREY, linewidth=0.8, linestyle=":")
-            axes.set_yticks(range(len(names)), [_readable(name) for name in names])
-            axes.set_ylim(n_rows[kind] - 0.4, -0.6)
+            names = [name.rpartition(", ")[0].replace(" - ", " − ") for name in by_name]
+            axes.set(yticks=range(len(names)), yticklabels=names, ylim=(n_rows[kind] - 0.4, -0.6), xlabel=label)
             axes.tick_params(axis="y", length=0)
             axes.grid(axis="x", color=_PALE, linewidth=0.5)
             axes.set_axisbelow(True)
-            axes.set_xlabel(label)
             if kind == "accuracy":
                 axes.set_title(tables[table], loc="left")
     handles = [
@@ -679,6 +476,40 @@ def accuracy_figure(intervals: pd.DataFrame) -> Figure:
     handles.append(Line2D([], [], linestyle="none", label="(one mark where modes agree)"))
     figure.legend(handles=handles, ncols=4, loc="outside upper left", columnspacing=1.2)
     return figure
+
+
+def _draw_boxes(
+    axes: Axes, table: pd.DataFrame, x: str, y: str, hue: str, *, palette: Mapping[str, str] | None = None, **options
+) -> None:
+    """Boxes from quartile to quartile with a line at the median, which is white on blue.
+
+    Without a palette the values of ``hue`` are themselves colours.
+    """
+    sns.boxplot(
+        table,
+        x=x,
+        y=y,
+        hue=hue,
+        palette=palette or {colour: colour for colour in table[hue]},
+        hue_order=palette,
+        dodge=palette is not None,
+        saturation=1,
+        whis=0,
+        showcaps=False,
+        showfliers=False,
+        linecolor=_INK,
+        linewidth=0.6,
+        whiskerprops={"linewidth": 0},
+        medianprops={"linewidth": 1.3},
+        legend=False,
+        ax=axes,
+        **options,
+    )
+    for drawn in axes.containers:
+        for box, median in zip(drawn.boxes, drawn.medians, strict=True):
+            if to_hex(box.get_facecolor()) == _BLUE:
+                median.set_color("white")
+    axes.set_ylim(bottom=0)
 
 
 @mpl.rc_context(_STYLE)
@@ -780,36 +611,3 @@ def _draw_course(axes: Axes, example: Example) -> None:
     axes.set_xlabel("seconds of the reaction clip")
     axes.set_ylabel(f"AU{example.unit} intensity")
     axes.margins(x=0.02, y=0.1)
-
-
-def _readable(name: str) -> str:
-    """The name of a figure without the pairs that its panel names already, and with a real minus sign."""
-    return name.removesuffix(", selected").removesuffix(", all").replace(" - ", " − ")
-
-
-def _draw_box(
-    axes: Axes, position: float, values: ArrayLike, width: float, fills: Sequence, *, median: str = _INK
-) -> None:
-    """A box from quartile to quartile with a line at the median; ``fills`` share its width from left to right."""
-    values = np.asarray(values, float)
-    if not len(values):
-        return
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    left, part = position - width / 2, width / len(fills)
-    for index, fill in enumerate(fills):
-        axes.add_patch(Rectangle((left + index * part, low), part, high - low, facecolor=fill, linewidth=0, zorder=2))
-    axes.add_patch(
-        Rectangle((left, low), width, high - low, fill=False, edgecolor=_INK, linewidth=0.6, zorder=3, gid="box")
-    )
-    axes.plot([left, left + width], [middle] * 2, color=median, linewidth=1.3, solid_capstyle="butt", gid="median")
-
-
-def _signed(value: float) -> str:
-    """A number with two digits after the point and a real minus sign."""
-    return f"{value:.2f}".replace("-", "−")
-
-
-def _edges(centres: np.ndarray) -> np.ndarray:
-    """The borders of the cells around evenly spaced centres, one more than these."""
-    half = (centres[1] - centres[0]) / 2 if len(centres) > 1 else 0.5
-    return np.append(centres - half, centres[-1] + half)

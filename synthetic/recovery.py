@@ -25,7 +25,7 @@ from fergi.dataset import (
 from fergi.features import read_clips
 from fergi.files import read_json, read_table, read_tables, require, summarise, write_table
 from fergi.paper import read_results
-from fergi.preference.pairs import Pairs, pairs_within_sessions
+from fergi.preference.pairs import Pairs, pairs_of
 from fergi.preference.results import (
     ENSEMBLE,
     INTEGRATED_ENSEMBLE,
@@ -231,7 +231,7 @@ def _listed(names: Sequence[str]) -> str:
 def _preferences(folders: Folders, courses: Courses, strength: float) -> list[Row]:
     """Accuracies: beyond what shuffled reactions give if an effect was planted, and within it at strength 0."""
     images, results = read_preferences(folders)
-    pairs, chance = _pairs(images), by_chance(images, results)
+    pairs, chance = pairs_of(images), by_chance(images, results)
     counted = {
         title: correct_and_total(results, model)
         for title, model in (
@@ -290,12 +290,6 @@ def read_preferences(folders: Folders) -> tuple[pd.DataFrame, pd.DataFrame]:
     return images[images["participant"].isin(results["user_id"])].reset_index(drop=True), results
 
 
-def _pairs(images: pd.DataFrame) -> Pairs:
-    return pairs_within_sessions(
-        images["participant"].factorize(sort=True)[0], images["session_index"], images["rank_score"]
-    )
-
-
 def by_chance(images: pd.DataFrame, results: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """What stage 9 counts, and what it would count if faces told nothing.
 
@@ -319,7 +313,7 @@ def by_chance(images: pd.DataFrame, results: pd.DataFrame, *, seed: int = 0) -> 
         of the ensemble with AUs on all pairs less those without. Columns: ``counted``, and of ``SHUFFLES`` shuffles
         the mean, ``expected``, and the standard deviation, ``deviation``.
     """
-    pairs, scores = _pairs(images), fold_scores(images, results)
+    pairs, scores = pairs_of(images), fold_scores(images, results)
     parameters = results.set_index("user_id").loc[images["participant"]]
     weight = parameters[f"AUcomb_coef_for_{INTEGRATED_ENSEMBLE}"].to_numpy()[:, None]
     threshold = parameters["diff_threshold"].to_numpy()[pairs.preferred, None]

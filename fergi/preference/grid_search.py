@@ -4,14 +4,15 @@
 out. ``score`` gives the scores of any images with the parameters of either.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from fergi.preference.folds import Fold, mean_and_deviation
-from fergi.preference.pairs import Pairs, pairs_within_sessions
+from fergi.preference.folds import carried, first_best, mean_and_deviation
+from fergi.preference.pairs import Pairs, pairs_of
 from fergi.preference.valence import combined_valence
 from fergi.scorers import registry
 
@@ -41,7 +42,7 @@ class Search:
     product_valence : bool
         The release's slip on all pairs and in the integration (see ``combined_valence``).
     strict : bool
-        Whether the folds are strict (see ``Fold``).
+        Whether training participants carry the parameters of the fold at hand (see ``folds.carried``).
     """
 
     ensemble_weights: np.ndarray
@@ -55,102 +56,69 @@ class Search:
     strict: bool = False
 
 
-def paper_grid(limits: GridLimits) -> np.ndarray:
-    """Grid from first to last, both included, each value the decimal number nearest to it."""
-    return np.round(released_grid(limits), 10)
-
-
-def released_grid(limits: GridLimits) -> np.ndarray:
-    """The same grid from sums of floats, as the release has it (0.6 is then 0.6000000000000001)."""
-    first, last, step = limits
-    return first + step * np.arange(round((last - first) / step) + 1)
-
-
-def search_settings(
-    mode: str,
-    *,
-    strict: bool = False,
-    ensemble_weight: GridLimits,
-    decay: GridLimits,
-    au4_weight: GridLimits,
-    threshold: GridLimits,
-    integration_weight: GridLimits,
-    incorrect_penalty: float,
-) -> Search:
+def search_settings(mode: str, *, incorrect_penalty: float, strict: bool = False, **limits: GridLimits) -> Search:
     """The search as the paper describes it or as the release does it.
 
     Parameters
     ----------
     mode : {"paper", "released"}
-        ``paper``: 66 triples of ensemble weights; k up to its last value; eq. 5 everywhere; equal activations
-        are equal. ``released``: the 60 triples that survive sums of floats; k one step further; the slip in
-        eq. 5; activations as they are.
-    strict : bool
-        See ``Fold``.
-    ensemble_weight, decay, au4_weight, threshold, integration_weight : tuple
-        First value, last value and step.
-    incorrect_penalty : float
+        ``paper``: each value is the decimal number itself; 66 triples of ensemble weights; equal activations are
+        equal. ``released``: sums of floats (0.6 is then 0.6000000000000001), which lose six of the triples; k one
+        step further; activations as they are; the slip in eq. 5.
+    incorrect_penalty, strict
         See ``Search``.
+    **limits : tuple
+        First value, last value and step of each grid of ``Search``; for ``ensemble_weights`` of a single weight.
     """
-    exact = Search(
-        ensemble_weights=paper_ensemble_weights(ensemble_weight),
-        decays=paper_grid(decay),
-        au4_weights=paper_grid(au4_weight),
-        thresholds=paper_grid(threshold),
-        integration_weights=paper_grid(integration_weight),
+    if mode not in ("paper", "released"):
+        raise ValueError(f"mode must be 'paper' or 'released', not {mode!r}")
+    released = mode == "released"
+    grids = {}
+    for name, (first, last, step) in limits.items():
+        n_steps = round((last - first) / step) + (released and name == "decays")
+        grids[name] = first + step * np.arange(n_steps + 1)
+        if not released:
+            grids[name] = np.round(grids[name], 10)
+    triples = released_triples if released else paper_triples
+    grids["ensemble_weights"] = triples(grids["ensemble_weights"])
+    return Search(
+        **grids,
         incorrect_penalty=incorrect_penalty,
+        activation_decimals=None if released else 9,
+        product_valence=released,
         strict=strict,
     )
-    if mode == "paper":
-        return exact
-    if mode != "released":
-        raise ValueError(f"mode must be 'paper' or 'released', not {mode!r}")
-    first, last, step = decay
-    return replace(
-        exact,
-        ensemble_weights=released_ensemble_weights(ensemble_weight),
-        decays=released_grid((first, last + step, step)),
-        au4_weights=released_grid(au4_weight),
-        thresholds=released_grid(threshold),
-        integration_weights=released_grid(integration_weight),
-        activation_decimals=None,
-        product_valence=True,
-    )
 
 
-def paper_ensemble_weights(limits: GridLimits) -> np.ndarray:
+def paper_triples(grid: np.ndarray) -> np.ndarray:
     """All triples from the grid that sum to its last value (66 for 0, 0.1, …, 1), shape (n, 3)."""
-    n_steps = round((limits[1] - limits[0]) / limits[2])
-    triples = [(i, j, n_steps - i - j) for i in range(n_steps + 1) for j in range(n_steps + 1 - i)]
-    return paper_grid(limits)[np.array(triples)]
+    last = len(grid) - 1
+    return grid[[(i, j, last - i - j) for i in range(last + 1) for j in range(last + 1 - i)]]
 
 
-def released_ensemble_weights(limits: GridLimits) -> np.ndarray:
-    """The triples whose third weight, 1 − first − second in floats, is not below 0 (60 of the 66), shape (n, 3)."""
-    grid = released_grid(limits)
-    triples = np.array([(first, second, limits[1] - first - second) for first in grid for second in grid])
+def released_triples(grid: np.ndarray) -> np.ndarray:
+    """The triples whose third weight, last − first − second in floats, is not below 0 (60 of the 66), shape (n, 3)."""
+    triples = np.array([(first, second, grid[-1] - first - second) for first in grid for second in grid])
     return triples[triples[:, 2] >= 0]
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a fit finds, and all that a score of new images needs.
+    """What a fit finds: all that the scores of new images need.
 
     Attributes
     ----------
     mean, deviation : ndarray, shape (3,)
         Of ``TRAINED_SCORERS`` over the training images, for z-scores (Section 6.2.3).
     ensemble_weights : ndarray, shape (3,)
-        Of the z-scores in the ensemble (eq. 7), which sum to 1.
+        Of the z-scores in the ensemble (eq. 7).
     decay, au4_weight : float
         k, per intensity unit (eqs. 3–4), and w_AU4 (eq. 5).
     threshold : float
         d: pairs whose valence scores differ by this or more are selected (Section 6.2.4).
     integration_weights : ndarray, shape (4,)
         a of eq. 10 for each of ``TRAINED_SCORERS`` and for their ensemble.
-    activation_decimals : int or None
-        See ``Search``.
-    product_valence : bool
+    activation_decimals, product_valence
         See ``Search``.
     """
 
@@ -219,12 +187,12 @@ def score(images: pd.DataFrame, parameters: Parameters) -> Scores:
 
 
 def fit(images: pd.DataFrame, search: Search) -> Parameters:
-    """Parameters for new people, fitted on everybody; see ``fit_folds`` for the columns and errors."""
-    return _fit(images, search, [Fold(None)])[0]
+    """Parameters for new people, fitted on everybody; columns and errors as with ``fit_folds``."""
+    return _fit(images, search, [None])[0]
 
 
 def fit_folds(images: pd.DataFrame, search: Search) -> list[Parameters]:
-    """Parameters of the fold of each participant, who is held out, by name in ascending order.
+    """Parameters of each participant's fold, which holds this participant out, by name in ascending order.
 
     Parameters
     ----------
@@ -242,44 +210,45 @@ def fit_folds(images: pd.DataFrame, search: Search) -> list[Parameters]:
     n_participants = images["participant"].nunique()
     if n_participants < 2:
         raise ValueError("holding out one participant needs at least two participants")
-    return _fit(images, search, [Fold(held_out, search.strict) for held_out in range(n_participants)])
+    return _fit(images, search, list(range(n_participants)))
 
 
-def _fit(images: pd.DataFrame, search: Search, folds: list[Fold]) -> list[Parameters]:
-    """The parameters of each fold: either of everybody's alone, or of every participant's."""
-    names, participant = np.unique(images["participant"].to_numpy(str), return_inverse=True)
-    pairs = pairs_within_sessions(participant, images["session_index"], images["rank_score"], names)
+def _fit(images: pd.DataFrame, search: Search, folds: Sequence[int | None]) -> list[Parameters]:
+    """The parameters of each fold, given by whom it holds out: everybody in turn, or None alone."""
+    pairs = pairs_of(images)
     au4, au12 = activations(images, search.activation_decimals)
-    correct, incorrect = selected_counts(pairs, au4, au12, search)
-    objective = (correct - search.incorrect_penalty * incorrect).reshape(pairs.n_participants, -1)
-    k, w, d = np.unravel_index([fold.first_best(objective) for fold in folds], correct.shape[1:])
-    decay, au4_weight, threshold = search.decays[k], search.au4_weights[w], search.thresholds[d]
-
-    moments = [mean_and_deviation(images[list(TRAINED_SCORERS)], fold.trains(participant)) for fold in folds]
-    z_scores = [(images[list(TRAINED_SCORERS)].to_numpy(float) - mean) / deviation for mean, deviation in moments]
-    ensemble_weights = np.array([fit_ensemble(z, pairs, search, f) for z, f in zip(z_scores, folds, strict=True)])
+    decay, au4_weight, threshold = _fit_valence(pairs, au4, au12, search, folds)
+    trained = images[list(TRAINED_SCORERS)]
+    moments = [mean_and_deviation(trained, pairs.owner, held_out) for held_out in folds]
+    z_scores = [(trained.to_numpy(float) - mean) / deviation for mean, deviation in moments]
+    candidates = [weighted_sum(z, search.ensemble_weights[:, None]).T for z in z_scores]
+    weights = search.ensemble_weights[[_best(*each, pairs) for each in zip(candidates, folds, strict=True)]]
     fitted = []
-    for number, fold in enumerate(folds):
-        carried = fold.carried(participant)
-        valence = combined_valence(
-            au4, au12, decay=decay[carried], au4_weight=au4_weight[carried], product=search.product_valence
-        )
-        ensemble = weighted_sum(z_scores[number], ensemble_weights[carried])
-        fitted.append(
-            Parameters(
-                *moments[number],
-                ensemble_weights=ensemble_weights[number],
-                decay=float(decay[number]),
-                au4_weight=float(au4_weight[number]),
-                threshold=float(threshold[number]),
-                integration_weights=np.array(
-                    [fit_integration(each, valence, pairs, search, fold) for each in (*z_scores[number].T, ensemble)]
-                ),
-                activation_decimals=search.activation_decimals,
-                product_valence=search.product_valence,
-            )
-        )
+    for number, held_out in enumerate(folds):
+        source = carried(pairs.owner, held_out, strict=search.strict)
+        product = search.product_valence
+        valence = combined_valence(au4, au12, decay=decay[source], au4_weight=au4_weight[source], product=product)
+        added = search.integration_weights * valence[:, None]
+        scores = (*z_scores[number].T, weighted_sum(z_scores[number], weights[source]))
+        integration = search.integration_weights[[_best(each[:, None] + added, held_out, pairs) for each in scores]]
+        found = weights[number], float(decay[number]), float(au4_weight[number]), float(threshold[number]), integration
+        fitted.append(Parameters(*moments[number], *found, search.activation_decimals, product))
     return fitted
+
+
+def _best(scores: np.ndarray, held_out: int | None, pairs: Pairs) -> int:
+    """The first of the scores (n_images, n) with the most correct training pairs (eq. 8)."""
+    return first_best(pairs.count(pairs.agrees(scores)), held_out)
+
+
+def _fit_valence(
+    pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search, folds: Sequence[int | None]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k, w_AU4 and d of each fold: the first maximum of eq. 9 in this order (Section 6.2.4)."""
+    correct, incorrect = selected_counts(pairs, au4, au12, search)
+    objective = (correct - search.incorrect_penalty * incorrect).reshape(len(pairs.names), -1)
+    k, w, d = np.unravel_index([first_best(objective, held_out) for held_out in folds], correct.shape[1:])
+    return search.decays[k], search.au4_weights[w], search.thresholds[d]
 
 
 def selected_counts(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:
@@ -293,7 +262,7 @@ def selected_counts(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Sea
     correct, incorrect : ndarray of int, shape (n_participants, n_decays, n_weights, n_thresholds)
     """
     n_thresholds = len(search.thresholds)
-    shape = (pairs.n_participants, len(search.decays), len(search.au4_weights), n_thresholds)
+    shape = (len(pairs.names), len(search.decays), len(search.au4_weights), n_thresholds)
     counts = np.zeros((2, *shape), np.int32)
     group = pairs.participant * (n_thresholds + 1)
     for k, decay in enumerate(search.decays):
@@ -301,19 +270,7 @@ def selected_counts(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Sea
             difference = pairs.difference(combined_valence(au4, au12, decay=decay, au4_weight=weight))
             passed = np.searchsorted(search.thresholds, np.abs(difference), side="right")
             for which, pair in enumerate((difference > 0, difference <= 0)):
-                histogram = np.bincount((group + passed)[pair], minlength=pairs.n_participants * (n_thresholds + 1))
-                at_least = histogram.reshape(pairs.n_participants, -1)[:, ::-1].cumsum(axis=1)[:, ::-1]
+                histogram = np.bincount((group + passed)[pair], minlength=len(pairs.names) * (n_thresholds + 1))
+                at_least = histogram.reshape(len(pairs.names), -1)[:, ::-1].cumsum(axis=1)[:, ::-1]
                 counts[which, :, k, w] = at_least[:, 1:]
     return counts[0], counts[1]
-
-
-def fit_ensemble(z_scores: np.ndarray, pairs: Pairs, search: Search, fold: Fold) -> np.ndarray:
-    """Weights of eq. 7: the first triple with the most correct training pairs (eq. 8), shape (3,)."""
-    candidates = weighted_sum(z_scores, search.ensemble_weights[:, None]).T
-    return search.ensemble_weights[fold.first_best(pairs.count(pairs.agrees(candidates)))]
-
-
-def fit_integration(score: np.ndarray, valence: np.ndarray, pairs: Pairs, search: Search, fold: Fold) -> float:
-    """The weight a of eq. 10: the first with the most correct training pairs, for one score (n_images,)."""
-    candidates = score[:, None] + search.integration_weights * valence[:, None]
-    return search.integration_weights[fold.first_best(pairs.count(pairs.agrees(candidates)))]

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from fergi.preference.folds import Fold, mean_and_deviation
+from fergi.preference.folds import mean_and_deviation
 from fergi.preference.grid_search import TRAINED_SCORERS, Parameters, Scores, Search, fit_folds, score
-from fergi.preference.pairs import pairs_within_sessions
+from fergi.preference.pairs import pairs_of
 from fergi.scorers import registry
 
 SCORERS = tuple(each.column for each in registry.SCORERS.values() if each.paper)
@@ -71,14 +71,13 @@ def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
         If there are fewer than two participants, a score does not vary, or a session has tied ranks.
     """
     parameters = fit_folds(images, search)
-    names, participant = np.unique(images["participant"].to_numpy(str), return_inverse=True)
-    pairs = pairs_within_sessions(participant, images["session_index"], images["rank_score"], names)
-    scores = held_out_scores(images, participant, parameters)
+    pairs = pairs_of(images)
+    scores = held_out_scores(images, pairs.owner, parameters)
     others = additional_scorers(images.columns)
     threshold = np.array([each.threshold for each in parameters])
     selected = np.abs(pairs.difference(scores.selection)) >= threshold[pairs.participant]
 
-    columns = {"user_id": names} | _parameter_columns(parameters)
+    columns = {"user_id": pairs.names} | _parameter_columns(parameters)
     of_scorers = {name: images[name].to_numpy(float) for name in (*SCORERS, *others)} | {ENSEMBLE: scores.ensemble}
     for name, values in (of_scorers | {VALENCE: scores.selection}).items():
         right = pairs.agrees(values) & selected
@@ -91,9 +90,9 @@ def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
     return pd.DataFrame(columns)[[*RELEASED_COLUMNS, *added]]
 
 
-def held_out_scores(images: pd.DataFrame, participant: np.ndarray, parameters: list[Parameters]) -> Scores:
+def held_out_scores(images: pd.DataFrame, owner: np.ndarray, parameters: list[Parameters]) -> Scores:
     """Scores of each participant's images with the parameters of the fold that holds this participant out."""
-    place = [np.flatnonzero(participant == number) for number in range(len(parameters))]
+    place = [np.flatnonzero(owner == number) for number in range(len(parameters))]
     scores = [score(images.iloc[own], each) for own, each in zip(place, parameters, strict=True)]
     back = np.argsort(np.concatenate(place))
     return Scores(*(np.concatenate(each)[back] for each in zip(*scores, strict=True)))
@@ -138,13 +137,13 @@ def fold_scores(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | 
     ValueError
         If the results are of other participants than the images.
     """
-    names, participant = np.unique(images["participant"].to_numpy(str), return_inverse=True)
+    names, owner = np.unique(images["participant"].to_numpy(str), return_inverse=True)
     folds = results.set_index(results["user_id"].astype(str)).sort_index()
     if list(folds.index) != list(names):
         raise ValueError(f"the results are of {len(folds)} participants, the images of {len(names)} or of others")
     parameters = [
         Parameters(
-            *mean_and_deviation(images[list(TRAINED_SCORERS)], Fold(number).trains(participant)),
+            *mean_and_deviation(images[list(TRAINED_SCORERS)], owner, number),
             ensemble_weights=row[list(ENSEMBLE_WEIGHTS)].to_numpy(float),
             decay=row["exp_decay_coef"],
             au4_weight=row["AU4_coef"],
@@ -154,7 +153,7 @@ def fold_scores(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | 
         )
         for number, (_, row) in enumerate(folds.iterrows())
     ]
-    scores = held_out_scores(images, participant, parameters)
+    scores = held_out_scores(images, owner, parameters)
     return pd.DataFrame({VALENCE: scores.selection, ENSEMBLE: scores.ensemble}, index=images.index)
 
 
