@@ -51,7 +51,7 @@ def test_every_frame_is_the_originals(real, root):
         assert_allclose(found[column], expected[column], atol=0.001, rtol=0, err_msg=column)
         # A value at the middle between two thousandths may be rounded to either.
         assert (found[column] != expected[column]).mean() < 0.01, column
-    assert json.loads((root / "out/features_settings.json").read_text())["landmarks"] == "mobilefacenet"
+    assert json.loads((root / "out/settings.json").read_text())["landmarks"] == "mobilefacenet"
 
 
 def test_single_pictures_give_the_originals_faces(real, root, vectors):

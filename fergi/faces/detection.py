@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import mediapipe
 import numpy as np
+from mediapipe.tasks.python import BaseOptions, vision
 
 from fergi.files import FergiError, sha256
 
@@ -31,35 +33,28 @@ class Detection:
 
 
 def detector_model(pretrained_models: Path) -> tuple[Path, str]:
-    """The detector's file and where it is from: the folder of weights if it is there, else inside mediapipe."""
+    """The detector's file, in the folder of weights or else in the mediapipe package, and its name in the settings.
+
+    Raises
+    ------
+    FergiError
+        If it is in neither.
+    """
     file = pretrained_models / MODEL_FILE
     if file.is_file():
         return file, f"{MODEL_FILE}, SHA-256 {sha256(file)}"
-    mediapipe = _mediapipe()
     bundled = Path(mediapipe.__file__).parent / "modules" / "face_detection" / "face_detection_short_range.tflite"
     if not bundled.is_file():
         raise FergiError(
-            f"{file} is missing, and mediapipe {mediapipe.__version__} does not bring the detector along. "
+            f"{file} is missing, and mediapipe {mediapipe.__version__} does not include the detector. "
             "Install the pinned mediapipe, or put the file there."
         )
     return bundled, f"mediapipe {mediapipe.__version__}, bundled short-range detector"
 
 
-def _mediapipe():
-    """The mediapipe package."""
-    import mediapipe
-
-    return mediapipe
-
-
-def mediapipe_version() -> str:
-    """Of the package that brings FaceMesh along."""
-    return _mediapipe().__version__
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what mediapipe's C++ parts say while models load off the terminal; errors still are exceptions."""
+    """Keep the messages of mediapipe's C++ parts off the terminal while models load; errors are exceptions anyway."""
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -72,9 +67,9 @@ def quiet() -> Iterator[None]:
 
 
 class FaceDetector:
-    """MediaPipe's short-range face detector; the widest of the faces that it finds counts.
+    """MediaPipe's short-range face detector, without tracking from frame to frame; the widest face counts.
 
-    Every picture is looked at for itself: no tracking from frame to frame. An instance belongs to one process.
+    An instance belongs to one process.
     """
 
     def __init__(self, model: Path):
@@ -85,12 +80,6 @@ class FaceDetector:
         FergiError
             If the file is not a detector that mediapipe can load.
         """
-        mediapipe = _mediapipe()
-        from mediapipe.tasks.python import BaseOptions, vision
-
-        self._image = lambda picture: mediapipe.Image(
-            image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(picture)
-        )
         try:
             options = vision.FaceDetectorOptions(base_options=BaseOptions(model_asset_buffer=model.read_bytes()))
             with quiet():
@@ -101,9 +90,10 @@ class FaceDetector:
 
     def detect(self, picture: np.ndarray) -> Detection | None:
         """The widest face of an RGB picture (height, width, 3), uint8; None if there is none."""
+        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(picture))
         found = [
             Detection((box.origin_x, box.origin_y, box.width, box.height), face.categories[0].score)
-            for face in self._detector.detect(self._image(picture)).detections
+            for face in self._detector.detect(image).detections
             if (box := face.bounding_box).width > 0 and box.height > 0
         ]
         return max(found, key=lambda face: face.box[2], default=None)

@@ -3,7 +3,11 @@
 import cv2
 import numpy as np
 
-LUMA_ORDERS = ("released", "correct")
+# To luma and back.
+LUMA_ORDERS = {
+    "released": (cv2.COLOR_BGR2YCrCb, cv2.COLOR_YCrCb2BGR),
+    "correct": (cv2.COLOR_RGB2YCrCb, cv2.COLOR_YCrCb2RGB),
+}
 
 
 def equalise(face: np.ndarray, luma: str = "released") -> np.ndarray:
@@ -16,19 +20,15 @@ def equalise(face: np.ndarray, luma: str = "released") -> np.ndarray:
     face : ndarray of uint8, shape (height, width, 3)
         RGB.
     luma : {"released", "correct"}
-        ``released`` weighs red and blue the wrong way round, as the release does; weights trained that way need
-        it. ``correct`` weighs them as the standard (ITU-R BT.601) does.
+        ``released`` exchanges the weights of red and blue, as the release does; AU models trained that way need
+        it. ``correct`` has them as in the standard (ITU-R BT.601).
 
     Returns
     -------
     ndarray of uint8, of the same shape
     """
-    if luma not in LUMA_ORDERS:
-        raise ValueError(f"luma must be one of {', '.join(LUMA_ORDERS)}, not {luma!r}")
-    there, back = (
-        (cv2.COLOR_BGR2YCrCb, cv2.COLOR_YCrCb2BGR) if luma == "released" else (cv2.COLOR_RGB2YCrCb, cv2.COLOR_YCrCb2RGB)
-    )
-    channels = cv2.cvtColor(face, there)
+    to_luma, back = LUMA_ORDERS[luma]
+    channels = cv2.cvtColor(face, to_luma)
     brightness = channels[..., 0]
     least, most = int(brightness.min()), int(brightness.max())
     if most > least:  # a picture of one brightness has no contrast to raise
@@ -38,7 +38,7 @@ def equalise(face: np.ndarray, luma: str = "released") -> np.ndarray:
 
 
 def pad_to_square(face: np.ndarray) -> np.ndarray:
-    """Black at both ends of the shorter side, one more behind than before where the difference is odd."""
+    """Black at both ends of the shorter side, one pixel more at the far end where the difference is odd."""
     height, width = face.shape[:2]
     size = max(height, width)
     above, before = (size - height) // 2, (size - width) // 2

@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import mediapipe
 import numpy as np
+import torch
 from PIL import Image
+from torchvision.transforms import Compose, Resize, ToTensor
 
 from fergi.faces.alignment import EYE_LEFT, EYE_RIGHT, FACE_SIZE, Crop
-from fergi.faces.detection import Detection, _mediapipe, quiet
+from fergi.faces.detection import Detection, quiet
+from fergi.faces.mobilefacenet import MobileFaceNet
+from fergi.weights import MOBILEFACENET, load_state, load_strictly
 
-BACK_ENDS = ("mobilefacenet", "facemesh")
-MOBILEFACENET_FILE = "mobilefacenet_model_best.pth.tar"
+MOBILEFACENET_FILE = Path(MOBILEFACENET.path).name
 MOBILEFACENET_BATCH = 8
 # FaceMesh points that stand for the 68: jaw, brows, nose, nostrils, eyes, outer lip, inner lip.
 FACEMESH_POINTS = (
@@ -25,9 +29,7 @@ FACEMESH_POINTS = (
 
 
 class Landmarks(Protocol):
-    """A back end: pictures with a face in, 68 points out."""
-
-    name: str
+    """A back end, made from the folder of weights: pictures with a face in, 68 points out."""
 
     def locate(
         self, pictures: Sequence[np.ndarray], faces: Sequence[Detection], crops: Sequence[Crop]
@@ -37,13 +39,9 @@ class Landmarks(Protocol):
 
 
 class FaceMesh:
-    """MediaPipe's FaceMesh, without tracking; needs no download."""
+    """MediaPipe's FaceMesh, without tracking. The mediapipe package includes its models."""
 
-    name = "facemesh"
-
-    def __init__(self) -> None:
-        """Load the models that mediapipe brings along."""
-        mediapipe = _mediapipe()
+    def __init__(self, pretrained_models: Path | None = None) -> None:
         with quiet():
             self._mesh = mediapipe.solutions.face_mesh.FaceMesh(
                 static_image_mode=True, max_num_faces=1, refine_landmarks=True
@@ -55,8 +53,8 @@ class FaceMesh:
     ) -> list[np.ndarray | None]:
         """See ``Landmarks``.
 
-        FaceMesh misses faces that fill the picture, so it sees half a box more on each side, or else the whole
-        picture. What it finds there is somebody else unless the middle between the eyes lies in the detection.
+        FaceMesh misses faces that fill the picture, so it gets the box and half a box more on each side, and if it
+        finds nothing there, the whole picture. A face counts only if the middle between its eyes lies in the box.
         """
         return [self._locate(*each) for each in zip(pictures, faces, crops, strict=True)]
 
@@ -79,18 +77,16 @@ class FaceMesh:
 
 
 class MobileFaceNetLandmarks:
-    """The paper's landmark network, on crops resized to 112 × 112 as the original does it.
+    """The paper's landmark network, on crops resized to 112 × 112 as in the original.
 
     That is torchvision's Resize of a PIL picture: bilinear and antialiased. OpenCV's bilinear resize, which is not
     antialiased, moves the pitch and yaw ratios by up to 0.04 on a real video.
 
-    Every batch has the same size, the last one filled up with black, so that a face's landmarks are the same to the
-    last bit whatever it is looked at with.
+    Every batch has the same size, the last one filled up with black, because the last bits of a face's landmarks
+    depend on the size of its batch.
     """
 
-    name = "mobilefacenet"
-
-    def __init__(self, weights: Path, device: str = "cpu") -> None:
+    def __init__(self, pretrained_models: Path) -> None:
         """Load the network's weights strictly.
 
         Raises
@@ -98,20 +94,16 @@ class MobileFaceNetLandmarks:
         FergiError
             If the file is missing, damaged, or of another layout.
         """
-        import torch
-        from torchvision.transforms import Compose, Resize, ToTensor
-
-        from fergi.faces.mobilefacenet import load_mobilefacenet
-
-        self._torch, self._device = torch, device
+        weights = pretrained_models / MOBILEFACENET_FILE
         self._network_input = Compose([Resize((FACE_SIZE, FACE_SIZE)), ToTensor()])
-        self._network = load_mobilefacenet(weights).eval().to(device)
+        self._network = MobileFaceNet().eval()
+        state = load_state(weights, key=MOBILEFACENET.key, advice=MOBILEFACENET.advice)
+        load_strictly(self._network, state, source=weights)
 
     def locate(
         self, pictures: Sequence[np.ndarray], faces: Sequence[Detection], crops: Sequence[Crop]
     ) -> list[np.ndarray | None]:
         """See ``Landmarks``."""
-        torch = self._torch
         found: list[np.ndarray | None] = []
         for start in range(0, len(crops), MOBILEFACENET_BATCH):
             some = crops[start : start + MOBILEFACENET_BATCH]
@@ -119,28 +111,9 @@ class MobileFaceNetLandmarks:
             for place, crop in enumerate(some):
                 batch[place] = self._network_input(Image.fromarray(crop.picture))
             with torch.inference_mode():
-                unit = self._network(batch.to(self._device))[: len(some)].reshape(-1, 68, 2).cpu().double().numpy()
+                unit = self._network(batch)[: len(some)].reshape(-1, 68, 2).double().numpy()
             found += [points * crop.picture.shape[1::-1] for points, crop in zip(unit, some, strict=True)]
         return found
 
 
-def choose_back_end(wanted: str | None, pretrained_models: Path) -> str:
-    """The back end asked for; without a wish the paper's if its weights are there, else FaceMesh."""
-    if wanted:
-        return wanted
-    return "mobilefacenet" if (pretrained_models / MOBILEFACENET_FILE).is_file() else "facemesh"
-
-
-def load_landmarks(back_end: str, pretrained_models: Path) -> Landmarks:
-    """A back end by name.
-
-    Raises
-    ------
-    FergiError
-        If its weights are missing or damaged.
-    """
-    if back_end == "facemesh":
-        return FaceMesh()
-    if back_end == "mobilefacenet":
-        return MobileFaceNetLandmarks(pretrained_models / MOBILEFACENET_FILE)
-    raise ValueError(f"back_end must be one of {', '.join(BACK_ENDS)}, not {back_end!r}")
+BACK_ENDS = {"mobilefacenet": MobileFaceNetLandmarks, "facemesh": FaceMesh}

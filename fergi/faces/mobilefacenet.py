@@ -1,10 +1,6 @@
 """MobileFaceNet as the paper's landmark network has it: 112 × 112 RGB in [0, 1] in, 68 points out."""
 
-from pathlib import Path
-
 from torch import Tensor, nn
-
-from fergi.weights import MOBILEFACENET, load_state, load_strictly
 
 N_LANDMARKS = 68
 
@@ -23,7 +19,7 @@ class _Convolution(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """Widen, filter each channel, project."""
+    """1 × 1 convolution to more channels, depthwise convolution, 1 × 1 convolution without activation."""
 
     def __init__(self, n_in: int, n_out: int, groups: int, stride: int = 1, residual: bool = False):
         super().__init__()
@@ -38,7 +34,7 @@ class _Bottleneck(nn.Module):
 
 
 class _Residuals(nn.Module):
-    """Bottlenecks of one width, each with a way around it."""
+    """Bottlenecks of one width with residual connections."""
 
     def __init__(self, n: int, n_blocks: int, groups: int):
         super().__init__()
@@ -49,7 +45,7 @@ class _Residuals(nn.Module):
 
 
 class _Output(nn.Module):
-    """One filter over the whole field for each channel, then a linear map."""
+    """A depthwise convolution over the whole field, then a linear layer."""
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
@@ -83,17 +79,3 @@ class MobileFaceNet(nn.Module):
         x = self.conv_23(self.conv2_dw(self.conv1(x)))
         x = self.conv_45(self.conv_4(self.conv_34(self.conv_3(x))))
         return self.output_layer(self.conv_6_sep(self.conv_5(x)))
-
-
-def load_mobilefacenet(file: Path) -> MobileFaceNet:
-    """The network with the weights of a checkpoint file, strictly.
-
-    Raises
-    ------
-    FergiError
-        If the file is missing, damaged, or of another layout.
-    """
-    network = MobileFaceNet()
-    state = load_state(file, key=MOBILEFACENET.key, advice=MOBILEFACENET.advice)
-    load_strictly(network, state, source=file)
-    return network

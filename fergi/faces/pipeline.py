@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mediapipe
 import numpy as np
 
 from fergi.faces.alignment import align_face, crop_face, face_frame
-from fergi.faces.detection import FaceDetector, detector_model, mediapipe_version
+from fergi.faces.detection import FaceDetector, detector_model
 from fergi.faces.equalisation import LUMA_ORDERS, equalise, pad_to_square
-from fergi.faces.landmarks import BACK_ENDS, MOBILEFACENET_FILE, choose_back_end, load_landmarks
+from fergi.faces.landmarks import BACK_ENDS, MOBILEFACENET_FILE
 from fergi.files import sha256
 
 
@@ -41,7 +42,7 @@ class AlignmentSettings:
     pretrained_models : Path
         Folder of weights.
     landmarks : str
-        Back end: mobilefacenet (the paper's) or facemesh.
+        One of ``BACK_ENDS``: mobilefacenet (the paper's) or facemesh.
     luma : str
         See ``equalise``.
     """
@@ -61,32 +62,34 @@ class AlignmentSettings:
         if self.landmarks == "mobilefacenet":
             settings["landmarks_sha256"] = sha256(self.pretrained_models / MOBILEFACENET_FILE)
         else:
-            settings["mediapipe"] = mediapipe_version()
+            settings["mediapipe"] = mediapipe.__version__
         return settings
 
 
 def alignment_settings(pretrained_models: Path, landmarks: str | None, luma: str = "released") -> AlignmentSettings:
-    """Settings with the back end wanted, or the paper's if its weights are there, or FaceMesh."""
-    return AlignmentSettings(pretrained_models, choose_back_end(landmarks, pretrained_models), luma)
+    """Settings whose landmarks are by default the paper's network if its weights exist, and else FaceMesh."""
+    if landmarks is None:
+        landmarks = "mobilefacenet" if (pretrained_models / MOBILEFACENET_FILE).is_file() else "facemesh"
+    return AlignmentSettings(pretrained_models, landmarks, luma)
 
 
 def add_alignment_arguments(parser: argparse.ArgumentParser) -> None:
     """``--landmarks`` and ``--luma``, which every script that aligns faces takes."""
     parser.add_argument(
         "--landmarks",
-        choices=BACK_ENDS,
-        help="default: mobilefacenet, the paper's, if its weights are there, else facemesh",
+        choices=tuple(BACK_ENDS),
+        help="default: mobilefacenet, the paper's, if its weights exist, else facemesh",
     )
     parser.add_argument(
-        "--luma", choices=LUMA_ORDERS, default="released", help="see fergi/faces/equalisation.py (default: %(default)s)"
+        "--luma",
+        choices=tuple(LUMA_ORDERS),
+        default="released",
+        help="see fergi/faces/equalisation.py (default: %(default)s)",
     )
 
 
 class FaceAligner:
-    """The whole way from pictures to aligned faces. An instance belongs to one process.
-
-    What comes out of a picture does not depend on those before it or beside it.
-    """
+    """From pictures to aligned faces, one independently of another. An instance belongs to one process."""
 
     def __init__(self, settings: AlignmentSettings):
         """Load the detector and the landmarks.
@@ -98,7 +101,7 @@ class FaceAligner:
         """
         self._settings = settings
         self._detector = FaceDetector(detector_model(settings.pretrained_models)[0])
-        self._landmarks = load_landmarks(settings.landmarks, settings.pretrained_models)
+        self._landmarks = BACK_ENDS[settings.landmarks](settings.pretrained_models)
 
     def align(self, pictures: Sequence[np.ndarray]) -> list[AlignedFace | None]:
         """The widest face of each RGB picture (height, width, 3); None where there is none, or none to align."""
@@ -114,7 +117,7 @@ class FaceAligner:
             try:
                 frame = face_frame(points)
                 upright = align_face(crop.picture, frame)
-            except ValueError:  # points that do not make a face are no landmarks
+            except ValueError:  # the points do not make a face
                 continue
             picture = pad_to_square(equalise(upright, self._settings.luma))
             aligned[index] = AlignedFace(picture, face.score, frame.pitch_ratio, frame.yaw_ratio)
