@@ -10,42 +10,25 @@ Writes  preparation/DISFA_faces/: pictures, index.csv, no_face.csv, settings.jso
 Run     python preprocess_DISFA.py --disfa DIR
 Takes   about 15 ms a frame and core: half an hour for 261,630 frames on two cores; no GPU.
 
-An interrupted run goes on with the parts that are not finished; parts of which a frame or the video was replaced, or an
-aligned face is gone, are done again.
+An interrupted run resumes with the parts that are not finished. A part is done again if one of its frames or its video
+was replaced, or an aligned face is gone.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from fergi.action_units.aligned_faces import align_dataset
+from fergi.action_units.aligned_faces import run_stage
 from fergi.action_units.disfa import CAMERAS, read_disfa
-from fergi.dataset import Folders
-from fergi.faces.pipeline import add_alignment_arguments, alignment_settings
-from fergi.script import CHECKOUT, add_workers_argument, argument_parser, run
+from fergi.script import CHECKOUT, argument_parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check the data set as a whole, then align its faces."""
     parser = argument_parser(__doc__)
-    parser.add_argument(
-        "--disfa",
-        type=Path,
-        default=CHECKOUT.parent / "FER_datasets" / "DISFA",
-        metavar="DIR",
-        help="default: %(default)s",
-    )
+    default = CHECKOUT.parent / "FER_datasets" / "DISFA"
+    parser.add_argument("--disfa", type=Path, default=default, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--cameras", nargs="+", choices=CAMERAS, default=CAMERAS, help="default: both")
-    add_workers_argument(parser, "processes")
-    add_alignment_arguments(parser)
-    chosen = parser.parse_args(arguments)
-    parts = read_disfa(chosen.disfa, chosen.cameras)
-    folders = Folders(chosen.root)
-    alignment = alignment_settings(folders.pretrained_models, chosen.landmarks, chosen.luma)
-    output = folders.aligned_faces("DISFA")
-    print(f"{sum(len(part.names) for part in parts)} frames of {len({part.subject for part in parts})} subjects.")
-    print(f"Landmarks by {alignment.landmarks}.")
-    print(align_dataset("DISFA", parts, output, alignment, workers=chosen.workers).text())
-    print(f"Wrote {output / 'index.csv'}.")
+    run_stage("DISFA", parser, lambda chosen: read_disfa(chosen.disfa, chosen.cameras), arguments)
 
 
 if __name__ == "__main__":

@@ -6,41 +6,24 @@ Writes  preparation/DISFAPlus_faces/: pictures, index.csv, no_face.csv, settings
 Run     python preprocess_DISFAPlus.py --disfa-plus DIR
 Takes   about 15 ms a frame and core; no GPU.
 
-An interrupted run goes on with the trials that are not finished; trials of which a frame was replaced, or an aligned
-face is gone, are done again.
+An interrupted run resumes with the trials that are not finished. A trial is done again if one of its frames was
+replaced, or an aligned face is gone.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from fergi.action_units.aligned_faces import align_dataset
+from fergi.action_units.aligned_faces import run_stage
 from fergi.action_units.disfa import read_disfa_plus
-from fergi.dataset import Folders
-from fergi.faces.pipeline import add_alignment_arguments, alignment_settings
-from fergi.script import CHECKOUT, add_workers_argument, argument_parser, run
+from fergi.script import CHECKOUT, argument_parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check the data set as a whole, then align its faces."""
     parser = argument_parser(__doc__)
-    parser.add_argument(
-        "--disfa-plus",
-        type=Path,
-        default=CHECKOUT.parent / "FER_datasets" / "DISFAPlus",
-        metavar="DIR",
-        help="default: %(default)s",
-    )
-    add_workers_argument(parser, "processes")
-    add_alignment_arguments(parser)
-    chosen = parser.parse_args(arguments)
-    parts = read_disfa_plus(chosen.disfa_plus)
-    folders = Folders(chosen.root)
-    alignment = alignment_settings(folders.pretrained_models, chosen.landmarks, chosen.luma)
-    output = folders.aligned_faces("DISFAPlus")
-    print(f"{sum(len(part.names) for part in parts)} frames of {len({part.subject for part in parts})} subjects.")
-    print(f"Landmarks by {alignment.landmarks}.")
-    print(align_dataset("DISFAPlus", parts, output, alignment, workers=chosen.workers).text())
-    print(f"Wrote {output / 'index.csv'}.")
+    default = CHECKOUT.parent / "FER_datasets" / "DISFAPlus"
+    parser.add_argument("--disfa-plus", type=Path, default=default, metavar="DIR", help="default: %(default)s")
+    run_stage("DISFAPlus", parser, lambda chosen: read_disfa_plus(chosen.disfa_plus), arguments)
 
 
 if __name__ == "__main__":

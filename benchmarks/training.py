@@ -1,17 +1,16 @@
-"""Images per second of the AU model's training beside a plain loop, on the same device in one run.
+"""Pictures per second of the AU model's training beside a plain loop, on the same device in one run.
 
 Reads   nothing: pictures are made in a temporary folder
 Run     python -m benchmarks.training                                   (IR-50 on a GPU, a thin network on a CPU)
         python -m benchmarks.training --network ir50 --batch-size 8 --steps 3     (IR-50 on a CPU)
 Takes   about two minutes.
 
-The plain loop does what the original does: one process that reads each picture with PIL when its turn comes,
-torchvision's transforms, float32 as PyTorch computes it by default (on CUDA its convolutions are tf32, and their
-algorithms are not searched for), PyTorch's default layout, and a look at the loss after every step. Ours is the
-script's training: worker processes, the fast precision and layout of the device. Both have the same network, batch,
-augmentation, loss and optimizer. They run in turn, and the fastest turn of each counts. The third row has the same
-batch lie on the device again and again: how fast it goes when no picture is read. On CUDA, PyTorch's profiler then
-tells in how much of the time the GPU did anything at all.
+The plain loop does what the original does: one process that reads each picture with PIL when it is needed,
+torchvision's transforms, PyTorch's default float32 (on CUDA its convolutions are tf32, and their algorithms are not
+searched for) and layout, and the loss is read after every step. Ours is the script's training: workers, the fast
+precision and layout of the device. Both have the same network, batch, augmentation, loss and optimizer. They run in
+turn, and the fastest turn of each counts. The third row repeats one batch that is on the device already: the speed
+without reading pictures. On CUDA, PyTorch's profiler measures the share of the time in which the GPU is busy.
 """
 
 import argparse
@@ -21,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -34,10 +34,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import config
-from fergi.action_units.faces_dataset import Augmentation, Faces
+from fergi.action_units.faces_dataset import Augmentation, Batch, Faces
 from fergi.action_units.losses import loss_parts, loss_weights
 from fergi.action_units.network import NETWORKS, random_network
-from fergi.action_units.training import PRECISIONS, Training, TrainingSettings, choose_precision, explained
+from fergi.action_units.training import TRAINING_PRECISIONS, Training, TrainingSettings, choose_precision, explained
 from fergi.features import ACTION_UNITS
 from fergi.processes import Process, choose_device
 from fergi.script import add_device_argument, run
@@ -66,13 +66,8 @@ class PlainFaces(Dataset):
 
     def __init__(self, faces: Faces) -> None:
         self.faces = faces
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomHorizontalFlip(),
-                transforms.RandomResizedCrop(112, scale=config.AU_CROP_SCALE, ratio=config.AU_CROP_RATIO),
-                transforms.ToTensor(),
-            ]
-        )
+        crop = transforms.RandomResizedCrop(112, **config.AU_CROP)
+        self.transform = transforms.Compose([transforms.RandomHorizontalFlip(), crop, transforms.ToTensor()])
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -84,12 +79,13 @@ class PlainFaces(Dataset):
 
 def plain_steps(faces: Faces, name: str, batch_size: int, device: torch.device) -> Iterator[int]:
     """Train plainly without end; gives after each step how many pictures it had."""
-    network = random_network(name, config.AU_SEED).to(device).train()
+    numbers = config.AU_TRAINING
+    network = random_network(name, numbers["seed"]).to(device).train()
     head = list(network.fc.parameters())
     rest = [parameter for key, parameter in network.named_parameters() if not key.startswith("fc.")]
     optimizer = torch.optim.Adam(
-        [{"params": head, "lr": config.AU_LAST_LAYER_RATE}, {"params": rest, "lr": config.AU_RATE}],
-        weight_decay=config.AU_WEIGHT_DECAY,
+        [{"params": head, "lr": numbers["last_layer_rate"]}, {"params": rest, "lr": numbers["rate"]}],
+        weight_decay=numbers["weight_decay"],
     )
     weights = loss_weights(torch.from_numpy(faces.labels), "paper").to(device)
     loader = DataLoader(PlainFaces(faces), batch_size=batch_size, shuffle=True, drop_last=True)
@@ -105,33 +101,11 @@ def plain_steps(faces: Faces, name: str, batch_size: int, device: torch.device) 
 
 def our_training(faces: Faces, name: str, batch_size: int, precision: str, workers: int, device, folder) -> Training:
     """The script's training of the same job."""
-    settings = TrainingSettings(
-        mode="paper",
-        network=name,
-        start="random",
-        epochs=1,
-        batch_size=batch_size,
-        seed=config.AU_SEED,
-        last_layer_rate=config.AU_LAST_LAYER_RATE,
-        rate=config.AU_RATE,
-        weight_decay=config.AU_WEIGHT_DECAY,
-        augmentation=Augmentation(config.AU_CROP_SCALE, config.AU_CROP_RATIO),
-        precision=precision,
-    )
+    numbers = config.AU_TRAINING | {"batch_size": batch_size}
+    options = TrainingSettings("paper", name, "random", Augmentation(**config.AU_CROP), precision, **numbers)
+    more = {"face_settings": {}, "folder": folder, "process": Process(0, 1, device), "workers": workers}
     nobody = faces.where(np.zeros(len(faces), bool))
-    network = random_network(name, config.AU_SEED)
-    process = Process(0, 1, device)
-    return Training(
-        network,
-        faces,
-        nobody,
-        settings,
-        face_settings={},
-        folder=folder,
-        process=process,
-        workers=workers,
-        state_every=10**9,
-    )
+    return Training(random_network(name, options.seed), faces, nobody, options, state_every=10**9, **more)
 
 
 def our_steps(training: Training) -> Iterator[int]:
@@ -143,12 +117,12 @@ def our_steps(training: Training) -> Iterator[int]:
 
 def repeated_batch(training: Training) -> Iterator[int]:
     """Steps of a training on one batch that is on its device already."""
-    batch = next(iter(training.loader))
+    pictures, labels, _ = next(iter(training.loader))
     device = training.process.device
-    batch = batch._replace(pictures=batch.pictures.to(device), labels=batch.labels.to(device))
+    batch = Batch(pictures.to(device), labels.to(device), "")
     while True:
-        training.step(batch, len(batch.pictures))
-        yield len(batch.pictures)
+        training.step(batch, len(pictures))
+        yield len(pictures)
 
 
 @contextmanager
@@ -163,7 +137,7 @@ def plain_arithmetic() -> Iterator[None]:
         cudnn.benchmark, cudnn.conv.fp32_precision = ours
 
 
-def images_per_second(steps: Iterator[int], n_steps: int, wait: Callable[[], None]) -> float:
+def pictures_per_second(steps: Iterator[int], n_steps: int, wait: Callable[[], None]) -> float:
     """Speed of the next steps."""
     wait()
     start = time.perf_counter()
@@ -209,16 +183,29 @@ def verdict(best: dict[str, float], share: float | None, *, on_cuda: bool) -> st
     return f"{told} The network bounds it."
 
 
+def measured(
+    sides: dict[str, Iterator[int]], n_steps: int, n_first: int, repeats: int, wait: Callable[[], None]
+) -> dict[str, float]:
+    """The speed of each side in its fastest turn, after a first one that chooses algorithms and starts workers."""
+    best = dict.fromkeys(sides, 0.0)
+    for turn in range(1 + repeats):
+        for side, steps in sides.items():
+            with plain_arithmetic() if side == PLAIN else nullcontext():
+                speed = pictures_per_second(steps, n_steps if turn else n_first, wait)
+            best[side] = max(best[side], speed) if turn else 0.0
+    return best
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the three in turn and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_device_argument(parser)
     parser.add_argument("--network", choices=tuple(NETWORKS), help="default: ir50 on CUDA, ir18-thin on a CPU")
-    parser.add_argument("--batch-size", type=int, default=config.AU_BATCH_SIZE, help="default: %(default)s")
+    parser.add_argument("--batch-size", type=int, default=config.AU_TRAINING["batch_size"], help="default: %(default)s")
     parser.add_argument("--steps", type=int, help="steps of a turn (default: 60 on CUDA, 3 on a CPU)")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each (default: %(default)s)")
     parser.add_argument("--workers", type=int, help="processes that read for ours (default: up to 8; 0 on a CPU)")
-    parser.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto", help="default: %(default)s")
+    parser.add_argument("--precision", choices=("auto", *TRAINING_PRECISIONS), default="auto", help="default: auto")
     chosen = parser.parse_args(arguments)
     device = choose_device(chosen.device)
     on_cuda = device.type == "cuda"
@@ -226,37 +213,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     n_steps = chosen.steps or (60 if on_cuda else 3)
     workers = chosen.workers if chosen.workers is not None else min(8, os.cpu_count() or 1) if on_cuda else 0
     precision = choose_precision(chosen.precision, device)
-
-    def wait() -> None:
-        if on_cuda:
-            torch.cuda.synchronize(device)
+    wait = partial(torch.cuda.synchronize, device) if on_cuda else lambda: None
 
     with tempfile.TemporaryDirectory() as temporary, explained():
-        n_pictures = chosen.batch_size * max(8, n_steps)
-        faces = made_faces(Path(temporary), n_pictures)
-
-        def ours() -> Training:
-            return our_training(faces, name, chosen.batch_size, precision, workers, device, Path(temporary))
-
+        faces = made_faces(Path(temporary), chosen.batch_size * max(8, n_steps))
+        job = faces, name, chosen.batch_size, precision, workers, device, Path(temporary)
         sides = {
             PLAIN: plain_steps(faces, name, chosen.batch_size, device),
-            OURS: our_steps(ours()),
-            REPEATED: repeated_batch(ours()),
+            OURS: our_steps(our_training(*job)),
+            REPEATED: repeated_batch(our_training(*job)),
         }
-        speeds: dict[str, list[float]] = {side: [] for side in sides}
-        for turn in range(1 + chosen.repeats):  # the first one chooses algorithms and starts workers
-            for side, steps in sides.items():
-                with plain_arithmetic() if side == PLAIN else nullcontext():
-                    speed = images_per_second(steps, n_steps if turn else 5 if on_cuda else 1, wait)
-                speeds[side] += [speed] if turn else []
+        best = measured(sides, n_steps, 5 if on_cuda else 1, chosen.repeats, wait)
         share = gpu_share(sides[OURS], n_steps, wait) if on_cuda else None
-    best = {side: max(values) for side, values in speeds.items()}
-    where = (
-        torch.cuda.get_device_name(device) if on_cuda else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    cpu = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    print(f"{name}, batch {chosen.batch_size}, on {torch.cuda.get_device_name(device) if on_cuda else cpu}; ours with")
+    print(
+        f"{precision} and {workers} workers; torch {torch.__version__}; fastest of {chosen.repeats} turns of", end=" "
     )
-    print(f"{name}, batch {chosen.batch_size}, on {where}; ours with {precision} and {workers} workers;", end=" ")
-    print(f"torch {torch.__version__}; fastest of {chosen.repeats} turns of {n_steps} steps.\n")
-    print("| loop | images per second | ratio to plain |\n|---|--:|--:|")
+    print(f"{n_steps} steps.\n\n| loop | pictures per second | ratio to plain |\n|---|--:|--:|")
     for side, speed in best.items():
         print(f"| {side} | {speed:.1f} | {speed / best[PLAIN]:.2f} |")
     print(f"\n{verdict(best, share, on_cuda=on_cuda)}")

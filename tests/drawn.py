@@ -73,5 +73,5 @@ def write_faces(
     for name, values in columns.items():
         table[name] = values
     table.to_csv(folder / "index.csv", index=False)
-    (folder / "settings.json").write_text(json.dumps({"format": 1, "camera": "both"}))
+    (folder / "settings.json").write_text(json.dumps({"camera": "both"}))
     return folder

@@ -17,7 +17,7 @@ import filmed
 import numpy as np
 import pandas as pd
 import pytest
-from filmed import GREY, film, moving_face, shared_aligner, snapshot, threads_for_processes
+from filmed import GREY, film, moving_face, shared_aligner, snapshot, without_workers
 from numpy.testing import assert_array_equal
 from small_disk import run_with_room_for
 from test_disfa import change, disfa_label, write_disfa, write_disfa_plus
@@ -26,7 +26,6 @@ from test_weights import largest_file
 import preprocess_DISFA
 import preprocess_DISFAPlus
 from fergi.action_units import aligned_faces
-from fergi.action_units.disfa import read_disfa
 from fergi.action_units.faces_dataset import read_faces, read_picture
 from fergi.faces.detection import MODEL_FILE, detector_model
 from fergi.faces.pipeline import AlignmentSettings
@@ -41,9 +40,9 @@ LEFT_1, LEFT_2, RIGHT_1, RIGHT_2 = [
 
 
 @pytest.fixture
-def threads(monkeypatch):
+def in_process(monkeypatch):
     """See ``filmed``."""
-    threads_for_processes(monkeypatch)
+    without_workers(monkeypatch)
 
 
 def save(path: Path, picture: np.ndarray) -> None:
@@ -99,7 +98,7 @@ def expect(message: str, disfa: Path, root: Path, *options: str) -> None:
 def _finished(_disfa, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("finished") / "root"
     with pytest.MonkeyPatch.context() as patch:
-        threads_for_processes(patch)
+        without_workers(patch)
         align(_disfa, root)
     return root
 
@@ -129,21 +128,19 @@ def test_the_index_names_every_face(_finished):
     assert_array_equal(index[UNITS], labels)
 
 
-def test_frames_without_a_face_are_reported(expected):
+def test_the_other_files(expected):
+    """Frames without a face are listed; nothing else is there but the faces, the settings and the parts' tables."""
     assert expected["no_face.csv"].decode() == (
         "subject,part,frame\nSN001,RightCamera,3\nSN002,LeftCamera,1\nSN002,LeftCamera,2\nSN002,LeftCamera,3\n"
     )
-
-
-def test_nothing_else_is_there(expected):
+    settings = json.loads(expected["settings.json"])
+    assert "bundled short-range detector" in settings.pop("detector")
+    assert settings.pop("mediapipe") == importlib.metadata.version("mediapipe")
+    assert settings == {"dataset": "DISFA", "landmarks": "facemesh", "luma": "released"}
     pictures = {name for name in expected if name.endswith(".png")}
+    tables = {f"parts/{subject}_{camera}Camera.csv" for subject in ("SN001", "SN002") for camera in ("Left", "Right")}
     assert len(pictures) == 34 + 4 + 3
-    assert set(expected) - pictures == {
-        "index.csv",
-        "no_face.csv",
-        "settings.json",
-        *(f"parts/{subject}_{camera}Camera.csv" for subject in ("SN001", "SN002") for camera in ("Left", "Right")),
-    }
+    assert set(expected) - pictures == {"index.csv", "no_face.csv", "settings.json", *tables}
 
 
 @pytest.mark.parametrize("folder", [LEFT_1, RIGHT_1, RIGHT_2])
@@ -162,21 +159,14 @@ def test_pictures_are_those_of_the_aligner(_finished, folder):
             assert red > blue + 15  # skin
 
 
-def test_the_settings_stand_beside_the_faces(_finished):
-    settings = json.loads((_finished / "preparation/DISFA_faces/settings.json").read_text())
-    assert "bundled short-range detector" in settings.pop("detector")
-    assert settings.pop("mediapipe") == importlib.metadata.version("mediapipe")
-    assert settings == {"format": 1, "dataset": "DISFA", "landmarks": "facemesh", "luma": "released"}
-
-
 def test_the_training_can_read_them(_finished):
     faces, settings, n_ignored = read_faces(_finished, "DISFA")
-    assert len(faces) == 41 and n_ignored == 0 and settings["dataset"] == "DISFA"
+    assert len(faces) == 41 and n_ignored == 0 and settings["DISFA landmarks"] == "facemesh"
     assert faces.subjects.tolist() == ["SN001"] * 38 + ["SN002"] * 3
     assert faces.labels[9, 11] == disfa_label(10, 12) and faces.labels[9, 2] == -1
 
 
-def test_what_the_script_says(disfa, threads, tmp_path, capsys):
+def test_what_the_script_says(disfa, in_process, tmp_path, capsys):
     """Frames, subjects, faces, and labels that are missing or impossible, with the first part that has some."""
     change(disfa / "ActionUnit_Labels/SN002/SN002_au4.txt", "2,0\n", "2,7\n")
     change(disfa / "ActionUnit_Labels/SN001/SN001_au1.txt", "\n4,5\n", "\n")
@@ -201,25 +191,23 @@ def test_what_the_script_says(disfa, threads, tmp_path, capsys):
     ]
 
 
-def test_running_it_again_does_nothing(disfa, finished, threads, expected, monkeypatch, capsys):
+def test_running_it_again_does_nothing(disfa, finished, in_process, expected, monkeypatch, capsys):
     """No face is looked for, and no byte changes."""
-    monkeypatch.setattr(aligned_faces, "_align_part", None)
+    monkeypatch.setattr(aligned_faces.AlignedParts, "__getitem__", None)
     assert snapshot(align(disfa, finished)) == expected
     assert "4 parts, 4 of them done before." in capsys.readouterr().out
 
 
-def test_pictures_that_are_gone_are_made_again(disfa, finished, threads, expected, capsys):
-    """Or empty, as after a machine went down; what an earlier version finished as well."""
+def test_pictures_that_are_gone_are_made_again(disfa, finished, in_process, expected, capsys):
+    """Or empty, as after a machine went down."""
     folder = finished / "preparation/DISFA_faces"
     (folder / "SN001/LeftCamera/7.png").unlink()
     (folder / "SN001/RightCamera/2.png").write_bytes(b"")
-    table = folder / "parts/SN002_RightCamera.csv"
-    pd.read_csv(table).drop(columns="source").to_csv(table, index=False)
     assert snapshot(align(disfa, finished)) == expected
-    assert "4 parts, 1 of them done before." in capsys.readouterr().out
+    assert "4 parts, 2 of them done before." in capsys.readouterr().out
 
 
-def test_frames_that_were_replaced_are_aligned_again(disfa, finished, threads, capsys):
+def test_frames_that_were_replaced_are_aligned_again(disfa, finished, in_process, capsys):
     """One picture by another one under the same name; all of a part by a video with more of them."""
     save(disfa / RIGHT_1 / "3.png", pictures_of(RIGHT_1)[0])
     shutil.rmtree(disfa / RIGHT_2)
@@ -234,19 +222,7 @@ def test_frames_that_were_replaced_are_aligned_again(disfa, finished, threads, c
     assert "2 parts, 2 of them done before." in capsys.readouterr().out
 
 
-def test_frames_are_counted(disfa, tmp_path, monkeypatch):
-    """For the bar that shows how far it is; a part with an unreadable frame counts up to there."""
-    aligner = shared_aligner(AlignmentSettings(Path("no weights"), "facemesh"))
-    monkeypatch.setattr(aligned_faces, "_aligner", aligner)
-    part = read_disfa(disfa, ["Right"])[0]
-    table, n_frames, problem = aligned_faces._align_part(part, tmp_path / "faces")
-    assert (len(table), n_frames, problem) == (5, 5, None)
-    part.pictures[3].write_bytes(b"")
-    table, n_frames, problem = aligned_faces._align_part(part, tmp_path / "faces")
-    assert (len(table), n_frames, problem) == (0, 3, f"{part.pictures[3]} is not a picture")
-
-
-def test_one_camera_and_then_both(disfa, threads, tmp_path, expected, capsys):
+def test_one_camera_and_then_both(disfa, in_process, tmp_path, expected, capsys):
     """The index has what was asked for; what was done for one camera is not done again."""
     folder = align(disfa, tmp_path, "--cameras", "Right")
     assert set(pd.read_csv(folder / "index.csv")["part"]) == {"RightCamera"}
@@ -255,7 +231,7 @@ def test_one_camera_and_then_both(disfa, threads, tmp_path, expected, capsys):
     assert "4 parts, 2 of them done before." in capsys.readouterr().out
 
 
-def test_files_that_are_no_pictures(disfa, threads, tmp_path, expected):
+def test_files_that_are_no_pictures(disfa, in_process, tmp_path, expected):
     """They are named, the other parts are done, and there is no index; with better ones the result is the usual."""
     good = (disfa / RIGHT_1 / "5.png").read_bytes()
     for name, content in ((f"{RIGHT_1}/5.png", b"no picture"), (f"{RIGHT_2}/1.png", b"")):
@@ -274,30 +250,36 @@ def test_files_that_are_no_pictures(disfa, threads, tmp_path, expected):
     assert snapshot(align(disfa, tmp_path)) == expected
 
 
-def test_a_png_that_is_cut_off(disfa, threads, tmp_path):
-    path = disfa / RIGHT_1 / "4.png"
+def cut_png(path: Path) -> Path:
+    """The beginning of a picture."""
     path.write_bytes(path.read_bytes()[:20_000])
-    expect(rf"^1 of 4 parts of DISFA is unusable \(first: {path} is not a picture\)\.", disfa, tmp_path)
+    return path
 
 
-def test_a_jpeg_that_is_cut_off(disfa, threads, tmp_path):
-    path = disfa / RIGHT_1 / "4.png"
+def cut_jpeg(path: Path) -> Path:
+    """Most of a JPEG."""
     content = cv2.imencode(".jpg", cv2.cvtColor(pictures_of(RIGHT_1)[3], cv2.COLOR_RGB2BGR))[1].tobytes()
     path.unlink()
     path.with_suffix(".jpg").write_bytes(content[: len(content) * 3 // 4])
-    expect(rf"\(first: {path.with_suffix('.jpg')} is not a picture\)\.", disfa, tmp_path)
+    return path.with_suffix(".jpg")
 
 
-def test_a_picture_of_an_impossible_size(disfa, threads, tmp_path):
+def huge_bitmap(path: Path) -> Path:
     """The header of a bitmap of 100,000 × 100,000 pixels."""
-    path = disfa / RIGHT_1 / "4.bmp"
-    path.with_suffix(".png").unlink()
+    path.unlink()
     side, size = (100_000).to_bytes(4, "little"), (40).to_bytes(4, "little")
-    path.write_bytes(b"BM" + bytes(8) + (54).to_bytes(4, "little") + size + side + side + b"\x01\0\x18\0" + bytes(124))
-    expect(rf"\(first: {path} is not a picture\)\.", disfa, tmp_path)
+    header = b"BM" + bytes(8) + (54).to_bytes(4, "little") + size + side + side + b"\x01\0\x18\0" + bytes(124)
+    path.with_suffix(".bmp").write_bytes(header)
+    return path.with_suffix(".bmp")
 
 
-def test_an_interrupted_run_goes_on(disfa, threads, tmp_path, expected, monkeypatch, capsys):
+@pytest.mark.parametrize("spoil", [cut_png, cut_jpeg, huge_bitmap])
+def test_a_picture_that_cannot_be_read(disfa, in_process, tmp_path, spoil):
+    path = spoil(disfa / RIGHT_1 / "4.png")
+    expect(rf"^1 of 4 parts of DISFA is unusable \(first: {path} is not a picture\)\.", disfa, tmp_path)
+
+
+def test_an_interrupted_run_is_resumed(disfa, in_process, tmp_path, expected, monkeypatch, capsys):
     """Stopped after two parts, with a picture of the third one half written."""
     done = []
     write_table = aligned_faces.write_table
@@ -321,8 +303,8 @@ def test_an_interrupted_run_goes_on(disfa, threads, tmp_path, expected, monkeypa
     assert "4 parts, 2 of them done before." in capsys.readouterr().out
 
 
-def test_a_run_that_is_killed_goes_on(disfa, tmp_path):
-    """By SIGKILL after the first part; then two processes give what one thread gives."""
+def test_a_run_that_is_killed_is_resumed(disfa, tmp_path):
+    """By SIGKILL after the first part; then two workers give what one process gives."""
     write_disfa(disfa, "SN003", n=102)
     for frame in range(1, 103):
         picture = disfa / "Images_LeftCamera/SN003" / f"{frame}.png"
@@ -348,13 +330,13 @@ def test_a_run_that_is_killed_goes_on(disfa, tmp_path):
     assert second.returncode == 0 and "Traceback" not in second.stderr
     assert re.search(r"^3 parts, [12] of them done before\.$", second.stdout, re.MULTILINE)
     with pytest.MonkeyPatch.context() as patch:
-        threads_for_processes(patch)
+        without_workers(patch)
         assert snapshot(folder) == snapshot(align(disfa, tmp_path / "undisturbed", "--cameras", "Left"))
     assert len(list(folder.rglob("*.png"))) == 34 + 102
 
 
 def test_a_worker_that_dies(disfa, tmp_path, monkeypatch):
-    monkeypatch.setattr(aligned_faces, "_start_worker", filmed.killed)
+    monkeypatch.setattr(aligned_faces, "alignment_settings", lambda *_: filmed.FatalAlignment())
     expect(
         r"^A worker process died while aligning DISFA, most likely out of memory\. Run again with fewer --workers; "
         r"finished parts stay\.$",
@@ -364,7 +346,7 @@ def test_a_worker_that_dies(disfa, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("index.csv"))
 
 
-def test_a_full_disk(disfa, threads, tmp_path, expected):
+def test_a_full_disk(disfa, in_process, tmp_path, expected):
     """The part without a face needs no room and is finished; the others are when there is room again."""
     with largest_file(8000):
         expect(
@@ -377,7 +359,7 @@ def test_a_full_disk(disfa, threads, tmp_path, expected):
 
 
 @pytest.mark.parametrize("pages", [0, 40])
-def test_a_small_disk(_disfa, pages, threads, tmp_path, expected):
+def test_a_small_disk(_disfa, pages, in_process, tmp_path, expected):
     """The same where the whole disk is full: with room for nothing or for some of the pictures."""
     options = ["--root", "{disk}", "--disfa", "{disk}/DISFA", "--workers", "1"]
     left, message = run_with_room_for(pages, _disfa.parent, tmp_path, "preprocess_DISFA.py", *options)
@@ -386,7 +368,7 @@ def test_a_small_disk(_disfa, pages, threads, tmp_path, expected):
     assert snapshot(align(_disfa, left)) == expected
 
 
-def test_a_folder_that_cannot_be_written(disfa, threads, tmp_path):
+def test_a_folder_that_cannot_be_written(disfa, in_process, tmp_path):
     """Before any work."""
     (tmp_path / "preparation").touch()
     expect(r"^Cannot write into .*/preparation/DISFA_faces: ", disfa, tmp_path)
@@ -395,32 +377,29 @@ def test_a_folder_that_cannot_be_written(disfa, threads, tmp_path):
 # Settings
 
 
-def test_faces_of_different_settings_are_not_mixed(disfa, finished, threads, expected):
+def test_faces_of_different_settings_are_not_mixed(disfa, finished, in_process, expected):
     """Nothing is changed."""
     expect(
-        r"settings\.json says that luma was 'released' for the files that are there, and now it is 'correct'\.",
+        r"settings\.json says that luma was 'released' for the files that are there, and now it is 'correct'\. "
+        r"Use the same settings, or move DISFA_faces away\.$",
         *(disfa, finished, "--luma", "correct"),
     )
     assert snapshot(finished / "preparation/DISFA_faces") == expected
 
 
-def test_the_advice_names_no_option_that_is_not_there(disfa, finished, threads):
-    expect(r"^((?!--redo).)*$", disfa, finished, "--luma", "correct")
-
-
-def test_another_luma_gives_other_faces(disfa, threads, tmp_path, expected):
+def test_another_luma_gives_other_faces(disfa, in_process, tmp_path, expected):
     folder = align(disfa, tmp_path, "--cameras", "Right", "--luma", "correct")
     assert json.loads((folder / "settings.json").read_text())["luma"] == "correct"
     assert (folder / "SN002/RightCamera/1.png").read_bytes() != expected["SN002/RightCamera/1.png"]
 
 
-def test_without_the_landmark_network(disfa, threads, tmp_path):
+def test_without_the_landmark_network(disfa, in_process, tmp_path):
     """The sentence names the file, and nothing stands in the way of another choice."""
     expect(r"mobilefacenet_model_best\.pth\.tar", disfa, tmp_path, "--landmarks", "mobilefacenet")
     assert not list(tmp_path.rglob("settings.json"))
 
 
-def test_the_settings_do_not_depend_on_how_the_root_is_written(disfa, threads, tmp_path, monkeypatch):
+def test_the_settings_do_not_depend_on_how_the_root_is_written(disfa, in_process, tmp_path, monkeypatch):
     """A detector in pretrained_models/ is the same file under ./ and under its whole path."""
     root = tmp_path / "root"
     (root / "pretrained_models").mkdir(parents=True)
@@ -430,7 +409,7 @@ def test_the_settings_do_not_depend_on_how_the_root_is_written(disfa, threads, t
     align(disfa, Path("."), "--cameras", "Right")
 
 
-def test_labels_that_were_corrected_are_taken_up(disfa, threads, tmp_path):
+def test_labels_that_were_corrected_are_taken_up(disfa, in_process, tmp_path):
     """The script told that one is missing; when it is there, the index must have it."""
     file = disfa / "ActionUnit_Labels/SN002/SN002_au4.txt"
     complete = file.read_text()
@@ -465,7 +444,7 @@ def filmed_disfa(disfa) -> Path:
     return disfa
 
 
-def test_videos_give_as_many_faces_as_frames(filmed_disfa, threads, tmp_path, expected, _finished):
+def test_videos_give_as_many_faces_as_frames(filmed_disfa, in_process, tmp_path, expected, _finished):
     """With the same names and labels; the pictures went through another compression and are nearly the same."""
     folder = align(filmed_disfa, tmp_path)
     found = snapshot(folder)
@@ -478,7 +457,7 @@ def test_videos_give_as_many_faces_as_frames(filmed_disfa, threads, tmp_path, ex
     assert 0 < np.abs(first.astype(int) - second).mean() < 12
 
 
-def test_frames_of_a_video_beyond_the_labels(filmed_disfa, threads, tmp_path, capsys):
+def test_frames_of_a_video_beyond_the_labels(filmed_disfa, in_process, tmp_path, capsys):
     """They have no label, and are there; SN001 has more labels than its video has frames. Both are told."""
     film(filmed_disfa / "Videos_RightCamera/RightVideoSN002_comp.avi", moving_face(5, 15), "MJPG")
     index = pd.read_csv(align(filmed_disfa, tmp_path, "--cameras", "Right") / "index.csv", index_col="image")
@@ -493,7 +472,7 @@ def test_frames_of_a_video_beyond_the_labels(filmed_disfa, threads, tmp_path, ca
     ]
 
 
-def test_a_video_that_breaks_off(filmed_disfa, threads, tmp_path):
+def test_a_video_that_breaks_off(filmed_disfa, in_process, tmp_path):
     path = filmed_disfa / "Videos_RightCamera/RightVideoSN001_comp.avi"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -519,7 +498,7 @@ def disfa_plus(tmp_path) -> Path:
     return root
 
 
-def test_disfa_plus(disfa_plus, threads, tmp_path, capsys):
+def test_disfa_plus(disfa_plus, in_process, tmp_path, capsys):
     """The same folder, with trials in the cameras' place, and names of files in the frames'."""
     preprocess_DISFAPlus.main(["--root", str(tmp_path), "--disfa-plus", str(disfa_plus), "--workers", "1"])
     assert "5 aligned faces; 1 frames without a face" in capsys.readouterr().out

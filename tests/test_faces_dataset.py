@@ -1,7 +1,5 @@
 """Aligned faces as training data: reading, labels, splitting, augmentation, batches."""
 
-import json
-
 import cv2
 import numpy as np
 import pandas as pd
@@ -16,7 +14,6 @@ from fergi.action_units.faces_dataset import (
     BatchOrder,
     FaceBatches,
     batch_loader,
-    joined,
     read_faces,
     read_picture,
     split_by_subject,
@@ -43,7 +40,7 @@ def test_pictures_and_labels_are_read(folder, tmp_path):
     """In the order of the index; AU i in column i − 1, the unlabelled ones −1."""
     faces, settings, n_ignored = read_faces(tmp_path, "DISFA")
     table = pd.read_csv(folder / "index.csv")
-    assert len(faces) == 12 and n_ignored == 0 and settings["camera"] == "both"
+    assert len(faces) == 12 and n_ignored == 0 and settings["DISFA camera"] == "both"
     assert faces.subjects.tolist() == ["SN001"] * 4 + ["SN002"] * 4 + ["SN003"] * 4
     assert_array_equal(faces.labels[:, 3], table["AU4"])
     assert_array_equal(faces.labels[:, 11], table["AU12"])
@@ -83,23 +80,17 @@ def test_an_index_that_cannot_be_used(folder, tmp_path, change, message):
 
 def test_a_missing_folder_names_its_script(folder, tmp_path):
     """Or how to do without it."""
-    message = r"DISFAPlus_faces does not exist\. Run preprocess_DISFAPlus\.py first, or leave DISFAPlus out"
+    message = (
+        r"DISFAPlus_faces does not exist\. Run preprocess_DISFAPlus\.py first, or choose --datasets without DISFAPlus\."
+    )
     with pytest.raises(FergiError, match=message):
         read_faces(tmp_path, "DISFAPlus")
-
-
-@pytest.mark.parametrize("settings", [{"format": 2}, {}, []])
-def test_another_format_is_refused(folder, tmp_path, settings):
-    """Rather than read as if it were this one."""
-    (folder / "settings.json").write_text(json.dumps(settings))
-    with pytest.raises(FergiError, match=r"settings\.json says format .*, not 1\. Run preprocess_DISFA\.py again"):
-        read_faces(tmp_path, "DISFA")
 
 
 def test_nobody_is_on_both_sides(folder, tmp_path):
     """A held-out subject is out of DISFA and of DISFA+."""
     write_faces(tmp_path, "DISFAPlus", {"SN001": 3, "SN002": 2}, seed=1)
-    both = joined([read_faces(tmp_path, name)[0] for name in ("DISFA", "DISFAPlus")])
+    both, _, _ = read_faces(tmp_path, "DISFA", "DISFAPlus")
     training, held_out = split_by_subject(both, ["SN002"])
     assert (len(training), len(held_out)) == (4 + 4 + 3, 4 + 2)
     assert set(held_out.subjects) == {"SN002"} and set(held_out.datasets) == {"DISFA", "DISFAPlus"}

@@ -1,190 +1,76 @@
-"""The aligned faces of a labelled data set: a folder of pictures, an index, and what they were made with.
+"""From DISFA and DISFA+ to a folder of aligned faces (see ``faces_dataset``), part by part in worker processes.
 
-settings.json    format, data set, detector, landmarks, luma, which the files of all parts share
-<subject>/<part>/<frame>.png
-parts/<subject>_<part>.csv    image, subject, part, frame, source (file and bytes) of one finished part; a run that was
-                 interrupted, or finds other sources or pictures missing, does the other parts
-index.csv        image, subject, part, frame, AU1, …, AU26; written when all parts are finished
+Beside the files that the training reads, the folder holds
+parts/<subject>_<part>.csv    image, subject, part, frame, source (file and bytes) of a finished part; a run does those
+                 that have none, or of which sources changed or pictures are gone
 no_face.csv      subject, part, frame of the frames in which no face was found
 """
 
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from fergi.action_units.disfa import NOT_LABELLED, LabelledFrames
-from fergi.action_units.faces_dataset import INDEX_FORMAT, LABEL_COLUMNS
-from fergi.faces.pipeline import AlignmentSettings, FaceAligner
+from fergi.action_units.faces_dataset import FRAME_COLUMNS, INDEX, LABEL_COLUMNS, SETTINGS
+from fergi.dataset import Folders
+from fergi.faces.pipeline import AlignmentSettings, FaceAligner, add_alignment_arguments, alignment_settings
 from fergi.files import FergiError, check_writable, keep_settings, summarise, write_table
-from fergi.processes import end_with_parent
+from fergi.processes import WorkerDied, items_from_workers
+from fergi.script import add_workers_argument
 from fergi.video import UnreadableVideo, read_frames
 
-FRAMES_AT_A_TIME = 32
-INDEX_COLUMNS = ("image", "subject", "part", "frame")
-PART_COLUMNS = (*INDEX_COLUMNS, "source")
-
-_aligner: FaceAligner | None = None  # one in each worker process
+GROUP_SIZE = 32  # frames that are read and aligned together
+PART_COLUMNS = (*FRAME_COLUMNS, "source")
 
 
 class UnreadableFrames(Exception):
     """A part has a frame that is no picture, or a video that breaks off; the text says which."""
 
 
-def _start_worker(settings: AlignmentSettings) -> None:
-    """Load the models once in each worker process."""
-    global _aligner
-    end_with_parent()
-    cv2.setNumThreads(1)
-    _aligner = FaceAligner(settings)
+def run_stage(
+    dataset: str,
+    parser: argparse.ArgumentParser,
+    read: Callable[[argparse.Namespace], list[LabelledFrames]],
+    arguments: Sequence[str] | None,
+) -> None:
+    """What stages 1 and 2 do: check the data set as a whole, then align its faces and say what became of them.
 
-
-def _read_picture(path: Path) -> np.ndarray:
-    """An RGB picture; a file that is none, or only the beginning of one, is refused."""
-    try:
-        # imread would fill up a JPEG that was cut off; imdecode refuses it.
-        picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        picture = None
-    if picture is None:
-        raise UnreadableFrames(f"{path} is not a picture")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
-def _pictures(part: LabelledFrames) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and RGB picture of each frame."""
-    if part.video is None:
-        for path, name in zip(part.pictures, part.names, strict=True):
-            yield name, _read_picture(path)
-        return
-    try:
-        for number, (_, picture) in enumerate(read_frames(part.video), 1):
-            yield str(number), picture
-    except UnreadableVideo as error:
-        raise UnreadableFrames(str(error)) from None
-
-
-def _align_part(part: LabelledFrames, output: Path) -> tuple[pd.DataFrame, int, str | None]:
-    """Write the aligned faces of a part; its table, how many frames it has, and what is unreadable about it."""
-    rows: list[tuple[str, str, str, str, str]] = []
-    waiting: list[tuple[str, np.ndarray]] = []
-    n_frames = 0
-    folder = output / part.subject / part.part
-    sources = _sources(part)
-
-    def align_waiting() -> None:
-        assert _aligner is not None
-        for (name, _), face in zip(waiting, _aligner.align([picture for _, picture in waiting]), strict=True):
-            image = ""
-            if face is not None:
-                file = folder / f"{Path(name).stem}.png"
-                _write_picture(face.picture, file)
-                image = file.relative_to(output).as_posix()
-            source = sources[0 if part.video else len(rows)]
-            rows.append((image, part.subject, part.part, name, source))
-        waiting.clear()
-
-    try:
-        for frame in _pictures(part):
-            waiting.append(frame)
-            n_frames += 1
-            if len(waiting) == FRAMES_AT_A_TIME:
-                align_waiting()
-    except UnreadableFrames as error:
-        return pd.DataFrame(columns=list(PART_COLUMNS)), n_frames, str(error)
-    align_waiting()
-    return pd.DataFrame(rows, columns=list(PART_COLUMNS)), n_frames, None
-
-
-def _sources(part: LabelledFrames) -> list[str]:
-    """Name and size of each frame's file, or of the one video."""
-    return [f"{path.name}, {_size(path)} bytes" for path in ([part.video] if part.video else part.pictures)]
-
-
-def _size(path: Path) -> int:
-    """Of a file, in bytes; 0 if there is none."""
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _is_finished(path: Path, part: LabelledFrames, output: Path) -> bool:
-    """Whether a part's table is there, is of the files that the data set has now, and its pictures are there."""
-    if not path.is_file():
-        return False
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if list(table) != list(PART_COLUMNS):  # an earlier version's
-        return False
-    sources = _sources(part)
-    if list(table["source"]) != (sources * len(table) if part.video else sources):
-        return False
-    return all(_size(output / image) for image in table["image"] if image)
-
-
-def _with_labels(table: pd.DataFrame, part: LabelledFrames) -> pd.DataFrame:
-    """A part's table with the labels that the data set has now; a frame of a video beyond them has none."""
-    labels = pd.DataFrame(part.labels, index=pd.Index(part.names), columns=list(LABEL_COLUMNS))
-    own = labels.reindex(table["frame"], fill_value=NOT_LABELLED).reset_index(drop=True)
-    return pd.concat([table[list(INDEX_COLUMNS)], own], axis=1)
-
-
-def _write_picture(picture: np.ndarray, file: Path) -> None:
-    """An RGB picture as PNG."""
-    good, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    assert good
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content.tobytes())
-    except OSError as error:
-        raise FergiError(
-            f"Cannot write {file}: {error.strerror}. Make room and run again; finished parts stay."
-        ) from error
-
-
-@dataclass(frozen=True)
-class AlignmentReport:
-    """What became of a data set's frames."""
-
-    n_parts: int
-    n_done_before: int
-    n_faces: int
-    n_without_face: int
-    n_labels_missing: int
-    n_labels_out_of_range: int
-    n_labelled_not_filmed: int
-    first_missing: str
-    first_out_of_range: str
-    first_not_filmed: str
-
-    def text(self) -> str:
-        """For the terminal."""
-        lines = [
-            f"{self.n_parts} parts, {self.n_done_before} of them done before.",
-            f"{self.n_faces} aligned faces; {self.n_without_face} frames without a face (no_face.csv).",
-        ]
-        for number, what, first in (
-            (self.n_labels_missing, "labels are missing", self.first_missing),
-            (self.n_labels_out_of_range, "labels are not 0-5", self.first_out_of_range),
-        ):
-            if number:
-                lines.append(f"{number} {what} and count as not labelled (first in {first}).")
-        if self.n_labelled_not_filmed:
-            lines.append(
-                f"{self.n_labelled_not_filmed} labelled frames are not in their video, which is shorter "
-                f"(first in {self.first_not_filmed})."
-            )
-        return "\n".join(lines)
+    Parameters
+    ----------
+    dataset : {"DISFA", "DISFAPlus"}
+        Which.
+    parser : argparse.ArgumentParser
+        Of the script, with the options of its data set.
+    read : callable
+        Its frames, from the options.
+    arguments : sequence of str, optional
+        The command line, unless it is the process's.
+    """
+    add_workers_argument(parser, "processes")
+    add_alignment_arguments(parser)
+    chosen = parser.parse_args(arguments)
+    parts = read(chosen)
+    folders = Folders(chosen.root)
+    alignment = alignment_settings(folders.pretrained_models, chosen.landmarks, chosen.luma)
+    output = folders.aligned_faces(dataset)
+    print(f"{sum(len(part.names) for part in parts)} frames of {len({part.subject for part in parts})} subjects.")
+    print(f"Landmarks by {alignment.landmarks}.")
+    print("\n".join(align_dataset(dataset, parts, output, alignment, workers=chosen.workers)))
+    print(f"Wrote {output / INDEX}.")
 
 
 def align_dataset(
     dataset: str, parts: Sequence[LabelledFrames], output: Path, alignment: AlignmentSettings, *, workers: int
-) -> AlignmentReport:
-    """Align all frames of a data set into a folder, part by part in parallel; finished parts are kept.
+) -> list[str]:
+    """Align all frames of a data set into a folder; finished parts are kept.
 
     Parameters
     ----------
@@ -199,77 +85,172 @@ def align_dataset(
     workers : int
         Processes.
 
+    Returns
+    -------
+    list of str
+        What became of the frames, for the terminal.
+
     Raises
     ------
     FergiError
-        If the folder has faces made with other settings, a frame is unreadable (the others are done first), a
-        worker dies or the disk is full. ``index.csv`` is then not written.
+        If the folder has faces of other settings, a frame is unreadable (the others are done first), a worker dies or
+        the disk is full. ``index.csv`` is then not written.
     """
-    FaceAligner(alignment)  # a missing or damaged model is found here, before any process is started
+    FaceAligner(alignment)  # a missing or damaged model is found here, before any worker is started
     check_writable(output)
-    keep_settings(
-        {"format": INDEX_FORMAT, "dataset": dataset, **alignment.settings},
-        output / "settings.json",
-        f"Use the same settings, or move {output.name} away.",
-    )
-    tables = [output / "parts" / f"{part.subject}_{part.part}.csv" for part in parts]
-    todo = [index for index, part in enumerate(parts) if not _is_finished(tables[index], part, output)]
+    advice = f"Use the same settings, or move {output.name} away."
+    keep_settings({"dataset": dataset, **alignment.settings}, output / SETTINGS, advice)
+    files = [output / "parts" / f"{part.subject}_{part.part}.csv" for part in parts]
+    tables = [_finished(file, part, output) for file, part in zip(files, parts, strict=True)]
+    todo = [index for index, table in enumerate(tables) if table is None]
+    aligned = AlignedParts([parts[index] for index in todo], output, alignment)
     problems = []
-    total = sum(len(parts[index].names) for index in todo)
-    context = multiprocessing.get_context("spawn")
-    with (
-        tqdm(total=total, unit="frame", desc=dataset, disable=None) as bar,
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(alignment,)) as pool,
-    ):
-        futures = {pool.submit(_align_part, parts[index], output): index for index in todo}
-        try:
-            for future in as_completed(futures):
-                table, n_frames, problem = future.result()
+    try:
+        with (
+            tqdm(total=sum(len(part.names) for part in aligned.parts), unit="frame", desc=dataset, disable=None) as bar,
+            items_from_workers(aligned, min(workers, len(todo))) as items,
+        ):
+            for position, table, n_frames, error in items:
                 bar.update(n_frames)
-                if problem:
-                    problems.append(problem)
+                if isinstance(error, FergiError):
+                    raise error
+                if error:
+                    problems.append(str(error))
                 else:
-                    write_table(table, tables[futures[future]])
-        except BrokenProcessPool as error:
-            raise FergiError(
-                f"A worker process died while aligning {dataset}, most likely out of memory. "
-                "Run again with fewer --workers; finished parts stay."
-            ) from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+                    tables[todo[position]] = table
+                    write_table(table, files[todo[position]])
+    except WorkerDied as error:
+        raise FergiError(
+            f"A worker process died while aligning {dataset}, most likely out of memory. "
+            "Run again with fewer --workers; finished parts stay."
+        ) from error
     if problems:
-        raise summarise(
-            problems, len(parts), f"parts of {dataset}", "Replace the files and run again; the rest is done."
-        )
-
-    found = [
-        _with_labels(pd.read_csv(table, dtype=str, keep_default_na=False), part)
-        for table, part in zip(tables, parts, strict=True)
-    ]
-    # How many frames a video has is known only now.
-    not_labelled = [len(set(own["frame"]) - set(part.names)) for own, part in zip(found, parts, strict=True)]
-    not_filmed = [len(set(part.names) - set(own["frame"])) for own, part in zip(found, parts, strict=True)]
-    n_missing = [part.n_missing + len(LABEL_COLUMNS) * frames for part, frames in zip(parts, not_labelled, strict=True)]
-    frames = pd.concat(found, ignore_index=True)
+        advice = "Replace the files and run again; the rest is done."
+        raise summarise(problems, len(parts), f"parts of {dataset}", advice)
+    labelled = [_with_labels(table, part) for table, part in zip(tables, parts, strict=True)]
+    frames = pd.concat(labelled, ignore_index=True)
     has_face = frames["image"] != ""
     write_table(frames.loc[~has_face, ["subject", "part", "frame"]], output / "no_face.csv")
-    write_table(frames[has_face], output / "index.csv")
-    n_out_of_range = [part.n_out_of_range for part in parts]
-    return AlignmentReport(
-        n_parts=len(parts),
-        n_done_before=len(parts) - len(todo),
-        n_faces=int(has_face.sum()),
-        n_without_face=int((~has_face).sum()),
-        n_labels_missing=sum(n_missing),
-        n_labels_out_of_range=sum(n_out_of_range),
-        n_labelled_not_filmed=sum(not_filmed),
-        first_missing=_first(parts, n_missing),
-        first_out_of_range=_first(parts, n_out_of_range),
-        first_not_filmed=_first(parts, not_filmed),
+    write_table(frames[has_face], output / INDEX)
+    return [
+        f"{len(parts)} parts, {len(parts) - len(todo)} of them done before.",
+        f"{has_face.sum()} aligned faces; {(~has_face).sum()} frames without a face (no_face.csv).",
+        *_label_report(parts, labelled),
+    ]
+
+
+class AlignedParts(Dataset):
+    """Item i is part i once its aligned faces are written: i, its table, how many frames were read, and an error.
+
+    The error is ``UnreadableFrames`` or ``FergiError``, if there is one; raised in a worker it would arrive as a
+    traceback.
+    """
+
+    def __init__(self, parts: Sequence[LabelledFrames], output: Path, alignment: AlignmentSettings) -> None:
+        self.parts, self.output, self.alignment = parts, output, alignment
+
+    @cached_property
+    def aligner(self) -> FaceAligner:
+        """The models, loaded once in each worker."""
+        return FaceAligner(self.alignment)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, index: int) -> tuple[int, pd.DataFrame, int, Exception | None]:
+        part, rows, n_frames, error = self.parts[index], [], 0, None
+        sources, frames = _sources(part), _frames(part)
+        try:
+            while group := list(islice(frames, GROUP_SIZE)):
+                for (name, _), face in zip(group, self.aligner.align([picture for _, picture in group]), strict=True):
+                    image = f"{part.subject}/{part.part}/{Path(name).stem}.png" if face else ""
+                    if face:
+                        _write_picture(face.picture, self.output / image)
+                    rows.append((image, part.subject, part.part, name, sources[0 if part.video else len(rows)]))
+                n_frames += len(group)
+        except (UnreadableFrames, FergiError) as problem:
+            error = problem
+        return index, pd.DataFrame(rows, columns=list(PART_COLUMNS)), n_frames, error
+
+
+def _frames(part: LabelledFrames) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and RGB picture of each frame."""
+    if part.video is None:
+        for path, name in zip(part.pictures, part.names, strict=True):
+            yield name, _read_picture(path)
+        return
+    try:
+        for number, (_, picture) in enumerate(read_frames(part.video), 1):
+            yield str(number), picture
+    except UnreadableVideo as error:
+        raise UnreadableFrames(str(error)) from None
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    """An RGB picture; a file that is none, or only the beginning of one, is refused."""
+    try:
+        # imread would fill up a JPEG that was cut off; imdecode refuses it.
+        picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    except (OSError, cv2.error):
+        picture = None
+    if picture is None:
+        raise UnreadableFrames(f"{path} is not a picture")
+    return picture
+
+
+def _write_picture(picture: np.ndarray, file: Path) -> None:
+    """An RGB picture as PNG."""
+    _, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.tobytes())
+    except OSError as error:
+        message = f"Cannot write {file}: {error.strerror}. Make room and run again; finished parts stay."
+        raise FergiError(message) from error
+
+
+def _sources(part: LabelledFrames) -> list[str]:
+    """Name and size of each frame's file, or of the one video."""
+    return [f"{path.name}, {_size(path)} bytes" for path in ([part.video] if part.video else part.pictures)]
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 if there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _finished(file: Path, part: LabelledFrames, output: Path) -> pd.DataFrame | None:
+    """A part's table, if it has one of the files that the data set has now, and its pictures are there."""
+    if not file.is_file():
+        return None
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    sources = _sources(part)
+    same = list(table["source"]) == (sources * len(table) if part.video else sources)
+    return table if same and all(_size(output / image) for image in table["image"] if image) else None
+
+
+def _with_labels(table: pd.DataFrame, part: LabelledFrames) -> pd.DataFrame:
+    """A part's table with the labels that the data set has now; a frame of a video beyond them has none."""
+    labels = pd.DataFrame(part.labels, index=pd.Index(part.names), columns=list(LABEL_COLUMNS))
+    own = labels.reindex(table["frame"], fill_value=NOT_LABELLED).reset_index(drop=True)
+    return pd.concat([table[list(FRAME_COLUMNS)], own], axis=1)
+
+
+def _label_report(parts: Sequence[LabelledFrames], tables: Sequence[pd.DataFrame]) -> list[str]:
+    """How many labels are missing or impossible, and how many have no frame, with the first part that has any."""
+    counts = []
+    for part, table in zip(parts, tables, strict=True):
+        labelled, filmed = set(part.names), set(table["frame"])  # these differ only where a video was read
+        n_missing = part.n_missing + len(LABEL_COLUMNS) * len(filmed - labelled)
+        counts.append((n_missing, part.n_out_of_range, len(labelled - filmed)))
+    texts = (
+        "labels are missing and count as not labelled",
+        "labels are not 0-5 and count as not labelled",
+        "labelled frames are not in their video, which is shorter",
     )
-
-
-def _first(parts: Sequence[LabelledFrames], numbers: Sequence[int]) -> str:
-    """The first part that has any of what was counted."""
-    return next((f"{part.subject}, {part.part}" for part, n in zip(parts, numbers, strict=True) if n), "")
+    report = []
+    for text, numbers in zip(texts, zip(*counts, strict=True), strict=True):
+        first = next((part for part, n in zip(parts, numbers, strict=True) if n), None)
+        if first:
+            report.append(f"{sum(numbers)} {text} (first in {first.subject}, {first.part}).")
+    return report

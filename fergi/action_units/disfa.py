@@ -39,7 +39,7 @@ class LabelledFrames:
     video : Path or None
         One file for all frames, which are numbered from 1.
     names : tuple of str
-        The frames' names in the labels: numbers, or names of files; of a video as many as there are labels.
+        The frames' names in the labels: numbers, or names of files. A video has one for each label.
     labels : ndarray of int8, shape (n_frames, 12)
         Intensities; −1 where there is none.
     n_missing, n_out_of_range : int
@@ -77,7 +77,7 @@ def read_disfa(root: Path, cameras: Sequence[str] = CAMERAS) -> list[LabelledFra
     found = []
     for subject in sorted(subjects):
         files = {unit: label_root / subject / f"{subject}_au{unit}.txt" for unit in ACTION_UNITS}
-        labels = _read_labels(files, _disfa_label, problems)
+        labels = _read_labels(files, problems, separator=",", header_lines=0)
         for camera in cameras:
             folder = root / f"Images_{camera}Camera" / subject
             video = root / f"Videos_{camera}Camera" / f"{camera}Video{subject}_comp.avi"
@@ -116,7 +116,7 @@ def read_disfa_plus(root: Path) -> list[LabelledFrames]:
         for trial in trials:
             folder = image_root / subject / trial
             files = {unit: label_root / subject / trial / f"AU{unit}.txt" for unit in ACTION_UNITS}
-            labels = _read_labels(files, _disfa_plus_label, problems, header_lines=2)
+            labels = _read_labels(files, problems, separator=None, header_lines=2)
             pictures = _pictures(folder, lambda path: path.stem, problems)
             if not pictures:
                 problems.append(f"{folder} has no frames")
@@ -128,12 +128,12 @@ def read_disfa_plus(root: Path) -> list[LabelledFrames]:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """The names of the folders in a folder; none if it is not there."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    """The names of the folders in a folder; none if it does not exist."""
+    return sorted(path.name for path in folder.glob("*/"))
 
 
 def _folder(path: Path) -> Path:
-    """A folder that must be there."""
+    """A folder that must exist."""
     if not path.is_dir():
         raise FergiError(
             f"{path} does not exist. Request the data set from its authors and unpack it there, or name its folder "
@@ -144,9 +144,8 @@ def _folder(path: Path) -> Path:
 
 def _pictures(folder: Path, name: Callable[[Path], int | str], problems: list[str]) -> list[Path]:
     """The pictures in a folder, ordered by what ``name`` makes of them; two of one name are a problem."""
-    paths = folder.iterdir() if folder.is_dir() else ()
-    pictures = sorted((path for path in paths if path.suffix.lower() in PICTURE_ENDINGS), key=lambda path: path.name)
-    pictures.sort(key=name)
+    pictures = [path for path in folder.glob("*") if path.suffix.lower() in PICTURE_ENDINGS]
+    pictures.sort(key=lambda path: (name(path), path.name))
     for one, other in itertools.pairwise(pictures):
         if name(one) == name(other):
             problems.append(f"{one} and {other.name} are the same frame")
@@ -162,20 +161,8 @@ def _frame_number(path: Path) -> int:
     return int(number[1])
 
 
-def _disfa_label(line: str) -> tuple[str, int]:
-    """Frame and intensity of a line of DISFA."""
-    frame, intensity = line.split(",")
-    return str(int(frame)), int(intensity)
-
-
-def _disfa_plus_label(line: str) -> tuple[str, int]:
-    """Frame file and intensity of a line of DISFA+."""
-    frame, intensity = line.split()
-    return frame, int(intensity)
-
-
 def _read_labels(
-    files: dict[int, Path], parse: Callable[[str], tuple[str, int]], problems: list[str], header_lines: int = 0
+    files: dict[int, Path], problems: list[str], *, separator: str | None, header_lines: int
 ) -> dict[int, dict[str, int]]:
     """AU → frame → intensity, as the files have them; what is wrong is added to ``problems``."""
     labels: dict[int, dict[str, int]] = {}
@@ -189,14 +176,16 @@ def _read_labels(
             if not line.strip():
                 continue
             try:
-                frame, intensity = parse(line)
+                frame, intensity = line.split(separator)
+                frame = frame if separator is None else str(int(frame))
+                value = int(intensity)
             except ValueError:
                 problems.append(f"{file}, line {number}: {line.strip()!r} is not a frame and an intensity")
                 break
             if frame in labels[unit]:
                 problems.append(f"{file}, line {number}: frame {frame} stands there twice")
                 break
-            labels[unit][frame] = intensity
+            labels[unit][frame] = value
     return labels
 
 
@@ -209,10 +198,9 @@ def _labelled(
     labels: dict[int, dict[str, int]],
 ) -> LabelledFrames:
     """Frames with the labels that belong to them."""
-    missing = -99  # no label says this
-    table = np.array([[labels[unit].get(name, missing) for unit in ACTION_UNITS] for name in names], int)
+    table = np.array([[labels[unit].get(name, np.nan) for unit in ACTION_UNITS] for name in names])
     table = table.reshape(len(names), len(ACTION_UNITS))
-    is_missing, is_intensity = table == missing, (table >= 0) & (table <= 5)
+    is_missing, is_intensity = np.isnan(table), np.isin(table, range(6))
     return LabelledFrames(
         subject,
         part,

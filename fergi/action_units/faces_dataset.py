@@ -1,8 +1,9 @@
-"""The aligned faces of DISFA and DISFA+ as training data: tables, labels, augmentation, batches.
+"""The aligned faces of DISFA and DISFA+ as training data: labels, augmentation, batches.
 
-A folder of aligned faces, as stages 1 and 2 write it, holds colour PNG pictures of 112 × 112 pixels, ``settings.json``
-(how they were made, with ``"format": 1``) and ``index.csv`` with one row a picture: ``image`` (path in the folder),
-``subject``, ``part`` (camera or trial), ``frame``, and ``AU1`` … ``AU26`` (0–5; −1 for no label).
+A data set's folder (``Folders.aligned_faces``), which stages 1 and 2 write and the training reads, holds
+<subject>/<part>/<frame>.png    colour pictures of 112 × 112 pixels; a part is a camera or a trial
+settings.json    how they were made
+index.csv        image (path in the folder), subject, part, frame, AU1, …, AU26 (0–5; −1 for no label)
 """
 
 import hashlib
@@ -22,16 +23,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import Compose, RandomHorizontalFlip, RandomResizedCrop
 
+from fergi.action_units.disfa import NOT_LABELLED
 from fergi.action_units.network import N_ACTION_UNITS, SIDE
 from fergi.dataset import Folders
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, read_json, read_table
+from fergi.processes import start_worker
 
-INDEX_FORMAT = 1
+SETTINGS, INDEX = "settings.json", "index.csv"
+FRAME_COLUMNS = ("image", "subject", "part", "frame")
 LABEL_COLUMNS = tuple(f"AU{unit}" for unit in ACTION_UNITS)
 SHARED_MEMORY = Path("/dev/shm")
 PREFETCH = 2  # batches that each worker reads ahead
-TIMEOUT = 300  # seconds, rather than wait for ever for a batch that was lost
+TIMEOUT = 300  # seconds to wait for a batch, which may be lost
 SCRIPTS = {"DISFA": "preprocess_DISFA.py", "DISFAPlus": "preprocess_DISFAPlus.py"}
 
 
@@ -51,6 +55,10 @@ class Augmentation:
 
     scale: tuple[float, float]
     ratio: tuple[float, float]
+
+    def transform(self) -> Callable[[Image.Image], Image.Image]:
+        """Torchvision's, which take PyTorch's random numbers."""
+        return Compose([RandomHorizontalFlip(), RandomResizedCrop(SIDE, self.scale, self.ratio)])
 
 
 @dataclass(frozen=True)
@@ -91,44 +99,66 @@ class Faces:
         return content.hexdigest()
 
 
-def read_faces(root: Path, dataset: str) -> tuple[Faces, dict[str, Any], int]:
-    """One data set's pictures and labels; the pictures themselves are not opened.
+def read_faces(root: Path, *datasets: str) -> tuple[Faces, dict[str, Any], int]:
+    """Pictures and labels of one or more data sets, joined; the pictures themselves are not opened.
 
     Parameters
     ----------
     root : Path
         Holds ``preparation/``.
-    dataset : {"DISFA", "DISFAPlus"}
+    *datasets : {"DISFA", "DISFAPlus"}
         Which.
 
     Returns
     -------
     faces : Faces
-        In the order of the index.
+        Data set by data set, in the order of the index.
     settings : dict
-        How the pictures were made.
+        How the pictures were made; each name begins with its data set.
     n_ignored : int
         Labels that are numbers but no intensity, and count as missing.
 
     Raises
     ------
     FergiError
-        If the folder or one of its files is missing, the index cannot be used, or it names pictures that are not there.
+        If a folder or one of its files is missing, an index cannot be used, or it names pictures that are not there.
     """
-    folder, script = Folders(root).aligned_faces(dataset), SCRIPTS[dataset]
-    advice = f"Run {script} first, or leave {dataset} out with --datasets."
-    if not folder.is_dir():
-        raise FergiError(f"There are no aligned faces of {dataset}: {folder} does not exist. {advice}")
-    again = f"Run {script} again."
-    settings = read_json(folder / "settings.json", again)
-    if not isinstance(settings, dict) or settings.get("format") != INDEX_FORMAT:
-        found = settings.get("format") if isinstance(settings, dict) else settings
-        raise FergiError(f"{folder / 'settings.json'} says format {found!r}, not {INDEX_FORMAT}. {again}")
+    parts, settings, n_ignored = [], {}, 0
+    for dataset in datasets:
+        folder, again = Folders(root).aligned_faces(dataset), f"Run {SCRIPTS[dataset]} again."
+        if not folder.is_dir():
+            raise FergiError(
+                f"There are no aligned faces of {dataset}: {folder} does not exist. Run {SCRIPTS[dataset]} first, or "
+                f"choose --datasets without {dataset}."
+            )
+        made = read_json(folder / SETTINGS, again)
+        settings |= {f"{dataset} {name}": value for name, value in made.items() if name != "dataset"}
+        table = _read_index(folder, again)
+        labels, n_ignored_here = _labels(table)
+        n_ignored += n_ignored_here
+        parts.append(
+            Faces(
+                paths=np.array([os.fsencode(folder / name) for name in table["image"]]),
+                subjects=table["subject"].to_numpy(str),
+                datasets=np.full(len(table), dataset),
+                labels=labels,
+                names=np.array([os.fsencode(name) for name in table["image"]]),
+            )
+        )
+    joined = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
+    return Faces(**joined), settings, n_ignored
 
-    path = folder / "index.csv"
+
+def _read_index(folder: Path, again: str) -> pd.DataFrame:
+    """The index of a folder, checked: labels are numbers or missing, and every picture is there, once."""
+    path = folder / INDEX
     try:
-        table = read_table(path, text_key=["image", "subject", "part", "frame"], kept=LABEL_COLUMNS)
-        labels, n_ignored = _labels(table, path)
+        table = read_table(path, text_key=FRAME_COLUMNS, kept=LABEL_COLUMNS)
+        for name in LABEL_COLUMNS:
+            text = np.flatnonzero(pd.to_numeric(table[name], errors="coerce").isna() & table[name].notna())
+            if len(text):
+                found = table[name].iloc[text[0]]
+                raise ValueError(f"{path}, line {text[0] + 2}, column {name}: {found!r} is no number")
         for name in ("image", "subject"):
             if table[name].isna().any():
                 raise ValueError(f"{path}, line {int(np.flatnonzero(table[name].isna())[0]) + 2}: no {name}")
@@ -137,62 +167,35 @@ def read_faces(root: Path, dataset: str) -> tuple[Faces, dict[str, Any], int]:
             raise ValueError(f"{path}, line {repeated[0] + 2}: {table['image'].iloc[repeated[0]]} stands there twice")
     except ValueError as error:
         raise FergiError(f"{error}. {again}") from error
-
-    there = _pictures_under(folder)
+    # Listing the folder is much faster than asking for each picture.
+    there = {
+        os.path.relpath(os.path.join(parent, name), folder) for parent, _, names in os.walk(folder) for name in names
+    }
     missing = [name for name in table["image"] if os.path.normpath(name) not in there]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise FergiError(
             f"{len(missing)} of {len(table)} pictures of {path} {verb} missing (first: {missing[0]}). {again}"
         )
-    faces = Faces(
-        paths=np.array([os.fsencode(folder / name) for name in table["image"]]),
-        subjects=table["subject"].to_numpy(str),
-        datasets=np.full(len(table), dataset),
-        labels=labels,
-        names=np.array([os.fsencode(name) for name in table["image"]]),
-    )
-    return faces, settings, n_ignored
+    return table
 
 
-def _labels(table: pd.DataFrame, path: Path) -> tuple[np.ndarray, int]:
-    """Labels of all 64 AUs, and how many were numbers but no intensity; ValueError if one is text."""
-    labels = np.full((len(table), N_ACTION_UNITS), -1, np.int8)
-    n_ignored = 0
-    for unit, name in zip(ACTION_UNITS, LABEL_COLUMNS, strict=True):
-        numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
-        text = np.flatnonzero(np.isnan(numbers) & table[name].notna().to_numpy())
-        if len(text):
-            raise ValueError(f"{path}, line {text[0] + 2}, column {name}: {table[name].iloc[text[0]]!r} is no number")
-        intensity = (numbers >= 0) & (numbers <= 5) & (numbers % 1 == 0)
-        labels[intensity, unit - 1] = numbers[intensity]
-        n_ignored += int((~intensity & ~np.isnan(numbers) & (numbers != -1)).sum())
-    return labels, n_ignored
-
-
-def _pictures_under(folder: Path) -> set[str]:
-    """Every file below the folder, by its path in it; listing is much faster than asking for each."""
-    return {
-        os.path.normpath(os.path.relpath(os.path.join(parent, name), folder))
-        for parent, _, names in os.walk(folder)
-        for name in names
-    }
-
-
-def joined(parts: Sequence[Faces]) -> Faces:
-    """Several data sets as one, in the given order."""
-    return Faces(*(np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])))
+def _labels(table: pd.DataFrame) -> tuple[np.ndarray, int]:
+    """Labels of all 64 AUs, and how many were numbers but no intensity."""
+    labels = np.full((len(table), N_ACTION_UNITS), NOT_LABELLED, np.int8)
+    numbers = table[list(LABEL_COLUMNS)].to_numpy(float)
+    is_intensity = np.isin(numbers, range(6))
+    labels[:, [unit - 1 for unit in ACTION_UNITS]] = np.where(is_intensity, numbers, NOT_LABELLED)
+    return labels, int((~is_intensity & ~np.isnan(numbers) & (numbers != NOT_LABELLED)).sum())
 
 
 def split_by_subject(faces: Faces, held_out: Sequence[str]) -> tuple[Faces, Faces]:
-    """Training pictures and held-out ones; a subject's pictures are on one side, of both data sets alike.
-
-    The subjects of DISFA+ are in DISFA too, under the same names, so that splitting by data set would leak.
+    """Training pictures and held-out ones, by subject in all data sets: people of DISFA+ are in DISFA too.
 
     Raises
     ------
     FergiError
-        If a held-out subject is not in the data, or nobody is left to train on.
+        If a held-out subject is not in the data, or nobody remains to train on.
     """
     known = sorted(set(faces.subjects.tolist()))
     unknown = [subject for subject in held_out if subject not in known]
@@ -204,7 +207,7 @@ def split_by_subject(faces: Faces, held_out: Sequence[str]) -> tuple[Faces, Face
         )
     out = np.isin(faces.subjects, list(held_out))
     if out.all():
-        raise FergiError(f"All {len(known)} subjects are held out, nobody is left to train on. Hold out fewer.")
+        raise FergiError(f"All {len(known)} subjects are held out, nobody remains to train on. Hold out fewer.")
     return faces.where(~out), faces.where(out)
 
 
@@ -224,11 +227,6 @@ def read_picture(path: Path | str) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
-def augmenting(augmentation: Augmentation) -> Callable[[Image.Image], Image.Image]:
-    """What one pass of training does to a picture: torchvision's flip and crop, which take PyTorch's random numbers."""
-    return Compose([RandomHorizontalFlip(), RandomResizedCrop(SIDE, augmentation.scale, augmentation.ratio)])
-
-
 class Batch(NamedTuple):
     """One process's share of a batch.
 
@@ -239,8 +237,7 @@ class Batch(NamedTuple):
     labels : Tensor of int8, shape (n, 64)
         −1 or 0–5.
     problem : str
-        Why the batch is of no use; empty if all is well. (An exception would reach the main process as a
-        worker's whole traceback.)
+        Why the batch cannot be used; else empty. (An exception would reach the main process as a traceback.)
     """
 
     pictures: Tensor
@@ -251,35 +248,34 @@ class Batch(NamedTuple):
 class FaceBatches(Dataset):
     """Reads whole batches: item ``(epoch, indices)`` is the ``Batch`` of those pictures.
 
-    What chance does to a picture follows from the seed, the epoch and the picture's index alone, not from the
-    batch, the process or the worker that it falls to.
+    A picture's augmentation follows from the seed, the epoch and the picture's index alone, not from its batch,
+    process or worker.
     """
 
     def __init__(self, faces: Faces, augmentation: Augmentation | None, seed: int) -> None:
         self.faces, self.seed = faces, seed
-        self.augment = None if augmentation is None else augmenting(augmentation)
+        self.augment = None if augmentation is None else augmentation.transform()
 
     def __getitem__(self, item: tuple[int, np.ndarray]) -> Batch:
         epoch, indices = item
-        pictures = np.empty((len(indices), SIDE, SIDE, 3), np.uint8)
-        problem = ""
+        pictures = np.zeros((len(indices), SIDE, SIDE, 3), np.uint8)
+        labels = torch.from_numpy(self.faces.labels[indices])
         for position, index in enumerate(indices):
             try:
                 picture = read_picture(os.fsdecode(self.faces.paths[index]))
             except ValueError as error:
-                problem = str(error)
-                break
+                return Batch(torch.from_numpy(pictures), labels, str(error))
             if self.augment is not None:
                 with torch.random.fork_rng(devices=[]):
                     chance = np.random.SeedSequence((self.seed, epoch, int(index)))
                     torch.default_generator.manual_seed(int(chance.generate_state(1, np.uint64)[0]))
                     picture = self.augment(Image.fromarray(picture))
             pictures[position] = picture
-        return Batch(torch.from_numpy(pictures), torch.from_numpy(self.faces.labels[indices]), problem)
+        return Batch(torch.from_numpy(pictures), labels, "")
 
 
 class BatchOrder(Sampler):
-    """Which pictures make up each batch, of which every process takes its share.
+    """Which pictures are in this process's share of each batch.
 
     The order follows from the seed and the epoch alone. Set ``epoch`` and ``first_step`` before iterating.
 
@@ -316,23 +312,19 @@ class BatchOrder(Sampler):
             yield self.epoch, batch[self.rank :: self.world_size]
 
 
-def _quiet_worker(_: int) -> None:
-    cv2.setNumThreads(0)
-
-
 def free_shared_memory() -> int | None:
-    """Bytes that worker processes have to hand over batches; None where the system has no such limit."""
+    """Bytes in which workers can hand over batches; None where the system has no such limit."""
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
 
 
 def batch_loader(batches: FaceBatches, order: BatchOrder, workers: int, *, pinned: bool) -> DataLoader:
-    """Batches in order, read ahead by worker processes that stay from epoch to epoch (0: read in this process).
+    """Batches in order, read ahead by workers that stay from epoch to epoch (0: read in this process).
 
     Raises
     ------
     FergiError
         If the batches read ahead, of all processes that torchrun started on this machine, do not fit into shared
-        memory. (A worker's batch would silently be lost there.)
+        memory, where a batch would silently be lost.
     """
     share = -(-order.batch_size // order.world_size)
     ahead = (workers * PREFETCH + 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -351,5 +343,5 @@ def batch_loader(batches: FaceBatches, order: BatchOrder, workers: int, *, pinne
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCH if workers else None,
         timeout=TIMEOUT if workers else 0,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=start_worker,
     )

@@ -6,7 +6,6 @@ the published weights; the last layer is 512·7·7 → 384 without the normalisa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,19 +22,11 @@ HEAD = "fc."  # how the entries of the last layer begin
 PRETRAINED_HEAD = ("fc.", "features.")  # what the face recognition weights have in its place
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """One member of the family: blocks of the four stages, and channels of the first (they double each stage)."""
-
-    blocks: tuple[int, int, int, int]
-    width: int
-
-
-NETWORKS = {
-    "ir50": Architecture((3, 4, 14, 3), 64),  # the paper's
-    "ir18": Architecture((2, 2, 2, 2), 64),
-    "ir18-thin": Architecture((2, 2, 2, 2), 16),  # for the demo: learns drawn faces on a CPU in minutes
-    "ir10-thin": Architecture((1, 1, 1, 1), 16),  # for tests
+NETWORKS = {  # name: blocks of the four stages, channels of the first stage
+    "ir50": ((3, 4, 14, 3), 64),  # the paper's
+    "ir18": ((2, 2, 2, 2), 64),
+    "ir18-thin": ((2, 2, 2, 2), 16),  # for the demo: learns drawn faces on a CPU in minutes
+    "ir10-thin": ((1, 1, 1, 1), 16),  # for tests
 }
 
 
@@ -125,7 +116,7 @@ def _stage(n_blocks: int, channels_in: int, channels: int) -> nn.Sequential:
 
 
 def network_input(pictures: Tensor) -> Tensor:
-    """Pictures as the network takes them: no mean is taken off and nothing divided but 255.
+    """Pictures as the network takes them: divided by 255, no mean subtracted.
 
     Parameters
     ----------
@@ -150,25 +141,19 @@ def threshold_logits(outputs: Tensor) -> Tensor:
     return outputs[:, N_ACTION_UNITS:].unflatten(1, (N_ACTION_UNITS, N_THRESHOLDS))
 
 
-def architecture(name: str) -> Architecture:
-    """The member of the family of that name.
+def random_network(name: str, seed: int) -> IResNet:
+    """One of ``NETWORKS`` with random weights that depend on the seed alone; the global random state stays.
 
     Raises
     ------
     FergiError
-        If there is none.
+        If there is no network of that name.
     """
     if name not in NETWORKS:
         raise FergiError(f"There is no network {name!r}. Choose one of {', '.join(NETWORKS)}.")
-    return NETWORKS[name]
-
-
-def random_network(name: str, seed: int) -> IResNet:
-    """A network with random weights that depend on the seed alone; the caller's random numbers are not touched."""
-    chosen = architecture(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return IResNet(chosen.blocks, chosen.width)
+        return IResNet(*NETWORKS[name])
 
 
 def load_network(path: Path, name: str = "ir50", advice: str = AU_MODEL.advice) -> IResNet:

@@ -1,24 +1,28 @@
-"""Training of the AU model (Appendix B.3): steps, epochs, evaluation, log, and going on after an interruption.
+"""Training of the AU model (Appendix B.3): steps, epochs, evaluation, log, and resuming.
 
 Adam with its own learning rate for the last layer, weight decay added to the gradient (coupled L2), no schedule.
-What chance does to an epoch follows from seed, epoch and picture alone (``faces_dataset``), and dropout is 0, so the
-saved state needs no random numbers: weights, the optimizer's state, and how far it got. Going on from it gives what
-an uninterrupted training gives, on a CPU to the last bit.
+Order and augmentation follow from seed, epoch and picture alone (``faces_dataset``), and there is no dropout, so the
+saved state needs no random numbers: weights, the optimizer's state, and the number of steps done. A resumed training
+gives what an uninterrupted one gives, on a CPU to the last bit.
+
+With several processes (torchrun, CUDA) each takes its share of every batch. DistributedDataParallel averages the
+gradients, and SyncBatchNorm takes the statistics of the whole batch, so that the result is that of one process but
+for the rounding of sums in another order.
 """
 
-import dataclasses
-import platform
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -31,30 +35,30 @@ from fergi.action_units.faces_dataset import (
     Faces,
     batch_loader,
 )
-from fergi.action_units.losses import LOSS_NAMES, LossWeights, intensity_counts, loss_parts, loss_weights
-from fergi.action_units.metrics import agreement, agreement_sums
+from fergi.action_units.losses import LOSS_NAMES, intensity_counts, loss_parts, loss_weights
+from fergi.action_units.metrics import METRICS, N_SUMS, agreement, agreement_sums
 from fergi.action_units.network import HEAD, IResNet, intensities, network_input
-from fergi.action_units.parallel import synchronise_batch_norms
 from fergi.features import ACTION_UNITS
-from fergi.files import FergiError, check_writable, write_json, write_table
+from fergi.files import FergiError, check_writable, keep_settings, write_json, write_table
 from fergi.processes import Process
 from fergi.weights import read_weights_file, save_weights
 
-STATE_FORMAT = 3
-LOGGED_METRICS = ("ICC", "MSE", "MAE")
-PRECISIONS = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "tf32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-STEPS_BETWEEN_LOOKS = 50  # looking at the loss makes the processor wait for the device
+HALF_PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+TRAINING_PRECISIONS = ("float32", "tf32", *HALF_PRECISIONS)
+STEPS_BETWEEN_LOOKS = 50  # reading the loss makes the processor wait for the device
+RESTART = "Pass --restart to begin anew, which deletes the earlier training's state, checkpoints and logs."
+
+
+def _hyperparameter(smallest: float, what: str) -> Any:
+    """A field that is also an option of the script."""
+    return field(metadata={"smallest": smallest, "what": what})
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """What the trained weights depend on, besides the data.
+
+    The other fields, with what they mean, are also the script's options; their values stand in ``config.AU_TRAINING``.
 
     Attributes
     ----------
@@ -64,35 +68,31 @@ class TrainingSettings:
         Name of the network.
     start : str
         Where its weights come from: "random", or name and SHA-256 of a file.
-    epochs : int
-        Passes over the data. A finished training can be prolonged: nothing before depends on it.
-    batch_size : int
-        Pictures of a step, all processes together.
-    seed : int
-        Of the new weights, the order of pictures and the augmentation.
-    last_layer_rate, rate : float
-        Learning rates of the last layer and of all others.
-    weight_decay : float
-        Factor of the weights in the gradient.
     augmentation : Augmentation or None
         What happens to pictures in training.
-    precision : {"float64", "float32", "tf32", "bfloat16", "float16"}
-        Of the convolutions; weights, last layer and losses are float32, but for float64, in which all is computed:
-        slow, and the same on every machine and with any number of processes to nine digits. tf32 is float32 of which
-        CUDA multiplies ten binary digits only.
+    precision : {"float32", "tf32", "bfloat16", "float16", "float64"}
+        Of the convolutions; weights, last layer and losses are float32. tf32 is float32 of which CUDA multiplies ten
+        binary digits only. In float64, which tests use, everything is computed.
     """
 
     mode: str
     network: str
     start: str
-    epochs: int
-    batch_size: int
-    seed: int
-    last_layer_rate: float
-    rate: float
-    weight_decay: float
     augmentation: Augmentation | None
     precision: str
+    epochs: int = _hyperparameter(1, "passes over the data; a finished training can be prolonged")
+    batch_size: int = _hyperparameter(1, "pictures of a step, all processes together")
+    seed: int = _hyperparameter(0, "of new weights, order and augmentation")
+    last_layer_rate: float = _hyperparameter(0, "learning rate of the last layer")
+    rate: float = _hyperparameter(0, "learning rate of all other layers")
+    weight_decay: float = _hyperparameter(0, "factor of the weights in the gradient")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """For ``keep_settings``: all but ``epochs``, on which no earlier epoch depends."""
+        return {name: value for name, value in asdict(self).items() if name != "epochs"} | {
+            "augmentation": str(self.augmentation)
+        }
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -121,12 +121,12 @@ def set_cuda_arithmetic(precision: str) -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Errors of PyTorch that a person can do something about, as one sentence each.
+    """PyTorch's errors as one sentence each, where a person can do something about them.
 
     Raises
     ------
     FergiError
-        If CUDA has no memory left, or a worker process was ended or hands over nothing.
+        If CUDA has no memory left, or a worker died or hands over nothing.
     """
     try:
         yield
@@ -140,54 +140,43 @@ def explained() -> Iterator[None]:
             raise
         raise FergiError(
             f"Reading pictures failed ({str(error).splitlines()[0].rstrip('. ')}), most likely for want of memory or "
-            f"of room in {SHARED_MEMORY}. Choose fewer --workers and run this again to go on."
+            f"of room in {SHARED_MEMORY}. Choose fewer --workers and run this again to resume."
         ) from error
 
 
 def make_optimizer(network: IResNet, settings: TrainingSettings) -> torch.optim.Adam:
     """Adam with two groups of parameters: the last layer, and the rest."""
-    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
-    for name, parameter in network.named_parameters():
-        groups[name.startswith(HEAD)].append(parameter)
+    rest = [parameter for name, parameter in network.named_parameters() if not name.startswith(HEAD)]
     return torch.optim.Adam(
         [
-            {"params": groups[True], "lr": settings.last_layer_rate},
-            {"params": groups[False], "lr": settings.rate},
+            {"params": list(network.fc.parameters()), "lr": settings.last_layer_rate},
+            {"params": rest, "lr": settings.rate},
         ],
         weight_decay=settings.weight_decay,
-        fused=next(network.parameters()).device.type == "cuda",
+        fused=rest[0].device.type == "cuda",
     )
 
 
-class Tally:
-    """Sums over the pictures of an epoch, from which its row in the log is made."""
+def epoch_sums(parts: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+    """What a batch adds to the sums of its epoch: the losses (n, 3), and what the metrics need; float64, flat."""
+    estimates, truth = (intensities(values.detach(), ACTION_UNITS) for values in (outputs, labels))
+    return torch.cat([parts.detach().double().sum(0), agreement_sums(estimates, truth).flatten()])
 
-    def __init__(self, device: torch.device) -> None:
-        self.sums = {
-            "losses": torch.zeros(len(LOSS_NAMES), dtype=torch.float64, device=device),
-            "agreement": torch.zeros(7, len(ACTION_UNITS), dtype=torch.float64, device=device),
-        }
 
-    def add(self, parts: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        """Count a batch: its losses by picture, what the network gave, and what is true."""
-        self.sums["losses"] += parts.detach().double().sum(0)
-        self.sums["agreement"] += agreement_sums(
-            intensities(outputs.detach(), ACTION_UNITS), intensities(labels, ACTION_UNITS)
-        )
-
-    def row(self, epoch: int, part: str, n: int) -> dict[str, Any]:
-        """The log's row of one epoch and one part of the data; the sums must be those of all processes."""
-        losses = (self.sums["losses"] / n).tolist()
-        metrics = agreement(self.sums["agreement"])
-        row = {"epoch": epoch, "part": part, "frames": n, "loss": sum(losses)}
-        row |= {f"{name}_loss": loss for name, loss in zip(LOSS_NAMES, losses, strict=True)}
-        for position, unit in enumerate(ACTION_UNITS):
-            row |= {f"AU{unit}_{name}": float(metrics[name][position]) for name in LOGGED_METRICS}
-        return row
+def log_row(sums: Tensor, epoch: int, part: str, n: int) -> dict[str, Any]:
+    """The log's row of one epoch and one part of the data, from the sums of all processes over its n pictures."""
+    n_losses = len(LOSS_NAMES)
+    losses = (sums[:n_losses] / n).tolist()
+    metrics = agreement(sums[n_losses:].unflatten(0, (N_SUMS, len(ACTION_UNITS))))
+    row = {"epoch": epoch, "part": part, "frames": n, "loss": sum(losses)}
+    row |= {f"{name}_loss": loss for name, loss in zip(LOSS_NAMES, losses, strict=True)}
+    for position, unit in enumerate(ACTION_UNITS):
+        row |= {f"AU{unit}_{name}": float(metrics[name][position]) for name in METRICS}
+    return row
 
 
 class Training:
-    """One training: network, optimizer, data, and how far it is.
+    """One training: network, optimizer, data, and how many steps are done.
 
     Parameters
     ----------
@@ -195,18 +184,18 @@ class Training:
         With the weights to start from.
     faces, held_out : Faces
         To train on, and to evaluate on after every epoch (may be empty).
-    settings : TrainingSettings
+    options : TrainingSettings
         See there.
     face_settings : dict
-        Data set → how its pictures were made (``read_faces``).
+        How the pictures were made (``read_faces``).
     folder : Path
-        Where checkpoints, state and log go (``AU_models``).
+        Where checkpoints, settings, state and log go (``AU_models``).
     process : Process
         This process among all.
     workers : int
         Processes that read pictures, for each training process.
     state_every : int
-        Steps from one saved state to the next; there is one after every epoch anyway.
+        Steps from one saved state to the next; one is saved after every epoch anyway.
     """
 
     def __init__(
@@ -214,101 +203,73 @@ class Training:
         network: IResNet,
         faces: Faces,
         held_out: Faces,
-        settings: TrainingSettings,
+        options: TrainingSettings,
         *,
-        face_settings: dict[str, dict[str, Any]],
+        face_settings: dict[str, Any],
         folder: Path,
         process: Process,
         workers: int,
         state_every: int,
     ) -> None:
-        self.settings, self.folder, self.process, self.state_every = settings, folder, process, state_every
+        self.options, self.folder, self.process, self.state_every = options, folder, process, state_every
         self.faces, self.held_out, self.face_settings = faces, held_out, face_settings
         on_cuda = process.device.type == "cuda"
         if on_cuda:
             torch.backends.cudnn.benchmark = True
-            set_cuda_arithmetic(settings.precision)
+            set_cuda_arithmetic(options.precision)
         # Faster on CPUs too, but there PyTorch's backward pass aborts in this layout with 8 or 12 channels.
         channels_last = on_cuda or network.conv1.out_channels % 16 == 0
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        exact = torch.float64 if settings.precision == "float64" else torch.float32
-        self.network = synchronise_batch_norms(network, process).to(process.device, exact, memory_format=self.layout)
+        self.dtype = torch.float64 if options.precision == "float64" else torch.float32
+        if process.world_size > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        self.network = network.to(process.device, self.dtype, memory_format=self.layout)
         self.parallel_network = process.spread(self.network)
-        self.optimizer = make_optimizer(self.network, settings)
+        self.optimizer = make_optimizer(self.network, options)
         # It begins where the first gradients do not overflow, as they do at PyTorch's 65536.
         self.scaler = torch.amp.GradScaler(
-            process.device.type, init_scale=1024.0, enabled=settings.precision == "float16"
+            process.device.type, init_scale=1024.0, enabled=options.precision == "float16"
         )
-        self.weights: LossWeights = loss_weights(torch.from_numpy(faces.labels), settings.mode).to(process.device)
-        self.order = BatchOrder(len(faces), settings.batch_size, settings.seed, process.rank, process.world_size)
-        self.loader = batch_loader(
-            FaceBatches(faces, settings.augmentation, settings.seed), self.order, workers, pinned=on_cuda
-        )
-        self.held_out_order = BatchOrder(len(held_out), settings.batch_size, None, process.rank, process.world_size)
-        self.held_out_loader = batch_loader(
-            FaceBatches(held_out, None, settings.seed), self.held_out_order, workers, pinned=on_cuda
-        )
+        self.weights = loss_weights(torch.from_numpy(faces.labels), options.mode).to(process.device)
+        ranks = process.rank, process.world_size
+        self.order = BatchOrder(len(faces), options.batch_size, options.seed, *ranks)
+        batches = FaceBatches(faces, options.augmentation, options.seed)
+        self.loader = batch_loader(batches, self.order, workers, pinned=on_cuda)
+        held_out_order = BatchOrder(len(held_out), options.batch_size, None, *ranks)
+        batches = FaceBatches(held_out, None, options.seed)
+        self.held_out_loader = batch_loader(batches, held_out_order, workers, pinned=on_cuda)
         self.epochs_done = self.steps_done = 0
-        self.tally = Tally(process.device)
+        self.sums = self._no_sums()  # of this epoch's batches so far, and of this process alone
         self.log: list[dict[str, Any]] = []
-
-    @property
-    def state_path(self) -> Path:
-        """The state to go on from."""
-        return self.folder / "last_training_state.pth"
-
-    @property
-    def log_path(self) -> Path:
-        """Losses and metrics of every epoch."""
-        return self.folder / "training_log.csv"
-
-    @property
-    def events_folder(self) -> Path:
-        """The same for TensorBoard."""
-        return self.folder / "tensorboard"
+        self.state_path = folder / "last_training_state.pth"
+        self.settings_path = folder / "settings.json"
+        self.log_path = folder / "training_log.csv"
+        self.events_folder = folder / "tensorboard"
 
     def checkpoint_path(self, epoch: int) -> Path:
         """The trained weights after an epoch, numbered from 1."""
         return self.folder / f"checkpoint_epoch{epoch}.pth"
 
-    def identity(self) -> dict[str, Any]:
-        """What must be the same for a state to be gone on from, as plain values."""
-        settings = dataclasses.asdict(self.settings)
-        del settings["epochs"]
-        settings |= {
-            f"{dataset} {name}": value for dataset, made in self.face_settings.items() for name, value in made.items()
-        }
-        return settings | {"training faces": self.faces.fingerprint(), "held-out faces": self.held_out.fingerprint()}
-
-    def description(self) -> dict[str, Any]:
-        """Settings and data, to be written beside the weights."""
-        counts = intensity_counts(torch.from_numpy(self.faces.labels))
-        return {
-            "format": STATE_FORMAT,
-            "settings": dataclasses.asdict(self.settings),
-            "optimizer": "Adam, weight decay added to the gradient, no schedule",
-            "faces": {
-                part: {
-                    "frames": {name: int((faces.datasets == name).sum()) for name in sorted(set(faces.datasets))},
-                    "subjects": sorted(set(faces.subjects.tolist())),
-                    "sha256": faces.fingerprint(),
-                }
-                for part, faces in (("training", self.faces), ("held_out", self.held_out))
-            },
-            "face_settings": self.face_settings,
-            "training_labels_by_intensity": {f"AU{unit}": counts[unit - 1].tolist() for unit in ACTION_UNITS},
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        }
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """For ``keep_settings``: what the weights depend on, and who was trained on."""
+        settings = self.options.settings | self.face_settings
+        for part, faces in (("training", self.faces), ("held-out", self.held_out)):
+            settings |= {f"{part} faces": faces.fingerprint(), f"{part} subjects": sorted(set(faces.subjects.tolist()))}
+            frames = sorted(Counter(faces.datasets.tolist()).items())
+            settings |= {f"{part} frames of {dataset}": n for dataset, n in frames}
+        counts = intensity_counts(torch.from_numpy(self.faces.labels)).tolist()
+        return settings | {f"training labels of AU{unit} by intensity": counts[unit - 1] for unit in ACTION_UNITS}
 
     def resume(self, restart: bool) -> None:
-        """Go back to the saved state, if there is one.
+        """Load the saved state, if there is one.
 
         Every process reads it from its own folder, so that processes on several machines need a shared one.
 
         Parameters
         ----------
         restart : bool
-            Begin anew: state, checkpoints and log of an earlier training are deleted.
+            Begin anew: state, checkpoints and logs of an earlier training are deleted.
 
         Raises
         ------
@@ -316,59 +277,51 @@ class Training:
             If the state is of other settings or data, there are checkpoints without a state, or the processes found
             different states.
         """
-        self._read_state(restart)
-        if not self.process.all_agree(repr((self.epochs_done, self.steps_done, self.identity()))):
+        check_writable(self.folder)
+        if restart:
+            self._delete_earlier_training()
+        left = [path for path in (self.state_path, *self._checkpoints()) if path.exists()]
+        if left and not (self.state_path.exists() and self.settings_path.exists()):
             raise FergiError(
-                f"The {self.process.world_size} processes found different data or states to go on from (this one: "
+                f"{self.folder} has {left[0].name}, but {self.settings_path.name} and {self.state_path.name} are not "
+                f"both there, so that its training cannot be resumed. Move it away, or pass --restart to replace it."
+            )
+        if left:
+            self._load_state()
+        if not self.process.all_agree(repr((self.epochs_done, self.steps_done, self.settings))):
+            raise FergiError(
+                f"The {self.process.world_size} processes found different data or states to resume from (this one: "
                 f"after {self.epochs_done} epochs and {self.steps_done} steps). Every machine needs the same --root, "
                 "on a disk that they share."
             )
 
-    def _read_state(self, restart: bool) -> None:
-        check_writable(self.folder)
-        if restart:
-            self.process.wait()
-            if self.process.leads:
-                for path in (self.state_path, *self._checkpoints(), self.log_path, *event_files(self.events_folder)):
-                    path.unlink(missing_ok=True)
-            self.process.wait()
-        if not self.state_path.exists():
-            left = self._checkpoints()
-            if left:
-                raise FergiError(
-                    f"{self.folder} has {len(left)} trained checkpoints (first: {left[0].name}) but no "
-                    f"{self.state_path.name} to go on from. Move them away, or pass --restart to replace them."
-                )
-            return
-        advice = "Pass --restart to begin anew, which deletes it and its checkpoints."
-        state = read_weights_file(self.state_path, advice)
-        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
-            raise FergiError(f"{self.state_path} is not a training state of format {STATE_FORMAT}. {advice}")
-        for name, value in self.identity().items():
-            if state["identity"].get(name) != value:
-                raise FergiError(
-                    f"{self.state_path} belongs to a training with other {name} "
-                    f"({state['identity'].get(name)}, now {value}). Repeat its settings to go on. {advice}"
-                )
+    def _delete_earlier_training(self) -> None:
+        self.process.wait()
+        if self.process.leads:
+            events = self.events_folder.glob("events.out.tfevents.*")
+            for path in (self.state_path, *self._checkpoints(), self.log_path, *events):
+                path.unlink(missing_ok=True)
+        self.process.wait()
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(self.folder.glob("checkpoint_epoch*.pth"))
+
+    def _load_state(self) -> None:
+        keep_settings(self.settings, self.settings_path, f"Repeat its settings to resume. {RESTART}")
+        state = read_weights_file(self.state_path, RESTART)
         self.network.load_state_dict(state["network"])
         for group, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
             group["fused"] = own["fused"]  # follows from the device, which may be another one now
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.epochs_done, self.steps_done, self.log = state["epochs_done"], state["steps_done"], state["log"]
-        for name, value in state["sums"].items():  # those of all processes together
-            self.tally.sums[name] = value.to(self.process.device) / self.process.world_size
-
-    def _checkpoints(self) -> list[Path]:
-        return sorted(self.folder.glob("checkpoint_epoch*.pth"))
+        self.sums = state["sums"].to(self.process.device) / self.process.world_size
 
     def save_state(self) -> None:
-        """Write the state to go on from."""
-        sums = {name: self.process.add_up(value) for name, value in self.tally.sums.items()}
+        """Write the state to resume from."""
+        sums = self.process.add_up(self.sums)
         if self.process.leads:
             state = {
-                "format": STATE_FORMAT,
-                "identity": self.identity(),
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -379,6 +332,10 @@ class Training:
             }
             save_weights(state, self.state_path)
 
+    def _no_sums(self) -> Tensor:
+        n_sums = len(LOSS_NAMES) + N_SUMS * len(ACTION_UNITS)
+        return torch.zeros(n_sums, dtype=torch.float64, device=self.process.device)
+
     def step(self, batch: Batch, n: int) -> None:
         """One step of the optimizer.
 
@@ -387,8 +344,8 @@ class Training:
         batch : Batch
             This process's share.
         n : int
-            Pictures of the whole batch. The loss is their mean; gradients are averaged over processes, so the share
-            counts as many times as there are processes.
+            Pictures of the whole batch. The loss is their mean; DistributedDataParallel averages gradients over
+            processes, so the share counts as many times as there are processes.
         """
         # With half precision a share that is empty would give PyTorch's SyncBatchNorm another type than the others.
         reduced = n >= self.process.world_size
@@ -398,35 +355,32 @@ class Training:
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.tally.add(parts, outputs, labels)
+        self.sums += epoch_sums(parts, outputs, labels)
 
-    def _losses(self, network: torch.nn.Module, batch: Batch, *, reduced: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs, losses of each picture, labels, on the device; ``reduced``: in the precision of the settings."""
+    def _losses(self, network: nn.Module, batch: Batch, *, reduced: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs, losses of each picture, labels, on the device; ``reduced``: in half precision, if chosen."""
         if batch.problem:
             raise FergiError(
-                f"{batch.problem}. Delete it and make it again with stage 1 or 2, then run this again to go on."
+                f"{batch.problem}. Delete it and make it again with stage 1 or 2, then run this again to resume."
             )
-        device, precision = self.process.device, PRECISIONS[self.settings.precision]
+        device, half = self.process.device, HALF_PRECISIONS.get(self.options.precision)
         labels = batch.labels.to(device, non_blocking=True)
-        pictures = network_input(batch.pictures.to(device, non_blocking=True)).contiguous(memory_format=self.layout)
-        if precision is torch.float64:
-            pictures = pictures.double()
-        half = precision in (torch.bfloat16, torch.float16)
-        with torch.autocast(device.type, dtype=precision, enabled=reduced and half):
+        pictures = network_input(batch.pictures.to(device, non_blocking=True))
+        pictures = pictures.to(self.dtype).contiguous(memory_format=self.layout)
+        with torch.autocast(device.type, dtype=half, enabled=reduced and half is not None):
             outputs = network(pictures)
         return outputs, loss_parts(outputs, labels, self.weights), labels
 
     def evaluate(self) -> dict[str, Any]:
         """The log's row of the held-out pictures, none of them augmented."""
-        tally = Tally(self.process.device)
+        sums = self._no_sums()
         self.network.eval()
         with torch.inference_mode():
             for batch in self.held_out_loader:
                 outputs, parts, labels = self._losses(self.network, batch)
-                tally.add(parts, outputs, labels)
+                sums += epoch_sums(parts, outputs, labels)
         self.network.train()
-        tally.sums = {name: self.process.add_up(value) for name, value in tally.sums.items()}
-        return tally.row(self.epochs_done, "held-out", len(self.held_out))
+        return log_row(self.process.add_up(sums), self.epochs_done, "held-out", len(self.held_out))
 
     def steps(self) -> Iterator[int]:
         """Train through the rest of an epoch; gives after each step how many pictures it had."""
@@ -446,8 +400,8 @@ class Training:
         FergiError
             If it is not finite, before anything is saved.
         """
-        seen = min(self.steps_done * self.settings.batch_size, len(self.faces))
-        loss = float(self.tally.sums["losses"].sum()) * self.process.world_size / max(seen, 1)
+        seen = min(self.steps_done * self.options.batch_size, len(self.faces))
+        loss = float(self.sums[: len(LOSS_NAMES)].sum()) * self.process.world_size / max(seen, 1)
         if not np.isfinite(loss):
             raise FergiError(
                 f"The loss is {loss} in epoch {self.epochs_done + 1}, step {self.steps_done}: training has failed. "
@@ -456,42 +410,44 @@ class Training:
         return loss
 
     def run(self) -> None:
-        """Train all epochs that are left; with none nothing is written."""
-        if self.epochs_done >= self.settings.epochs:
-            return
-        if self.process.leads:
-            write_json(self.description(), self.folder / "training.json")
-        while self.epochs_done < self.settings.epochs:
-            title = f"epoch {self.epochs_done + 1} of {self.settings.epochs}"
-            before, start = self.steps_done * self.settings.batch_size, time.perf_counter()
-            hidden = None if self.process.leads else True  # None: shown where somebody can watch it
-            with tqdm(
-                total=len(self.faces), initial=before, desc=title, unit=" images", disable=hidden, smoothing=0.05
-            ) as bar:
-                for n in self.steps():
-                    bar.update(n)
-                    if self.steps_done % STEPS_BETWEEN_LOOKS == 0:
-                        bar.set_postfix(loss=f"{self.mean_loss():.4f}")
-                    if self.steps_done % self.state_every == 0 and self.steps_done < len(self.order):
-                        self.mean_loss()
-                        self.save_state()
-            self._finish_epoch()
+        """Train the epochs that remain; with none nothing is written."""
+        if self.process.leads and self.epochs_done < self.options.epochs:
+            more = {"epochs": self.options.epochs, "torch": torch.__version__}  # may change when it is resumed
+            write_json(self.settings | more, self.settings_path)
+        while self.epochs_done < self.options.epochs:
+            title = f"epoch {self.epochs_done + 1} of {self.options.epochs}"
+            start, n_before = time.perf_counter(), self.steps_done * self.options.batch_size
+            self._train_epoch(title, n_before)
+            rows = self._finish_epoch()
             if self.process.leads:
-                speed = (len(self.faces) - before) / (time.perf_counter() - start)
-                print(self._report(title, speed), flush=True)
+                speed = (len(self.faces) - n_before) / (time.perf_counter() - start)
+                print("\n".join([f"{title}: {speed:.1f} pictures per second, all included", *map(_report, rows)]))
         self.process.wait()
 
-    def _finish_epoch(self) -> None:
-        """Evaluate, write checkpoint, log and state, and start the next epoch's sums."""
+    def _train_epoch(self, title: str, n_before: int) -> None:
+        """The steps that remain of an epoch, with a bar and the states between them."""
+        hidden = None if self.process.leads else True  # None: shown on a terminal
+        bar = tqdm(
+            total=len(self.faces), initial=n_before, desc=title, unit=" pictures", disable=hidden, smoothing=0.05
+        )
+        with bar:
+            for n in self.steps():
+                bar.update(n)
+                if self.steps_done % STEPS_BETWEEN_LOOKS == 0:
+                    bar.set_postfix(loss=f"{self.mean_loss():.4f}")
+                if self.steps_done % self.state_every == 0 and self.steps_done < len(self.order):
+                    self.mean_loss()
+                    self.save_state()
+
+    def _finish_epoch(self) -> list[dict[str, Any]]:
+        """Evaluate, write checkpoint, log and state, and start the next epoch's sums; gives the new rows of the log."""
         self.mean_loss()
-        self.epochs_done += 1
-        self.steps_done = 0
-        self.tally.sums = {name: self.process.add_up(value) for name, value in self.tally.sums.items()}
-        rows = [self.tally.row(self.epochs_done, "training", len(self.faces))]
+        self.epochs_done, self.steps_done = self.epochs_done + 1, 0
+        rows = [log_row(self.process.add_up(self.sums), self.epochs_done, "training", len(self.faces))]
         if len(self.held_out):
             rows.append(self.evaluate())
         self.log += rows
-        self.tally = Tally(self.process.device)
+        self.sums = self._no_sums()
         if self.process.leads:
             weights = {
                 name: (value.float() if value.is_floating_point() else value).cpu().contiguous()
@@ -499,46 +455,34 @@ class Training:
             }
             save_weights(weights, self.checkpoint_path(self.epochs_done))
             write_table(pd.DataFrame(self.log), self.log_path)
-            write_events(rows, self.events_folder, self.epochs_done)
+            write_events(rows, self.events_folder)
         self.save_state()
-
-    def _report(self, title: str, speed: float) -> str:
-        """The last epoch in a few lines, with the whole epoch's images per second."""
-        lines = []
-        for row in (row for row in self.log if row["epoch"] == self.epochs_done):
-            losses = ", ".join(f"{name} {row[f'{name}_loss']:.4f}" for name in LOSS_NAMES)
-            lines.append(f"{title}, {row['part']}: {row['frames']} images, loss {row['loss']:.4f} ({losses})")
-            for name in LOGGED_METRICS:
-                values = {unit: row[f"AU{unit}_{name}"] for unit in ACTION_UNITS}
-                shown = "  ".join(f"AU{unit} {value:.3f}" for unit, value in values.items() if np.isfinite(value))
-                lines.append(f"  {name}  {shown or 'not defined: no variation, or no labels'}")
-        return "\n".join([*lines, f"  {speed:.1f} images per second, evaluation and writing included"])
+        return rows
 
 
-def event_files(folder: Path, epoch: int | None = None) -> list[Path]:
-    """The files that ``write_events`` wrote, of one epoch or of all."""
-    return sorted(folder.glob(f"events.*.epoch{'*' if epoch is None else epoch}"))
+def _report(row: dict[str, Any]) -> str:
+    """A row of the log for the terminal: the losses, and a table of the metrics by AU."""
+    losses = ", ".join(f"{name} {row[f'{name}_loss']:.4f}" for name in LOSS_NAMES)
+    table = pd.DataFrame({f"AU{unit}": [row[f"AU{unit}_{name}"] for name in METRICS] for unit in ACTION_UNITS}, METRICS)
+    shown = table.to_string(float_format="{:.3f}".format, na_rep="-")
+    return f"{row['part']}: {row['frames']} pictures, loss {row['loss']:.4f} ({losses})\n{shown}"
 
 
-def write_events(rows: list[dict[str, Any]], folder: Path, epoch: int) -> None:
-    """One epoch's rows for TensorBoard, in a file of their own that replaces an earlier one of that epoch.
+def write_events(rows: list[dict[str, Any]], folder: Path) -> None:
+    """One epoch's rows for TensorBoard, which then hides what earlier files say about this epoch and later ones.
 
     Raises
     ------
     FergiError
         If it cannot be written.
     """
-    suffix = f".epoch{epoch}"
     try:
-        for path in event_files(folder, epoch):
-            path.unlink()
-        with SummaryWriter(str(folder), filename_suffix=suffix) as writer:
+        with SummaryWriter(str(folder), purge_step=rows[0]["epoch"]) as writer:
             for row in rows:
-                for name, value in row.items():
-                    if name not in ("epoch", "part", "frames"):
-                        unit, _, metric = name.rpartition("_")
-                        tag = f"{metric}/{unit}" if name.startswith("AU") else f"losses/{name}"
-                        writer.add_scalar(f"{row['part']}/{tag}", value, epoch)
+                for name in [name for name in row if name not in ("epoch", "part", "frames")]:
+                    unit, _, metric = name.rpartition("_")
+                    tag = f"{metric}/{unit}" if name.startswith("AU") else f"losses/{name}"
+                    writer.add_scalar(f"{row['part']}/{tag}", row[name], row["epoch"])
     except OSError as error:
         raise FergiError(
             f"Cannot write into {folder}: {error.strerror}. Make room or choose another --root."

@@ -1,21 +1,25 @@
-"""One training spread over several processes, as torchrun starts them, with the result that one process gives.
+"""Several processes of a training on a CPU, which the script allows on CUDA only: what they share is proved with gloo.
 
-Every process takes its share of each batch. Gradients are averaged by DistributedDataParallel, and batch statistics
-are those of the whole batch: with PyTorch's SyncBatchNorm on CUDA, and where that does not exist (CPU, gloo) with the
-``SynchronisedBatchNorm`` below. What remains is the rounding of sums that are added in another order.
+PyTorch's SyncBatchNorm needs CUDA; the layer here takes its place.
 """
 
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
-from fergi.processes import Process
+N_PROCESSES = 2
 
 
 class _NormaliseOverProcesses(torch.autograd.Function):
-    """Normalisation of channels by the mean and variance over all processes' pictures."""
+    """Normalisation of channels by the mean and variance over the pictures of all processes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -47,17 +51,12 @@ class _NormaliseOverProcesses(torch.autograd.Function):
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d whose statistics in training are those of the whole batch of all processes; a share may be empty.
-
-    Works with every backend of ``torch.distributed``; entries are named as those of BatchNorm2d.
-    """
+    """BatchNorm2d whose statistics in training are those of the whole batch of all processes; a share may be empty."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (n, channels, h, w) → the same."""
         if not self.training:
             return super().forward(x)
-        # Half precision is too coarse for the sums.
-        whole = x.to(torch.promote_types(x.dtype, self.weight.dtype))
+        whole = x.to(torch.promote_types(x.dtype, self.weight.dtype))  # half precision is too coarse for the sums
         result, mean, variance, count = _NormaliseOverProcesses.apply(whole, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
@@ -66,16 +65,29 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         return result.to(x.dtype)
 
 
-def synchronise_batch_norms(network: nn.Module, process: Process) -> nn.Module:
-    """The network with every BatchNorm2d synchronised; unchanged for a single process."""
-    if process.world_size == 1:
-        return network
-    if process.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm2d:
-                synchronised = SynchronisedBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
-                synchronised.load_state_dict(child.state_dict())
-                setattr(parent, name, synchronised)
+def convert(network: nn.Module) -> nn.Module:
+    """In place of ``SyncBatchNorm.convert_sync_batchnorm``: every BatchNorm2d of the network becomes one of these."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SynchronisedBatchNorm
     return network
+
+
+def _one_process(rank: int, port: int, work: Callable, arguments: tuple) -> None:
+    signal.alarm(150)  # rather than wait for the others for ever
+    torch.set_num_threads(1)
+    more = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": N_PROCESSES, "LOCAL_WORLD_SIZE": N_PROCESSES}
+    os.environ |= {name: str(value) for name, value in (more | {"MASTER_PORT": port}).items()}
+    os.environ["MASTER_ADDR"] = "localhost"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.SyncBatchNorm, "convert_sync_batchnorm", convert)
+        work(rank, *arguments)
+
+
+def in_two_processes(work: Callable, *arguments: Any) -> None:
+    """Call ``work(rank, *arguments)`` in two processes that torchrun might have started."""
+    with contextlib.closing(socket.create_server(("localhost", 0))) as free:
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(
+        _one_process, (port, work, arguments), nprocs=N_PROCESSES, start_method="spawn"
+    )
