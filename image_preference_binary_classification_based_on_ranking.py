@@ -76,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def scorer_columns(folders: Folders, participants: Iterable[str]) -> list[str]:
     """The columns of the paper's six scorers, and of each other registered scorer that an image table has."""
     paths = [folders.image_tables / f"{participant}.csv" for participant in participants]
-    headers = [path.open(encoding="utf-8", errors="replace").readline() for path in paths if path.is_file()]
-    return [*SCORERS, *additional_scorers(name for header in headers for name in header.strip().split(","))]
+    headers = [path.read_text(errors="replace").partition("\n")[0] for path in paths if path.is_file()]
+    return [*SCORERS, *additional_scorers(",".join(headers).split(","))]
 
 
 def shown(tables: pd.DataFrame) -> str:

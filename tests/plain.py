@@ -1,10 +1,10 @@
 """The method written down as directly as it can be: one clip, one window, one fold, one grid point at a time.
 
-Slow on purpose, and independent of ``fergi.activation`` and of all of ``fergi.preference``.
-The tests compare those with this on small random tables; ``benchmarks.stages`` compares their times.
+Slow on purpose, and independent of ``fergi.activation`` and of ``fergi.preference`` but for its grids. The tests
+compare those with this on small random tables; ``benchmarks.stages`` compares their times.
 """
 
-import itertools
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,7 @@ from fergi.preference.grid_search import Search
 UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 SCORES = ("CLIP_score", "Aesthetic_score", "BLIP_score", "ImageReward_score", "PickScore", "HPS_V2_score")
 TRAINED = ("ImageReward_score", "PickScore", "HPS_V2_score")
-WITH_AUS = (
-    "ensemble_ImageReward_AUcomb_score",
-    "ensemble_PickScore_AUcomb_score",
-    "ensemble_HPS_V2_AUcomb_score",
-    "ensemble_all_score",
-)
+INTEGRATED = ("ensemble_ImageReward_AUcomb", "ensemble_PickScore_AUcomb", "ensemble_HPS_V2_AUcomb", "ensemble_all")
 
 
 def plain_activation(path: Path, *, limits: FrameLimits, window_seconds: float) -> tuple[np.ndarray | None, float]:
@@ -62,16 +57,16 @@ def plain_activation_table(
     limits: FrameLimits,
     minimum_valid_share: float,
     window_seconds: float,
-    left_out: set[tuple[int, int]] = frozenset(),
+    black: set[tuple[int, int]] = frozenset(),
 ) -> pd.DataFrame:
-    """Stage 6 or 7 for one participant: a row for every valid clip whose (session, image) is not left out."""
+    """Stage 6 or 7 for one participant: a row for every valid clip whose (session, image) is not black."""
     rows = []
     for session in sorted(sessions):
         folder = data / participant / f"session_{session}"
         for image in range(1, 1 + len(list(folder.glob(f"{kind}_clip_*_features.csv")))):
             path = folder / f"{kind}_clip_{image}_features.csv"
             values, share = plain_activation(path, limits=limits, window_seconds=window_seconds)
-            if share >= minimum_valid_share and (session, image) not in left_out:
+            if share >= minimum_valid_share and (session, image) not in black:
                 rows.append([session, image, *values])
     columns = ["session_index", "image_index", *(f"AU{unit}_activation_value" for unit in UNITS)]
     return pd.DataFrame(rows, columns=columns)
@@ -84,7 +79,7 @@ def plain_pairs(images: pd.DataFrame) -> list[tuple[int, int, str]]:
     groups = position.groupby([images["participant"].to_numpy(), images["session_index"].to_numpy()])
     pairs = []
     for (participant, session), members in groups:
-        for first, second in itertools.combinations(members, 2):
+        for first, second in combinations(members, 2):
             if rank[first] == rank[second]:
                 raise ValueError(f"tied ranks: participant {participant}, session {session}")
             pairs.append((first, second, participant) if rank[first] > rank[second] else (second, first, participant))
@@ -101,14 +96,9 @@ def plain_valence(au4, au12, decay, au4_weight, *, product: bool) -> np.ndarray:
 
 
 def plain_search(images: pd.DataFrame, search: Search) -> pd.DataFrame:
-    """What ``fergi.preference.results.search_preferences`` gives, with every training pair compared again at every grid point.
+    """What ``fergi.preference.results.search_preferences`` gives, with all training pairs compared at each grid point.
 
-    Parameters
-    ----------
-    images : pandas.DataFrame
-        One row an image with a valid reaction.
-    search : Search
-        Grids and rules.
+    Of equally good candidates ``max`` gives the first.
 
     Raises
     ------
@@ -120,8 +110,7 @@ def plain_search(images: pd.DataFrame, search: Search) -> pd.DataFrame:
         raise ValueError("one participant")
     owner = images["participant"].to_numpy()
     all_pairs = plain_pairs(images)
-    au4 = images["AU4_activation_value"].to_numpy(float)
-    au12 = images["AU12_activation_value"].to_numpy(float)
+    au4, au12 = (images[f"AU{unit}_activation_value"].to_numpy(float) for unit in (4, 12))
     if search.activation_decimals is not None:
         au4, au12 = au4.round(search.activation_decimals), au12.round(search.activation_decimals)
 
@@ -130,90 +119,77 @@ def plain_search(images: pd.DataFrame, search: Search) -> pd.DataFrame:
         preferred, other = np.array(chosen, int).reshape(-1, 2).T
         return preferred, other
 
-    def count_correct(score: np.ndarray, preferred: np.ndarray, other: np.ndarray) -> int:
+    def correct(score: np.ndarray, preferred: np.ndarray, other: np.ndarray) -> int:
         return int(np.sum(score[preferred] > score[other]))
 
-    def z_scores(left_out: str) -> np.ndarray:
-        trained = images[list(TRAINED)].to_numpy(float)
-        training = trained[owner != left_out]
+    def weighted(weights: np.ndarray, z: np.ndarray) -> np.ndarray:
+        return weights[..., 0] * z[:, 0] + weights[..., 1] * z[:, 1] + weights[..., 2] * z[:, 2]
+
+    def objective(difference: np.ndarray, threshold: float) -> float:
+        selected = np.abs(difference) >= threshold
+        n_correct = np.sum(selected & (difference > 0))
+        return n_correct - search.incorrect_penalty * (np.sum(selected) - n_correct)
+
+    # What each fold finds on its training pairs: z-scores, weights of the ensemble; k, w_AU4 and d.
+    training_pairs, z_scores, weights, k, w, d = {}, {}, {}, {}, {}, {}
+    for held_out in everybody:
+        training_pairs[held_out] = preferred, other = pairs_of(lambda who, held_out=held_out: who != held_out)
+        scores = images[list(TRAINED)].to_numpy(float)
+        training = scores[owner != held_out]
         if not np.all(training.max(axis=0) > training.min(axis=0)):
             raise ValueError("a score does not vary")
-        return (trained - training.mean(axis=0)) / training.std(axis=0, ddof=1)
-
-    # What each fold finds on its training pairs: weights of the ensemble; k, w_AU4 and d.
-    fold_weights, fold_k, fold_w, fold_d = {}, {}, {}, {}
-    for left_out in everybody:
-        preferred, other = pairs_of(lambda participant, left_out=left_out: participant != left_out)
-        z = z_scores(left_out)
-        best = None
-        for weights in search.ensemble_weights:
-            correct = count_correct(
-                weights[0] * z[:, 0] + weights[1] * z[:, 1] + weights[2] * z[:, 2], preferred, other
-            )
-            if best is None or correct > best:
-                best, fold_weights[left_out] = correct, weights
-        best = None
-        for k in search.decays:
-            for w in search.au4_weights:
-                score = plain_valence(au4, au12, k, w, product=False)
-                for d in search.thresholds:
-                    difference = score[preferred] - score[other]
-                    selected = np.abs(difference) >= d
-                    correct = int(np.sum(selected & (difference > 0)))
-                    incorrect = int(np.sum(selected)) - correct
-                    objective = correct - search.incorrect_penalty * incorrect
-                    if best is None or objective > best:
-                        best, fold_k[left_out], fold_w[left_out], fold_d[left_out] = objective, k, w, d
+        z_scores[held_out] = z = (scores - training.mean(axis=0)) / training.std(axis=0, ddof=1)
+        weights[held_out] = max(
+            search.ensemble_weights, key=lambda each, z=z, pairs=(preferred, other): correct(weighted(each, z), *pairs)
+        )
+        difference = {}
+        for point in product(search.decays, search.au4_weights):
+            score = plain_valence(au4, au12, *point, product=False)
+            difference[point] = score[preferred] - score[other]
+        k[held_out], w[held_out], d[held_out] = max(
+            product(search.decays, search.au4_weights, search.thresholds),
+            key=lambda point, difference=difference: objective(difference[point[:2]], point[2]),
+        )
 
     rows = []
-    for left_out in everybody:
+    for held_out in everybody:
         # Whose parameters each image carries: its participant's own, or in a strict fold those of the fold.
-        carried = [left_out if search.strict else participant for participant in owner]
+        carried = [held_out if search.strict else participant for participant in owner]
         valence = plain_valence(
             au4,
             au12,
-            np.array([fold_k[each] for each in carried]),
-            np.array([fold_w[each] for each in carried]),
+            np.array([k[each] for each in carried]),
+            np.array([w[each] for each in carried]),
             product=search.product_valence,
         )
-        weights = np.array([fold_weights[each] for each in carried])
-        z = z_scores(left_out)
-        ensemble = weights[:, 0] * z[:, 0] + weights[:, 1] * z[:, 1] + weights[:, 2] * z[:, 2]
-        training_pairs = pairs_of(lambda participant, left_out=left_out: participant != left_out)
-        preferred, other = own_pairs = pairs_of(lambda participant, left_out=left_out: participant == left_out)
-        n_own = len(preferred)
+        z = z_scores[held_out]
+        ensemble = weighted(np.array([weights[each] for each in carried]), z)
+        own = preferred, other = pairs_of(lambda who, held_out=held_out: who == held_out)
+        selecting = plain_valence(au4, au12, k[held_out], w[held_out], product=False)
+        selected = np.abs(selecting[preferred] - selecting[other]) >= d[held_out]
+        row = {"user_id": held_out}
 
-        row = {"user_id": left_out}
-        for name, weight in zip(("ImageReward", "PickScore", "HPS_V2"), fold_weights[left_out], strict=True):
+        def count(name, score, pairs, row=row) -> None:
+            row[f"{name}_n_correct"] = correct(score, *pairs)
+            row[f"{name}_n_incorrect"] = len(pairs[0]) - row[f"{name}_n_correct"]
+
+        for name, weight in zip(("ImageReward", "PickScore", "HPS_V2"), weights[held_out], strict=True):
             row[f"{name}_weight"] = weight
-        row["ensemble_baseline_score_n_correct"] = count_correct(ensemble, *own_pairs)
-        row["ensemble_baseline_score_n_incorrect"] = n_own - row["ensemble_baseline_score_n_correct"]
-        row["exp_decay_coef"] = fold_k[left_out]
-        row["AU4_coef"] = fold_w[left_out]
-        row["AU12_coef"] = 1 - fold_w[left_out]
-        row["diff_threshold"] = fold_d[left_out]
-
-        selecting = plain_valence(au4, au12, fold_k[left_out], fold_w[left_out], product=False)
-        selected = np.abs(selecting[preferred] - selecting[other]) >= fold_d[left_out]
-        scores = {name: images[name].to_numpy() for name in SCORES} | {"ensemble_baseline_score": ensemble}
-        for name, score in (*scores.items(), ("AUcomb_valence_score", selecting)):
-            correct = count_correct(score, preferred[selected], other[selected])
-            row[f"AUcomb_selected_{name}_n_correct"] = correct
-            row[f"AUcomb_selected_{name}_n_incorrect"] = int(selected.sum()) - correct
-        for name in SCORES:
-            row[f"{name}_n_correct"] = count_correct(scores[name], *own_pairs)
-            row[f"{name}_n_incorrect"] = n_own - row[f"{name}_n_correct"]
-        row["AUcomb_valence_score_n_correct"] = count_correct(valence, *own_pairs)
-        row["AUcomb_valence_score_n_incorrect"] = n_own - row["AUcomb_valence_score_n_correct"]
-
-        for name, score in zip(WITH_AUS, (z[:, 0], z[:, 1], z[:, 2], ensemble), strict=True):
-            best = None
-            for a in search.integration_weights:
-                correct = count_correct(score + a * valence, *training_pairs)
-                if best is None or correct > best:
-                    best, best_a = correct, a
-            row[f"AUcomb_coef_for_{name}"] = best_a
-            row[f"{name}_n_correct"] = count_correct(score + best_a * valence, *own_pairs)
-            row[f"{name}_n_incorrect"] = n_own - row[f"{name}_n_correct"]
+        count("ensemble_baseline_score", ensemble, own)
+        row["exp_decay_coef"] = k[held_out]
+        row["AU4_coef"] = w[held_out]
+        row["AU12_coef"] = 1 - w[held_out]
+        row["diff_threshold"] = d[held_out]
+        scores = {name: images[name].to_numpy() for name in SCORES}
+        for name, score in (scores | {"ensemble_baseline_score": ensemble, "AUcomb_valence_score": selecting}).items():
+            count(f"AUcomb_selected_{name}", score, (preferred[selected], other[selected]))
+        for name, score in (scores | {"AUcomb_valence_score": valence}).items():
+            count(name, score, own)
+        for name, score in zip(INTEGRATED, (*z.T, ensemble), strict=True):
+            a = row[f"AUcomb_coef_for_{name}_score"] = max(
+                search.integration_weights,
+                key=lambda a, score=score: correct(score + a * valence, *training_pairs[held_out]),
+            )
+            count(f"{name}_score", score + a * valence, own)
         rows.append(row)
     return pd.DataFrame(rows)

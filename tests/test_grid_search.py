@@ -13,6 +13,7 @@ from small_search import LARGE, one_point, people, random_images, small_search, 
 import config
 from fergi.preference.grid_search import (
     TRAINED_SCORERS,
+    WITH_AUS,
     Parameters,
     activations,
     fit,
@@ -178,11 +179,14 @@ def test_score_by_hand():
         threshold=0.1,
         integration_weights=np.array([0.0, 2.0, 4.0, 8.0]),
     )
-    assert_allclose(np.hstack(score(image, parameters)[:3]), [0.25, 0.25, 1.125])
-    assert_allclose(score(image, parameters).integrated, [[1, 2.5, 1.5, 3.125]])
-    slip = score(image, replace(parameters, product_valence=True))
-    assert_allclose(np.hstack(slip[:3]), [0.25, 0.3125, 1.125])
-    assert_allclose(slip.integrated, [[1, 2.625, 1.75, 3.625]])
+    names = ["selection", "AUcomb_valence_score", "ensemble_baseline_score", *WITH_AUS.values()]
+    for product, expected in (
+        (False, [0.25, 0.25, 1.125, 1, 2.5, 1.5, 3.125]),
+        (True, [0.25, 0.3125, 1.125, 1, 2.625, 1.75, 3.625]),
+    ):
+        scores = score(image, replace(parameters, product_valence=product))
+        assert list(scores.columns) == names
+        assert_allclose(scores, [expected])
 
 
 def test_scores_of_new_people():
@@ -191,5 +195,5 @@ def test_scores_of_new_people():
     assert parameters.threshold == 0.4  # 4 − 2·3, 4 − 2·1, 0
     new = people(("z", 1, 0, 0.0, 0.3, 1.0), ("z", 1, 0, 0.0, 0.3 + 1e-12, 2.0)).drop(columns=["rank_score"])
     scores = score(new, parameters)
-    assert scores.valence[0] == scores.valence[1] > 0
-    assert scores.ensemble[0] < scores.ensemble[1]
+    assert scores["selection"][0] == scores["selection"][1] > 0
+    assert scores["ensemble_baseline_score"].is_monotonic_increasing

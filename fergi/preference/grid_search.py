@@ -6,7 +6,6 @@ out. ``score`` gives the scores of any images with the parameters of either.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,10 @@ GridLimits = tuple[float, float, float]
 
 # Columns of the scorers in the ensemble: those of the paper that were trained on preferences.
 TRAINED_SCORERS = tuple(each.column for each in registry.SCORERS.values() if each.paper and each.in_ensemble)
+# Names of the scores in the release. ``WITH_AUS``: score → the same score integrated with the valence score (eq. 10).
+ENSEMBLE, VALENCE = "ensemble_baseline_score", "AUcomb_valence_score"
+WITH_AUS = {name: f"ensemble_{name.removesuffix('_score')}_AUcomb_score" for name in TRAINED_SCORERS}
+WITH_AUS[ENSEMBLE] = "ensemble_all_score"
 
 
 @dataclass(frozen=True)
@@ -133,27 +136,6 @@ class Parameters:
     product_valence: bool = False
 
 
-class Scores(NamedTuple):
-    """Scores of images.
-
-    Attributes
-    ----------
-    selection : ndarray, shape (n_images,)
-        The valence score (eq. 5), which selects pairs.
-    valence : ndarray, shape (n_images,)
-        The valence score as all pairs and the integration have it: the same, but for the release's slip.
-    ensemble : ndarray, shape (n_images,)
-        Of ``TRAINED_SCORERS`` (eq. 7).
-    integrated : ndarray, shape (n_images, 4)
-        Each of ``TRAINED_SCORERS`` and their ensemble with AUs (eq. 10).
-    """
-
-    selection: np.ndarray
-    valence: np.ndarray
-    ensemble: np.ndarray
-    integrated: np.ndarray
-
-
 def activations(images: pd.DataFrame, decimals: int | None) -> np.ndarray:
     """AU4 and AU12 activation, in intensity units, rounded if ``decimals`` is a number, shape (2, n_images)."""
     activation = np.array([images[f"AU{unit}_activation_value"].to_numpy(float) for unit in (4, 12)])
@@ -165,15 +147,21 @@ def weighted_sum(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return weights[..., 0] * scores[:, 0] + weights[..., 1] * scores[:, 1] + weights[..., 2] * scores[:, 2]
 
 
-def score(images: pd.DataFrame, parameters: Parameters) -> Scores:
-    """Scores of images with the parameters of a fit.
+def score(images: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
+    """Scores of images with the parameters of a fit, which should not have seen the images' participants.
 
     Parameters
     ----------
     images : pandas.DataFrame
-        One row an image with a valid reaction: ``TRAINED_SCORERS``, AU4 and AU12 activation. No rank is needed.
+        One row an image with a valid reaction: ``TRAINED_SCORERS``, AU4 and AU12 activation; no rank.
     parameters : Parameters
-        Of a fit that did not see the persons, for a fair comparison with their ranking.
+        From ``fit`` or ``fit_folds``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an image: ``selection``, the valence score (eq. 5), which selects pairs; ``VALENCE``, the same on all
+        pairs, or with the release's slip; ``ENSEMBLE`` (eq. 7); and the scores with AUs (eq. 10).
     """
     au4, au12 = activations(images, parameters.activation_decimals)
     selection, valence = (
@@ -183,7 +171,8 @@ def score(images: pd.DataFrame, parameters: Parameters) -> Scores:
     z_scores = (images[list(TRAINED_SCORERS)].to_numpy(float) - parameters.mean) / parameters.deviation
     ensemble = weighted_sum(z_scores, parameters.ensemble_weights)
     integrated = np.column_stack([z_scores, ensemble]) + parameters.integration_weights * valence[:, None]
-    return Scores(selection, valence, ensemble, integrated)
+    scores = {"selection": selection, VALENCE: valence, ENSEMBLE: ensemble}
+    return pd.DataFrame(scores | dict(zip(WITH_AUS.values(), integrated.T, strict=True)), index=images.index)
 
 
 def fit(images: pd.DataFrame, search: Search) -> Parameters:

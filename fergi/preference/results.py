@@ -10,17 +10,21 @@ import numpy as np
 import pandas as pd
 
 from fergi.preference.folds import mean_and_deviation
-from fergi.preference.grid_search import TRAINED_SCORERS, Parameters, Scores, Search, fit_folds, score
+from fergi.preference.grid_search import (
+    ENSEMBLE,
+    TRAINED_SCORERS,
+    VALENCE,
+    WITH_AUS,
+    Parameters,
+    Search,
+    fit_folds,
+    score,
+)
 from fergi.preference.pairs import pairs_of
 from fergi.scorers import registry
 
 SCORERS = tuple(each.column for each in registry.SCORERS.values() if each.paper)
-ENSEMBLE = "ensemble_baseline_score"
-VALENCE = "AUcomb_valence_score"
-INTEGRATED = tuple(f"ensemble_{name.removesuffix('_score')}_AUcomb_score" for name in TRAINED_SCORERS)
-INTEGRATED_ENSEMBLE = "ensemble_all_score"
-# Model → the same model integrated with the valence score (eq. 10).
-WITH_AUS = dict(zip((*TRAINED_SCORERS, ENSEMBLE), (*INTEGRATED, INTEGRATED_ENSEMBLE), strict=True))
+INTEGRATED_ENSEMBLE = WITH_AUS[ENSEMBLE]
 SELECTED = "AUcomb_selected_"  # before a model: its predictions on the selected pairs only
 ENSEMBLE_WEIGHTS = tuple(f"{name.removesuffix('_score')}_weight" for name in TRAINED_SCORERS)
 _PRINTED = {"HPSv2": "HPS v2", "HPSv2.1": "HPS v2.1"}  # where a table has another name than the registry
@@ -71,66 +75,56 @@ def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
         If there are fewer than two participants, a score does not vary, or a session has tied ranks.
     """
     parameters = fit_folds(images, search)
-    pairs = pairs_of(images)
-    scores = held_out_scores(images, pairs.owner, parameters)
-    others = additional_scorers(images.columns)
+    pairs, others = pairs_of(images), additional_scorers(images.columns)
+    scores = pd.concat([images[[*SCORERS, *others]], held_out_scores(images, pairs.owner, parameters)], axis=1)
     threshold = np.array([each.threshold for each in parameters])
-    selected = np.abs(pairs.difference(scores.selection)) >= threshold[pairs.participant]
+    selected = np.abs(pairs.difference(scores["selection"])) >= threshold[pairs.participant]
 
     columns = {"user_id": pairs.names} | _parameter_columns(parameters)
-    of_scorers = {name: images[name].to_numpy(float) for name in (*SCORERS, *others)} | {ENSEMBLE: scores.ensemble}
-    for name, values in (of_scorers | {VALENCE: scores.selection}).items():
-        right = pairs.agrees(values) & selected
-        columns |= zip(counts(SELECTED + name), (pairs.count(right), pairs.count(selected & ~right)), strict=True)
-    integrated = dict(zip(WITH_AUS.values(), scores.integrated.T, strict=True))
-    for name, values in (of_scorers | {VALENCE: scores.valence} | integrated).items():
-        right = pairs.agrees(values)
+    for name in scores.columns.drop("selection"):
+        right = pairs.agrees(scores[name])
         columns |= zip(counts(name), (pairs.count(right), pairs.count(~right)), strict=True)
+    for name in (*SCORERS, *others, ENSEMBLE, VALENCE):
+        right = pairs.agrees(scores["selection" if name == VALENCE else name])
+        numbers = pairs.count(selected & right), pairs.count(selected & ~right)
+        columns |= zip(counts(SELECTED + name), numbers, strict=True)
     added = [column for name in others for model in (SELECTED + name, name) for column in counts(model)]
     return pd.DataFrame(columns)[[*RELEASED_COLUMNS, *added]]
 
 
-def held_out_scores(images: pd.DataFrame, owner: np.ndarray, parameters: list[Parameters]) -> Scores:
+def held_out_scores(images: pd.DataFrame, owner: np.ndarray, parameters: list[Parameters]) -> pd.DataFrame:
     """Scores of each participant's images with the parameters of the fold that holds this participant out."""
-    place = [np.flatnonzero(owner == number) for number in range(len(parameters))]
-    scores = [score(images.iloc[own], each) for own, each in zip(place, parameters, strict=True)]
-    back = np.argsort(np.concatenate(place))
-    return Scores(*(np.concatenate(each)[back] for each in zip(*scores, strict=True)))
+    places = [np.flatnonzero(owner == number) for number in range(len(parameters))]
+    scores = [score(images.iloc[place], each) for place, each in zip(places, parameters, strict=True)]
+    return pd.concat(scores).iloc[np.argsort(np.concatenate(places))]
 
 
 def _parameter_columns(parameters: list[Parameters]) -> dict[str, np.ndarray]:
     """The parameters of each fold under their released names."""
-    weights = np.array([each.ensemble_weights for each in parameters])
-    integration = np.array([each.integration_weights for each in parameters])
-    au4_weight = np.array([each.au4_weight for each in parameters])
+    found = {name: np.array([vars(each)[name] for each in parameters]) for name in vars(parameters[0])}
+    integration = [f"AUcomb_coef_for_{name}" for name in WITH_AUS.values()]
     return {
-        **dict(zip(ENSEMBLE_WEIGHTS, weights.T, strict=True)),
-        "exp_decay_coef": np.array([each.decay for each in parameters]),
-        "AU4_coef": au4_weight,
-        "AU12_coef": 1 - au4_weight,
-        "diff_threshold": np.array([each.threshold for each in parameters]),
-        **{f"AUcomb_coef_for_{name}": a for name, a in zip(WITH_AUS.values(), integration.T, strict=True)},
+        **dict(zip(ENSEMBLE_WEIGHTS, found["ensemble_weights"].T, strict=True)),
+        "exp_decay_coef": found["decay"],
+        "AU4_coef": found["au4_weight"],
+        "AU12_coef": 1 - found["au4_weight"],
+        "diff_threshold": found["threshold"],
+        **dict(zip(integration, found["integration_weights"].T, strict=True)),
     }
 
 
 def fold_scores(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | None = 9) -> pd.DataFrame:
-    """The valence score and the ensemble of each image, with the parameters found on all other people.
+    """``VALENCE`` (eq. 5) and ``ENSEMBLE`` (eq. 7) of each image, with the parameters found on all other people.
 
     Parameters
     ----------
     images : pandas.DataFrame
-        One row an image with a valid reaction, of the included participants: ``participant``, ``session_index``,
-        ``rank_score``, the scorers of the ensemble, AU4 and AU12 activation.
+        One row an image with a valid reaction, of the included participants: ``participant``, ``TRAINED_SCORERS``,
+        AU4 and AU12 activation.
     results : pandas.DataFrame
-        Stage 9, one row a participant: ``user_id``, the ensemble weights, k, w and d of the fold that holds this
-        participant out.
+        From ``search_preferences`` or from the file of stage 9.
     decimals : int or None
         To which activation values are rounded first (see ``Search``).
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row an image, in the order of ``images``: ``VALENCE`` (eq. 5) and ``ENSEMBLE`` (eq. 7).
 
     Raises
     ------
@@ -153,8 +147,7 @@ def fold_scores(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | 
         )
         for number, (_, row) in enumerate(folds.iterrows())
     ]
-    scores = held_out_scores(images, owner, parameters)
-    return pd.DataFrame({VALENCE: scores.selection, ENSEMBLE: scores.ensemble}, index=images.index)
+    return held_out_scores(images, owner, parameters)[[VALENCE, ENSEMBLE]]
 
 
 def correct_and_total(results: pd.DataFrame, model: str) -> tuple[int, int]:
@@ -174,20 +167,19 @@ def tables_1_and_2(results: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        First the models on the selected pairs, then on all pairs, then those with AUs on all pairs. In each part
-        the paper's models are first: its six scorers, their ensemble, AUcomb; then other scorers. Index ``figure``:
-        the row's name, such as ``HPS v2, selected``, ``AUcomb, all`` and ``ensemble with AUs, all``. Columns:
-        ``table`` (``Table 1`` or ``Table 2``), ``name`` (``HPS v2``, without ``with AUs``), ``pairs`` (``selected``
-        or ``all``), ``with_aus`` (bool), ``scorer`` (a column of the image tables, ``ENSEMBLE`` or ``VALENCE``),
-        ``model`` (what the columns of its counts begin with), ``correct``, ``total`` (int) and ``percent`` (NaN
-        where there is no pair).
+        Models on the selected pairs, on all pairs, and with AUs on all pairs; in each part the paper's six scorers,
+        their ensemble and AUcomb first, then other scorers. Index ``figure``: such as ``HPS v2, selected``,
+        ``AUcomb, all`` and ``ensemble with AUs, all``. Columns: ``table`` (``Table 1`` or ``Table 2``); ``name``
+        (``HPS v2``, without ``with AUs``); ``pairs`` (``selected`` or ``all``); ``with_aus`` (bool); ``scorer`` (a
+        column of the image tables, ``ENSEMBLE`` or ``VALENCE``); ``model`` (what the columns of its counts begin
+        with); ``correct``, ``total`` (int); and ``percent`` (NaN where there is no pair).
     """
     names = {each.column: _PRINTED.get(name, name) for name, each in registry.SCORERS.items()}
     names |= {ENSEMBLE: "ensemble", VALENCE: "AUcomb"}
     others = [name for name in additional_scorers(names) if counts(name)[0] in results]
-    scorers = (*SCORERS, ENSEMBLE, VALENCE, *others)
-    rows = [("Table 1", names[scorer], "selected", False, scorer, SELECTED + scorer) for scorer in scorers]
-    rows += [("Table 2", names[scorer], "all", False, scorer, scorer) for scorer in scorers]
+    alone = (*SCORERS, ENSEMBLE, VALENCE, *others)
+    rows = [("Table 1", names[scorer], "selected", False, scorer, SELECTED + scorer) for scorer in alone]
+    rows += [("Table 2", names[scorer], "all", False, scorer, scorer) for scorer in alone]
     rows += [("Table 2", names[scorer], "all", True, scorer, model) for scorer, model in WITH_AUS.items()]
     table = pd.DataFrame(rows, columns=["table", "name", "pairs", "with_aus", "scorer", "model"])
     table[["correct", "total"]] = [correct_and_total(results, model) for model in table["model"]]

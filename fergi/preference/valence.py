@@ -51,6 +51,5 @@ def combined_valence(
     """
     decay, au4_weight = np.asarray(decay), np.asarray(au4_weight)
     frown, smile = au4_valence(au4, decay=decay), au12_valence(au12, decay=decay)
-    if product:
-        return au4_weight * smile * frown + (1 - au4_weight) * smile
-    return au4_weight * frown + (1 - au4_weight) * smile
+    weighted = au4_weight * smile * frown if product else au4_weight * frown
+    return weighted + (1 - au4_weight) * smile
