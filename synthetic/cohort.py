@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fergi.dataset import CLIP_KINDS
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
 from synthetic.pictures import Scene, random_scene
@@ -22,9 +23,12 @@ FRAMES_PER_SECOND = 30
 LABELLED_OPPONENTS = ((12, 15), (1, 4), (12, 20), (9, 1))
 REACTING_OPPONENTS = ((4, 1), (4, 2), (12, 15), (12, 20))
 TASTE = 0.12  # standard deviation of what one person likes more or less than the picture is worth
-BASELINE, REACTION = "baseline", "reaction"
+BASELINE, REACTION = CLIP_KINDS
 AT_REST = 0.4  # size of movements for no reason while there is nothing to see, of what they are otherwise
-
+# The first is among those whose answers on issues are known to be spoilt (``config.UNRELIABLE_ISSUES``), no other is.
+IDENTIFIERS = tuple(f"{number:03d}" for number in range(8, 40))
+UNREADABLE_ISSUES = IDENTIFIERS[0]
+UNSTEADY = IDENTIFIERS[2]  # the one whose AU4 moves at rest
 # Why a frame cannot be used, by the number in ``Take.disturbance``; 0: nothing is wrong with it.
 DISTURBANCES = ("", "turned away", "head raised", "eyes covered", "mouth covered", "dark")
 
@@ -33,130 +37,64 @@ DISTURBANCES = ("", "turned away", "head raised", "eyes covered", "mouth covered
 class CohortSettings:
     """Size of the cohort and of the effect.
 
-    Attributes
-    ----------
-    seed : int
-        Of everything that is drawn at random.
-    strength : float
-        Intensity (0–5) by which the best image raises AU12 and the worst one AU4; 0: no effect.
-    n_participants, n_sessions, n_images : int
-        Of the mini FERGI: participants, sessions of each, images of a session.
-    baseline_seconds, reaction_seconds : float
-        Length of the clips.
-    telling_share : float
-        Share of the reactions that show anything of the preference.
-    n_black : int
-        Images that came out black.
-    n_disfa, n_disfa_plus, n_disfa_frames : int
-        People in the mini DISFA; how many of them are in the mini DISFA+ as well; frames of each person and camera
-        or trial.
-    """
-
-    seed: int = 0
-    strength: float = 4.0
-    n_participants: int = 9
-    n_sessions: int = 2
-    n_images: int = 5
-    baseline_seconds: float = 1.5
-    reaction_seconds: float = 3.0
-    telling_share: float = 0.45
-    n_black: int = 2
-    n_disfa: int = 36
-    n_disfa_plus: int = 6
-    n_disfa_frames: int = 32
-
-    def __post_init__(self) -> None:
-        """Check that such a cohort can be.
-
-        Raises
-        ------
-        ValueError
-            Naming the setting.
-        """
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, not {self.seed}")
-        if not 0 <= self.strength <= 5:
-            raise ValueError(f"strength must be an intensity from 0 to 5, not {self.strength}")
-        if not 0 <= self.telling_share <= 1:
-            raise ValueError(f"telling_share must be from 0 to 1, not {self.telling_share}")
-        if not 4 <= self.n_participants <= len(IDENTIFIERS):
-            raise ValueError(f"n_participants must be from 4 to {len(IDENTIFIERS)}, not {self.n_participants}")
-        if self.n_images < 2 or self.n_sessions < 1:
-            raise ValueError("there must be a session or more, with two images or more")
-        for name in ("baseline_seconds", "reaction_seconds"):
-            if not 0.5 <= getattr(self, name) <= 60:
-                raise ValueError(f"{name} must be from 0.5 to 60, not {getattr(self, name)}")
-        if not 0 <= self.n_black <= self.n_participants * self.n_sessions:
-            raise ValueError(f"n_black must be from 0 to the number of sessions, not {self.n_black}")
-        if not 1 <= self.n_disfa_plus <= self.n_disfa:
-            raise ValueError(f"n_disfa_plus must be from 1 to the people of the mini DISFA, not {self.n_disfa_plus}")
-        if self.n_disfa_frames < 1:
-            raise ValueError(f"n_disfa_frames must be 1 or more, not {self.n_disfa_frames}")
-
-
-def checked(**settings: int | float) -> CohortSettings:
-    """Settings from the command line.
-
     Raises
     ------
     FergiError
-        If there can be no such cohort.
+        If there can be no such cohort, naming the setting.
     """
-    try:
-        return CohortSettings(**settings)
-    except ValueError as error:
-        raise FergiError(f"Such a cohort cannot be made: {error}.") from error
 
+    seed: int = 0  # of everything that is drawn at random
+    strength: float = 4.0  # intensity by which the best image raises AU12 and the worst one AU4; 0: no effect
+    n_participants: int = 9  # of the mini FERGI
+    n_sessions: int = 2  # of each participant
+    n_images: int = 5  # of a session
+    baseline_seconds: float = 1.5
+    reaction_seconds: float = 3.0
+    telling_share: float = 0.45  # of the reactions that show anything of the preference
+    n_black: int = 2  # images that come out black
+    n_disfa: int = 36  # people of the mini DISFA
+    n_disfa_plus: int = 6  # how many of them are in the mini DISFA+ as well
+    n_disfa_frames: int = 32  # of each person and camera or trial
 
-# The first is among those whose answers on issues are known to be spoilt (``config.UNRELIABLE_ISSUES``), no other is.
-IDENTIFIERS = tuple(f"{number:03d}" for number in range(8, 40))
-UNREADABLE_ISSUES = IDENTIFIERS[0]
-UNSTEADY = IDENTIFIERS[2]  # the one whose AU4 moves at rest
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("seed", 0, np.inf),
+            ("strength", 0, 5),
+            ("telling_share", 0, 1),
+            ("n_participants", 4, len(IDENTIFIERS)),
+            ("n_sessions", 1, np.inf),
+            ("n_images", 2, np.inf),
+            ("baseline_seconds", 0.5, 60),
+            ("reaction_seconds", 0.5, 60),
+            ("n_black", 0, self.n_participants * self.n_sessions),
+            ("n_disfa_plus", 1, self.n_disfa),
+            ("n_disfa_frames", 1, np.inf),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                limits = f"{least} or more" if most == np.inf else f"from {least} to {most}"
+                raise FergiError(f"Such a cohort cannot be made: {name} must be {limits}, not {value}.")
 
 
 @dataclass(frozen=True)
 class Take:
-    """What the camera sees of a person, frame by frame.
+    """What the camera sees of a person, frame by frame."""
 
-    Attributes
-    ----------
-    intensities : ndarray, shape (n_frames, 12)
-        AUs in the order of ``ACTION_UNITS``, 0–5.
-    head : dict
-        ``x``, ``y`` (inter-ocular distances), ``roll``, ``yaw``, ``pitch`` (degrees), ``scale``, ``brightness``
-        (factors) → ndarray, shape (n_frames,).
-    disturbance : ndarray of int, shape (n_frames,)
-        Place in ``DISTURBANCES``.
-    """
-
-    intensities: np.ndarray
+    intensities: np.ndarray  # shape (n_frames, 12): AUs in the order of ``ACTION_UNITS``, 0–5
+    # x, y (inter-ocular distances), roll, yaw, pitch (degrees), scale, brightness (factors) → shape (n_frames,)
     head: Mapping[str, np.ndarray]
-    disturbance: np.ndarray
+    disturbance: np.ndarray  # int, shape (n_frames,): place in ``DISTURBANCES``
 
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One image, what it is worth, and the two clips that go with it.
+    """One image, what it is worth, and the two clips that go with it."""
 
-    Attributes
-    ----------
-    quality : float
-        Latent, 0–1; what the picture is drawn from.
-    preference : float
-        How much its participant likes it; quality and taste.
-    black : bool
-        Came out black.
-    telling : bool
-        Whether the face shows the preference.
-    takes : dict
-        ``baseline`` and ``reaction``.
-    """
-
-    quality: float
-    preference: float
+    quality: float  # latent, 0–1; what the picture is drawn from
+    preference: float  # how much its participant likes it: quality and taste
     black: bool
-    telling: bool
-    takes: Mapping[str, Take]
+    telling: bool  # whether the face shows the preference
+    takes: Mapping[str, Take]  # of the baseline and the reaction clip
 
 
 @dataclass(frozen=True)
@@ -223,11 +161,8 @@ def _plan_session(settings: CohortSettings, participant: str, number: int, one_b
             )
             for kind, seconds in ((BASELINE, settings.baseline_seconds), (REACTION, settings.reaction_seconds))
         }
-        images.append(
-            PlannedImage(
-                float(quality[place]), float(preference[place]), bool(black[place]), bool(telling[place]), takes
-            )
-        )
+        worth, liked = float(quality[place]), float(preference[place])
+        images.append(PlannedImage(worth, liked, bool(black[place]), bool(telling[place]), takes))
     return PlannedSession(scene, tuple(images))
 
 
@@ -270,14 +205,9 @@ def bump(random: np.random.Generator, n_frames: int) -> np.ndarray:
     onset = random.uniform(0.12, 0.3) * length
     rise, fall = random.uniform(0.3, 0.5), random.uniform(0.3, 0.6)
     stay = random.uniform(0.2, 0.35) * length
-    up = ((seconds - onset) / rise).clip(0, 1)
-    down = ((seconds - onset - rise - stay) / fall).clip(0, 1)
-    return _eased(up) - _eased(down)
-
-
-def _eased(share: np.ndarray) -> np.ndarray:
-    """From 0 to 1 without a jerk."""
-    return share**2 * (3 - 2 * share)
+    ramps = ((seconds - onset) / rise).clip(0, 1), ((seconds - onset - rise - stay) / fall).clip(0, 1)
+    up, down = (ramp**2 * (3 - 2 * ramp) for ramp in ramps)  # no jerk at their ends
+    return up - down
 
 
 def _head_motion(random: np.random.Generator, n_frames: int, size: float = 1.0) -> dict[str, np.ndarray]:
@@ -318,16 +248,10 @@ def plan_labelled(settings: CohortSettings, subject: str, part: str) -> Take:
     """
     random = stream(settings.seed, "labelled", subject, part)
     n_frames = settings.n_disfa_frames
-    intensities = random.integers(1, 6, (n_frames, len(ACTION_UNITS))) * (
-        random.random((n_frames, len(ACTION_UNITS))) < _labelled_shares()
-    )
+    shares = [0.5 if unit in (4, 12) else 0.25 for unit in ACTION_UNITS]  # of the frames; the two that count have most
+    shape = n_frames, len(ACTION_UNITS)
+    intensities = random.integers(1, 6, shape) * (random.random(shape) < shares)
     for one, other in LABELLED_OPPONENTS:
         intensities[intensities[:, ACTION_UNITS.index(one)] > 0, ACTION_UNITS.index(other)] = 0
     head = {name: random.permutation(course) for name, course in _head_motion(random, n_frames, size=1.6).items()}
     return Take(intensities.astype(float), head, np.zeros(n_frames, int))
-
-
-def _labelled_shares() -> np.ndarray:
-    """In which share of the frames each AU is there; the two that count most, most."""
-    shares = dict.fromkeys(ACTION_UNITS, 0.25) | {4: 0.5, 12: 0.5}
-    return np.array([shares[unit] for unit in ACTION_UNITS])

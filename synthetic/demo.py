@@ -27,7 +27,7 @@ from fergi.dataset import Folders
 from fergi.files import FergiError, different_settings, sha256, write_json
 from fergi.script import CHECKOUT, argument_parser, run
 from synthetic.claim import claim, clear
-from synthetic.cohort import CohortSettings, checked
+from synthetic.cohort import CohortSettings
 from synthetic.recovery import RECOVERED, as_text, output
 
 CODE = ("*.py", "*.ipynb", "fergi/**/*.py", "synthetic/**/*.py", "requirements.txt")
@@ -83,13 +83,15 @@ STUDY = (
      "{stage_9}.py --root {root} --mode released"),
     ("stage 9: preferences, strict folds", "results/{stage_9}_strict.csv",
      "{stage_9}.py --root {root} --strict-lopo"),
+    ("statistics of Section 6.1", "results/emotion_rank_sums.csv",
+     "-m fergi.section_6_1 --root {root}"),
     ("intervals of the results", "results/accuracy_intervals.csv",
-     "-m fergi.paper --without-check --root {root}"),
+     "-m fergi.accuracy_intervals --root {root}"),
     ("planted and recovered", "results/planted_recovered.csv",
      "-m synthetic compare --root {root}"),
     ("stage 10: the notebook", "results/result_analysis.html",
-     "-m nbconvert --log-level ERROR --KernelManager.transport=ipc --execute --to html --output-dir {root}/results "
-     "result_analysis.ipynb"),
+     "-m nbconvert --log-level ERROR --KernelManager.transport=ipc --execute --no-input --to html "
+     "--output-dir {root}/results result_analysis.ipynb"),
 )  # fmt: skip
 
 
@@ -174,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     root, size = chosen.root.resolve(), SIZES[chosen.size]
     wishes = {name: getattr(chosen, name) for name in ("strength", "seed") if getattr(chosen, name) is not None}
-    cohort = checked(**asdict(size.cohort) | wishes)
+    cohort = replace(size.cohort, **wishes)
     if chosen.afresh:
         clear(root)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the step at hand ends as well

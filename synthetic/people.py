@@ -16,6 +16,7 @@ from scipy.interpolate import CubicSpline
 LEFT, TOP, RIGHT, BOTTOM = -4.2, -2.8, 4.2, 4.0  # what is drawn of a person, in units; the picture shows less of it
 OVERSAMPLING = 2
 
+Colour = tuple[float, float, float]
 SKINS = (
     (247, 222, 204), (240, 206, 182), (226, 184, 153), (203, 154, 119), (170, 119, 86), (133, 90, 64), (97, 65, 48),
 )  # fmt: skip
@@ -38,46 +39,28 @@ WALLS = (
 
 @dataclass(frozen=True)
 class Person:
-    """An identity. Shape figures are relative to an average face: 0 is average, 0.1 is a tenth more.
+    """An identity. Shapes are relative to an average face: 0 is average, 0.1 is a tenth more."""
 
-    Attributes
-    ----------
-    jaw, chin, nose, mouth, lips, eyes : float
-        Width of the jaw, length of the chin, width of nose and mouth, height of lips and eyes.
-    brows, brow_weight, eye_tilt : float
-        Height of the brows in units, their thickness (1 is average), slant of the eyes in units.
-    skin, hair, iris, clothes, wall : tuple of float
-        Colours.
-    style, beard : str
-        One of ``STYLES`` and of ``BEARDS``.
-    age : float
-        0 (about twenty) to 1 (about eighty): folds, lines, shadows under the eyes.
-    light, gamma : float
-        How much the light comes from the right (−0.25 to 0.25), and the exponent of the picture's tones.
-    texture : int
-        Seed of strands, freckles and what stands behind the person.
-    """
-
-    jaw: float
-    chin: float
-    nose: float
-    mouth: float
-    lips: float
-    eyes: float
-    brows: float
-    brow_weight: float
-    eye_tilt: float
-    skin: tuple[float, float, float]
-    hair: tuple[float, float, float]
-    iris: tuple[float, float, float]
-    clothes: tuple[float, float, float]
-    wall: tuple[float, float, float]
-    style: str
-    beard: str
-    age: float
-    light: float
-    gamma: float
-    texture: int
+    jaw: float  # width
+    chin: float  # length
+    nose: float  # width
+    mouth: float  # width
+    lips: float  # height
+    eyes: float  # height
+    brows: float  # height, in units
+    brow_weight: float  # thickness; 1 is average
+    eye_tilt: float  # slant, in units
+    skin: Colour
+    hair: Colour
+    iris: Colour
+    clothes: Colour
+    wall: Colour
+    style: str  # of the hair: one of STYLES
+    beard: str  # one of BEARDS
+    age: float  # 0 (about twenty) to 1 (about eighty): folds, lines, shadows under the eyes
+    light: float  # how much it comes from the right: -0.25 to 0.25
+    gamma: float  # exponent of the picture's tones
+    texture: int  # seed of strands, freckles and what stands behind the person
 
     @property
     def mouth_width(self) -> float:
@@ -138,11 +121,8 @@ class Person:
         head = 1.02 * np.clip(1 - (x / (1.2 * spread)) ** 2 - ((y - middle) / (half * spread)) ** 2, 0, None)
         along = np.clip((y + 0.2) / 0.8, 0, 1)
         bridge = (0.06 + 0.26 * along**1.3) * np.exp(-((x / (0.1 + 0.06 * along * (1 + self.nose))) ** 2))
-        nose = (
-            bridge
-            / (1 + np.exp(np.clip((y - 0.70) / 0.035, -30, 30)))
-            / (1 + np.exp(np.clip(-(y + 0.28) / 0.06, -30, 30)))
-        )
+        tip, root = (1 + np.exp(np.clip(each, -30, 30)) for each in ((y - 0.70) / 0.035, -(y + 0.28) / 0.06))
+        nose = bridge / tip / root
         return (
             head
             + nose
@@ -169,7 +149,9 @@ def random_person(random: np.random.Generator) -> Person:
         return options[int(random.choice(len(options), p=share))]
 
     tone, age = some(0, 1), some(0, 1)
-    skin = _between(SKINS, tone) * random.normal(1, 0.012, 3)
+    places = np.linspace(0, 1, len(SKINS))
+    skin = np.array([np.interp(tone, places, channel) for channel in zip(*SKINS, strict=True)])
+    skin *= random.normal(1, 0.012, 3)
     light_hair = 1.0 if tone < 0.5 else 0.08
     hair = one_of(tuple(HAIRS), [2, 2, 2, light_hair, light_hair, 1.5 * light_hair, 0, 0])
     if random.random() < (age - 0.45) * 2:
@@ -198,12 +180,6 @@ def random_person(random: np.random.Generator) -> Person:
         gamma=some(0.85, 1.2),
         texture=int(random.integers(2**31)),
     )
-
-
-def _between(colours: Sequence, at: float) -> np.ndarray:
-    """The colour at ``at`` (0–1) of a row of colours."""
-    table = np.array(colours, float)
-    return np.array([np.interp(at, np.linspace(0, 1, len(table)), channel) for channel in table.T])
 
 
 def _colour(values: np.ndarray) -> tuple[float, float, float]:
@@ -443,9 +419,7 @@ def _draw_beard(person: Person, canvas: Canvas, face: np.ndarray) -> None:
         (0, 0.905), (0.14, 0.885), (0.6 * wide, 0.925), (1.08 * wide, 1.005), (0.9 * wide, 1.02), (0.45 * wide, 0.99),
         (0, 1.0),
     ]))  # fmt: skip
-    jaw = np.array(
-        both_sides([(0, 1.3), (0.3, 1.27), (0.62, 1.02), (0.86, 0.5), (1.2, 0.2), (1.3, 1.2), (0.6, 2.3), (0, 2.4)])
-    )
+    jaw = both_sides([(0, 1.3), (0.3, 1.27), (0.62, 1.02), (0.86, 0.5), (1.2, 0.2), (1.3, 1.2), (0.6, 2.3), (0, 2.4)])
     upper, lower = lip_outlines(person)
     free = 1 - np.maximum(canvas.mask(upper, soft=0.02), canvas.mask(lower, soft=0.02))
     cheeks = canvas.mask(closed(jaw), soft=0.07) * face * free
@@ -456,10 +430,8 @@ def _draw_beard(person: Person, canvas: Canvas, face: np.ndarray) -> None:
         canvas.paint(moustache, colour, 0.72)
     if person.beard == "full":
         canvas.paint(cheeks, colour, 0.66)
-        tuft = canvas.mask(
-            closed(both_sides([(0, low - 0.3), (0.5, low - 0.25), (0.42, low + 0.05), (0, low + 0.12)])), 0.05
-        )
-        canvas.paint(tuft * free, colour * 0.92, 0.6)
+        tuft = closed(both_sides([(0, low - 0.3), (0.5, low - 0.25), (0.42, low + 0.05), (0, low + 0.12)]))
+        canvas.paint(canvas.mask(tuft, 0.05) * free, colour * 0.92, 0.6)
 
 
 def _draw_brows(person: Person, canvas: Canvas) -> None:
@@ -486,26 +458,22 @@ def _light(person: Person, canvas: Canvas, face: np.ndarray) -> None:
     brightness = np.clip(0.50 + 0.56 * lit, 0.3, 1.1)[..., None]
     canvas.shade(face, brightness ** np.array([0.85, 1.05, 1.12], np.float32))
     canvas.colour += (shine * face * 16)[..., None]
+    wrinkled = person.age > 0.45
+
+    def line(points: Sequence[tuple[float, float]], widths: Sequence[float], soft: float, factor, side: int = 1):
+        canvas.shade(canvas.mask(ribbon(opened(np.array(points)) * [side, 1], widths), soft), factor)
+
     for side in (-1, 1):
-        fold = opened(
-            np.array([(0.9 * person.nose_width + 0.03, 0.68), (0.38, 0.86), (person.mouth_width + 0.1, 1.08)])
-        )
-        width = np.array([0.012, 0.03, 0.012])
-        canvas.shade(canvas.mask(ribbon(fold * [side, 1], width), 0.025), 1 - 0.05 - 0.26 * person.age)
-        nostril = closed(
-            np.array([(0.05, 0.715), (0.11, 0.69), (0.16, 0.705), (0.12, 0.735)]) * [1 + 0.8 * person.nose, 1]
-        )
-        canvas.shade(canvas.mask(nostril * [side, 1], 0.016), (0.34, 0.26, 0.25))
-        if person.age > 0.45:
-            for k in range(3):
-                foot = opened(np.array([(0.80, 0.0 + 0.06 * k), (0.88, -0.03 + 0.08 * k), (0.96, -0.05 + 0.11 * k)]))
-                canvas.shade(
-                    canvas.mask(ribbon(foot * [side, 1], [0.008, 0.008]), 0.012), 1 - 0.35 * (person.age - 0.35)
-                )
-    if person.age > 0.45:
-        for k in range(3):
-            line = opened(np.array([(-0.5, -0.62 - 0.13 * k), (0, -0.65 - 0.13 * k), (0.5, -0.62 - 0.13 * k)]))
-            canvas.shade(canvas.mask(ribbon(line, [0.0, 0.012, 0.0]), 0.02), 1 - 0.4 * (person.age - 0.35))
+        fold = (0.9 * person.nose_width + 0.03, 0.68), (0.38, 0.86), (person.mouth_width + 0.1, 1.08)
+        line(fold, [0.012, 0.03, 0.012], 0.025, 1 - 0.05 - 0.26 * person.age, side)
+        nostril = np.array([(0.05, 0.715), (0.11, 0.69), (0.16, 0.705), (0.12, 0.735)]) * [1 + 0.8 * person.nose, 1]
+        canvas.shade(canvas.mask(closed(nostril) * [side, 1], 0.016), (0.34, 0.26, 0.25))
+        for k in range(3 * wrinkled):
+            foot = (0.80, 0.0 + 0.06 * k), (0.88, -0.03 + 0.08 * k), (0.96, -0.05 + 0.11 * k)
+            line(foot, [0.008, 0.008], 0.012, 1 - 0.35 * (person.age - 0.35), side)
+    for k in range(3 * wrinkled):
+        across = (-0.5, -0.62 - 0.13 * k), (0, -0.65 - 0.13 * k), (0.5, -0.62 - 0.13 * k)
+        line(across, [0.0, 0.012, 0.0], 0.02, 1 - 0.4 * (person.age - 0.35))
 
 
 def _draw_eye(person: Person, canvas: Canvas, side: int) -> None:
@@ -529,11 +497,8 @@ def _draw_eye(person: Person, canvas: Canvas, side: int) -> None:
     canvas.shade(canvas.mask(ribbon(lower + np.array([0, 0.01]), [0.006, 0.01, 0.006]), 0.01), (0.72, 0.64, 0.62))
     crease = upper * [1, 1.25] + np.array([0, -0.05])
     canvas.shade(canvas.mask(ribbon(crease, [0.004, 0.014, 0.012, 0.006]), 0.012), (0.70, 0.64, 0.62))
-    canvas.paint(
-        canvas.mask(closed(lid[:1] + 0.025 * np.array([(-1, 0), (0, -1), (1, 0), (0, 1)])), 0.01),
-        skin * (0.8, 0.58, 0.56),
-        0.5,
-    )
+    corner = closed(lid[:1] + 0.025 * np.array([(-1, 0), (0, -1), (1, 0), (0, 1)]))
+    canvas.paint(canvas.mask(corner, 0.01), skin * (0.8, 0.58, 0.56), 0.5)
 
 
 def _draw_hair(person: Person, canvas: Canvas, strands: np.ndarray) -> None:
@@ -566,9 +531,8 @@ def _draw_hair(person: Person, canvas: Canvas, strands: np.ndarray) -> None:
             (0, -1.6), (0.7, -1.47), (1.15, -0.9), (1.3, -0.1), (1.34, 0.8), (1.3, low - 0.1), (1.05, low), (0, low),
         ])  # fmt: skip
     if person.style == "side":
-        window = window + np.stack(
-            [0 * window[:, 0], 0.16 * np.clip(-window[:, 0] - 0.45, -0.5, 1) * (window[:, 1] < -0.5)], 1
-        )
+        fringe = 0.16 * np.clip(-window[:, 0] - 0.45, -0.5, 1) * (window[:, 1] < -0.5)
+        window = window + np.stack([0 * fringe, fringe], 1)
     mask = canvas.mask(closed(skull), soft=0.025 if person.style != "curly" else 0.05)
     free = canvas.mask(window, soft=soft)
     under = canvas.mask(window + np.array([0, 0.05]), soft=0.08)
@@ -581,9 +545,7 @@ def draw_background(person: Person, width: int, height: int) -> np.ndarray:
     """A plain wall with a few soft things before it, RGB uint8, shape (height, width, 3)."""
     random = np.random.default_rng(person.texture + 3)
     wall = np.array(person.wall, np.float32)
-    across, down = np.meshgrid(
-        np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
-    )
+    across, down = np.meshgrid(*(np.linspace(-1, 1, size, dtype=np.float32) for size in (width, height)))
     picture = wall * (1 + 0.25 * person.light * across - 0.08 * down - 0.06 * across**2)[..., None]
     for _ in range(int(random.integers(0, 4))):
         left, top = random.uniform(-0.1, 0.9) * width, random.uniform(-0.2, 0.6) * height

@@ -4,7 +4,6 @@ Two things make a picture good: how much of the prompt it shows (match) and how 
 light is a third thing, which tells nothing of quality: who likes warm pictures likes some of them for no good reason.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -28,14 +27,14 @@ GROUNDS: dict[str, tuple[Colour, Colour]] = {
     "a sandy beach": ((236, 218, 172), (212, 184, 130)),
     "a stony plain": ((158, 152, 148), (118, 112, 112)),
 }
-# Top of the sky, horizon, and the light on everything.
-TIMES: dict[str, tuple[Colour, Colour, float]] = {
-    "in the morning": ((136, 186, 226), (250, 224, 208), 1.0),
-    "at noon": ((84, 156, 224), (196, 226, 242), 1.05),
-    "at sunset": ((96, 92, 150), (250, 168, 110), 0.92),
-    "at night": ((18, 24, 58), (70, 84, 130), 0.72),
+# Top of the sky, horizon, the light on everything; height, radius and colour of sun or moon.
+TIMES: dict[str, tuple[Colour, Colour, float, float, float, Colour]] = {
+    "in the morning": ((136, 186, 226), (250, 224, 208), 1.0, 0.5, 0.07, (255, 238, 190)),
+    "at noon": ((84, 156, 224), (196, 226, 242), 1.05, 0.1, 0.06, (255, 250, 220)),
+    "at sunset": ((96, 92, 150), (250, 168, 110), 0.92, 0.6, 0.1, (255, 120, 70)),
+    "at night": ((18, 24, 58), (70, 84, 130), 0.72, 0.13, 0.06, (236, 236, 214)),
 }
-CREAM, BROWN, INK = (250, 236, 208), (122, 84, 56), (40, 36, 44)
+CREAM, BROWN, INK, GREEN = (250, 236, 208), (122, 84, 56), (40, 36, 44), (60, 130, 66)
 OWN, DARK, LIGHT = 1.0, 0.72, 1.25  # factors of the thing's own colour
 
 # Outlines in a square from −1 to 1, x to the right and y down, each with a colour or a factor of the thing's own one.
@@ -55,35 +54,6 @@ def _box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
     return _polygon((left, top), (right, top), (right, bottom), (left, bottom))
 
 
-def _ball() -> Outlines:
-    return [
-        (_ellipse(0, 0.2, 0.8, 0.8), DARK),
-        (_ellipse(-0.07, 0.12, 0.7, 0.7), OWN),
-        (_ellipse(-0.3, -0.15, 0.22, 0.16), LIGHT),
-    ]
-
-
-def _house() -> Outlines:
-    return [
-        (_box(-0.7, -0.15, 0.7, 1), OWN),
-        (_box(0.35, -0.15, 0.7, 1), DARK),
-        (_polygon((-0.9, -0.1), (0, -0.95), (0.9, -0.1)), DARK),
-        (_box(-0.15, 0.4, 0.2, 1), BROWN),
-        (_box(-0.55, 0.1, -0.25, 0.4), CREAM),
-        (_box(0.4, 0.1, 0.62, 0.4), CREAM),
-    ]
-
-
-def _tree() -> Outlines:
-    return [
-        (_box(-0.12, 0.2, 0.12, 1), BROWN),
-        (_ellipse(0.3, 0.05, 0.5, 0.42), DARK),
-        (_ellipse(-0.3, 0.02, 0.5, 0.42), OWN),
-        (_ellipse(0, -0.42, 0.52, 0.5), OWN),
-        (_ellipse(-0.18, -0.6, 0.2, 0.16), LIGHT),
-    ]
-
-
 def _mushroom() -> Outlines:
     angle = np.linspace(np.pi, 2 * np.pi, 24)
     cap = np.column_stack([0.9 * np.cos(angle), 0.25 + 0.95 * np.sin(angle)])
@@ -94,24 +64,8 @@ def _mushroom() -> Outlines:
 def _flower() -> Outlines:
     angles = 2 * np.pi * np.arange(6) / 6
     petals = [(_ellipse(0.4 * np.cos(a), -0.35 + 0.4 * np.sin(a), 0.28, 0.28), OWN) for a in angles]
-    leaf = _polygon((0, 0.75), (0.45, 0.4), (0.3, 0.75))
-    green = (60, 130, 66)
-    return [
-        (_box(-0.05, -0.2, 0.05, 1), green),
-        (leaf, green),
-        *petals,
-        (_ellipse(0, -0.35, 0.22, 0.22), (250, 190, 60)),
-    ]
-
-
-def _balloon() -> Outlines:
-    return [
-        (_box(-0.025, 0.4, 0.025, 1), INK),
-        (_polygon((-0.12, 0.58), (0, 0.42), (0.12, 0.58)), DARK),
-        (_ellipse(0, -0.25, 0.6, 0.74), DARK),
-        (_ellipse(-0.05, -0.3, 0.53, 0.66), OWN),
-        (_ellipse(-0.24, -0.55, 0.12, 0.18), LIGHT),
-    ]
+    stalk, leaf = _box(-0.05, -0.2, 0.05, 1), _polygon((0, 0.75), (0.45, 0.4), (0.3, 0.75))
+    return [(stalk, GREEN), (leaf, GREEN), *petals, (_ellipse(0, -0.35, 0.22, 0.22), (250, 190, 60))]
 
 
 def _star() -> Outlines:
@@ -128,29 +82,43 @@ def _heart() -> Outlines:
     return [(points, DARK), (points * 0.88 - [0.03, 0.04], OWN), (_ellipse(-0.45, -0.35, 0.14, 0.12), LIGHT)]
 
 
-def _butterfly() -> Outlines:
-    wings = [(_ellipse(x, y, w, h), f) for x, y, w, h, f in (
-        (-0.48, -0.3, 0.46, 0.42, OWN), (0.48, -0.3, 0.46, 0.42, OWN),
-        (-0.38, 0.35, 0.34, 0.34, DARK), (0.38, 0.35, 0.34, 0.34, DARK),
-        (-0.5, -0.32, 0.18, 0.16, LIGHT), (0.5, -0.32, 0.18, 0.16, LIGHT),
-    )]  # fmt: skip
-    return [*wings, (_ellipse(0, 0, 0.09, 0.62), INK)]
-
-
-def _kite() -> Outlines:
-    return [
+STANDING: dict[str, Outlines] = {
+    "ball": [
+        (_ellipse(0, 0.2, 0.8, 0.8), DARK), (_ellipse(-0.07, 0.12, 0.7, 0.7), OWN),
+        (_ellipse(-0.3, -0.15, 0.22, 0.16), LIGHT),
+    ],
+    "house": [
+        (_box(-0.7, -0.15, 0.7, 1), OWN), (_box(0.35, -0.15, 0.7, 1), DARK),
+        (_polygon((-0.9, -0.1), (0, -0.95), (0.9, -0.1)), DARK), (_box(-0.15, 0.4, 0.2, 1), BROWN),
+        (_box(-0.55, 0.1, -0.25, 0.4), CREAM), (_box(0.4, 0.1, 0.62, 0.4), CREAM),
+    ],
+    "tree": [
+        (_box(-0.12, 0.2, 0.12, 1), BROWN), (_ellipse(0.3, 0.05, 0.5, 0.42), DARK),
+        (_ellipse(-0.3, 0.02, 0.5, 0.42), OWN), (_ellipse(0, -0.42, 0.52, 0.5), OWN),
+        (_ellipse(-0.18, -0.6, 0.2, 0.16), LIGHT),
+    ],
+    "mushroom": _mushroom(),
+    "flower": _flower(),
+}  # fmt: skip
+FLYING: dict[str, Outlines] = {
+    "balloon": [
+        (_box(-0.025, 0.4, 0.025, 1), INK), (_polygon((-0.12, 0.58), (0, 0.42), (0.12, 0.58)), DARK),
+        (_ellipse(0, -0.25, 0.6, 0.74), DARK), (_ellipse(-0.05, -0.3, 0.53, 0.66), OWN),
+        (_ellipse(-0.24, -0.55, 0.12, 0.18), LIGHT),
+    ],
+    "star": _star(),
+    "heart": _heart(),
+    "butterfly": [
+        (_ellipse(-0.48, -0.3, 0.46, 0.42), OWN), (_ellipse(0.48, -0.3, 0.46, 0.42), OWN),
+        (_ellipse(-0.38, 0.35, 0.34, 0.34), DARK), (_ellipse(0.38, 0.35, 0.34, 0.34), DARK),
+        (_ellipse(-0.5, -0.32, 0.18, 0.16), LIGHT), (_ellipse(0.5, -0.32, 0.18, 0.16), LIGHT),
+        (_ellipse(0, 0, 0.09, 0.62), INK),
+    ],
+    "kite": [
         (_polygon((0, 0.5), (0.08, 0.62), (-0.04, 0.8), (0.08, 1), (0.03, 1), (-0.1, 0.8), (0.02, 0.62)), INK),
         (_polygon((0, -1), (0.62, -0.25), (0, 0.55), (-0.62, -0.25)), OWN),
-        (_polygon((0, -1), (0.62, -0.25), (0, 0.55)), DARK),
-        (_polygon((0, -1), (0, -0.25), (-0.62, -0.25)), LIGHT),
-    ]
-
-
-STANDING: dict[str, Callable[[], Outlines]] = {
-    "ball": _ball, "house": _house, "tree": _tree, "mushroom": _mushroom, "flower": _flower,
-}  # fmt: skip
-FLYING: dict[str, Callable[[], Outlines]] = {
-    "balloon": _balloon, "star": _star, "heart": _heart, "butterfly": _butterfly, "kite": _kite,
+        (_polygon((0, -1), (0.62, -0.25), (0, 0.55)), DARK), (_polygon((0, -1), (0, -0.25), (-0.62, -0.25)), LIGHT),
+    ],
 }  # fmt: skip
 
 
@@ -185,22 +153,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture and what is good about it.
+    """A picture and what is good about it: quality is the mean of match and fidelity."""
 
-    Attributes
-    ----------
-    picture : PIL.Image.Image
-        RGB, square.
-    match, fidelity : float
-        How much of the prompt it shows and how well it is drawn, 0–1; their mean is the quality.
-    warmth, brightness : float
-        Of the light, −1 to 1; no part of the quality.
-    """
-
-    picture: Image.Image
-    match: float
-    fidelity: float
-    warmth: float
+    picture: Image.Image  # RGB, square
+    match: float  # how much of the prompt it shows, 0–1
+    fidelity: float  # how well it is drawn, 0–1
+    warmth: float  # of the light, −1 to 1; no part of the quality
     brightness: float
 
 
@@ -215,11 +173,6 @@ def random_scene(random: np.random.Generator) -> Scene:
     return Scene(standing, flying, pick(GROUNDS), pick(TIMES))
 
 
-def black_picture(side: int = SIDE) -> Image.Image:
-    """What an image generator's safety filter leaves (Section 3.3)."""
-    return Image.new("RGB", (side, side))
-
-
 def draw_picture(scene: Scene, quality: float, random: np.random.Generator, side: int = SIDE) -> Drawing:
     """A picture of a scene.
 
@@ -227,24 +180,8 @@ def draw_picture(scene: Scene, quality: float, random: np.random.Generator, side
     match (wrong colours, things that are missing, things that nobody asked for) and fidelity (bent shapes, blur,
     stains, faded colours), and those again between their parts.
 
-    Parameters
-    ----------
-    scene : Scene
-        What is asked for.
-    quality : float
-        0–1.
-    random : numpy.random.Generator
-        Same state, same picture.
-    side : int
-        Pixels.
-
-    Raises
-    ------
-    ValueError
-        If the quality is not from 0 to 1.
+    The quality is from 0 to 1, ``side`` in pixels; ``random`` in the same state gives the same picture.
     """
-    if not 0 <= quality <= 1:
-        raise ValueError(f"quality must be from 0 to 1, not {quality}")
     match, fidelity = _split(quality, random).tolist()
     warmth, brightness = random.uniform(-1, 1, 2).tolist()
     levels = _drawn(scene, 1 - match, random, side * OVERSAMPLING)
@@ -262,12 +199,18 @@ def _split(mean: float, random: np.random.Generator) -> np.ndarray:
 
 def _drawn(scene: Scene, error: float, random: np.random.Generator, side: int) -> np.ndarray:
     """The scene in sharp lines, with errors in what it shows; uint8, shape (side, side, 3)."""
-    high, low, light = TIMES[scene.time]
+    high, low, light, sun, radius, colour = TIMES[scene.time]
     height = np.linspace(0, 1, side)[:, None] / 0.66
     sky = np.array(high) + (np.array(low) - high) * height.clip(0, 1)
     canvas = np.repeat(sky[:, None].round().astype(np.uint8), side, axis=1)
-    _draw_sun(canvas, scene.time, random)
-    _draw_ground(canvas, GROUNDS[scene.ground], light, random)
+    _fill(canvas, _ellipse(random.uniform(0.1, 0.9), sun, radius, radius), np.array(colour))
+    if scene.time == "at night":
+        for x, y in random.uniform((0, 0), (1, 0.5), (25, 2)):
+            _fill(canvas, _ellipse(x, y, 0.004, 0.004), np.array((220, 224, 240)))
+    x = np.linspace(0, 1, 60)
+    for horizon, tone, wave in zip((0.64, 0.8), GROUNDS[scene.ground], random.uniform(0, 2 * np.pi, 2), strict=True):
+        y = horizon + 0.025 * np.sin(4 * x + wave)
+        _fill(canvas, np.column_stack([[0, *x, 1], [1, *y, 1]]), np.array(tone) * light)
     flying, standing = _split(error, random)
     _draw_things(canvas, scene.flying, FLYING, flying, light, random)
     _draw_things(canvas, scene.standing, STANDING, standing, light, random)
@@ -280,31 +223,10 @@ def _fill(canvas: np.ndarray, points: np.ndarray, colour: np.ndarray) -> None:
     cv2.fillPoly(canvas, [fixed], colour.clip(0, 255).round().tolist(), lineType=cv2.LINE_AA, shift=4)
 
 
-def _draw_sun(canvas: np.ndarray, time: str, random: np.random.Generator) -> None:
-    x = random.uniform(0.1, 0.9)
-    y, radius, colour = {
-        "in the morning": (0.5, 0.07, (255, 238, 190)),
-        "at noon": (0.1, 0.06, (255, 250, 220)),
-        "at sunset": (0.6, 0.1, (255, 120, 70)),
-        "at night": (0.13, 0.06, (236, 236, 214)),
-    }[time]
-    _fill(canvas, _ellipse(x, y, radius, radius), np.array(colour))
-    if time == "at night":
-        for x, y in random.uniform((0, 0), (1, 0.5), (25, 2)):
-            _fill(canvas, _ellipse(x, y, 0.004, 0.004), np.array((220, 224, 240)))
-
-
-def _draw_ground(canvas: np.ndarray, colours: tuple[Colour, Colour], light: float, random: np.random.Generator) -> None:
-    x = np.linspace(0, 1, 60)
-    for horizon, colour, wave in zip((0.64, 0.8), colours, random.uniform(0, 2 * np.pi, 2), strict=True):
-        y = horizon + 0.025 * np.sin(4 * x + wave)
-        _fill(canvas, np.column_stack([[0, *x, 1], [1, *y, 1]]), np.array(colour) * light)
-
-
 def _draw_things(
     canvas: np.ndarray,
     things: Things,
-    kinds: dict[str, Callable[[], Outlines]],
+    kinds: dict[str, Outlines],
     error: float,
     light: float,
     random: np.random.Generator,
@@ -327,7 +249,7 @@ def _draw_things(
         y = random.uniform(0.72, 0.82) - size * 0.55 if standing else random.uniform(0.18, 0.36)
         if standing:  # its shadow
             _fill(canvas, _ellipse(x + 0.02, y + size, size * 0.9, size * 0.16), np.array((60, 66, 70)) * light)
-        for points, paint in outlines():
+        for points, paint in outlines:
             tone = colour * paint if isinstance(paint, float) else np.array(paint)
             _fill(canvas, points * size + (x, y), tone * (1 + light) / 2)
 

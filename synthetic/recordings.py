@@ -13,10 +13,8 @@ Below one root::
 """
 
 import functools
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,14 +23,14 @@ import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from fergi.dataset import ISSUES, Folders
+from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, Folders
 from fergi.features import ACTION_UNITS
-from fergi.files import keep_settings, replacing, write_json, write_table
-from fergi.processes import end_with_parent
+from fergi.files import FergiError, keep_settings, replacing, write_json, write_table
+from fergi.processes import items_from_workers
 from fergi.script import add_workers_argument, argument_parser, run
-from fergi.statistics import EMOTIONS
 from synthetic.claim import claim
 from synthetic.cohort import (
     DISTURBANCES,
@@ -42,19 +40,19 @@ from synthetic.cohort import (
     PlannedImage,
     PlannedSession,
     Take,
-    checked,
     disfa_subjects,
     participants,
     plan_labelled,
     plan_sessions,
     stream,
 )
-from synthetic.expressions import Actor, View, contact_sheet, find_actor
-from synthetic.pictures import black_picture, draw_picture
+from synthetic.expressions import HEIGHT, UNIT, WIDTH, Actor, View, contact_sheet, find_actor
+from synthetic.pictures import SIDE, draw_picture
 
 CAMERAS = {"Left": -7.0, "Right": 7.0}  # from where each camera of the mini DISFA looks, degrees
 TRIALS = ("A1_FrownSmile", "B2_Mixed")
 AU_COLUMNS = [f"AU{unit}" for unit in ACTION_UNITS]
+TRUE_COLUMNS = ["participant", *CLIP_KEY, "quality", "match", "fidelity", "preference", "black", "telling"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def data_sets(root: Path) -> tuple[Path, Path]:
 
 
 def write_cohort(root: Path, settings: CohortSettings, *, workers: int) -> None:
-    """Draw and write everything; what is there already stays, so that an interrupted run goes on.
+    """Draw and write everything in worker processes; what is there already stays, so that an interrupted run resumes.
 
     Raises
     ------
@@ -100,24 +98,17 @@ def write_cohort(root: Path, settings: CohortSettings, *, workers: int) -> None:
     )
     sessions = {who: list(range(1, settings.n_sessions + 1)) for who in participants(settings)}
     write_json(sessions, folders.valid_sessions)
-    rows = []
-    for who, number, session in plan_sessions(settings):
-        rows += _write_session(folders, settings, who, number, session)
-    write_table(pd.DataFrame(rows), Truth(root).images)
+    rows = [row for plan in plan_sessions(settings) for row in _write_session(folders, settings, *plan)]
+    write_table(pd.DataFrame(rows, columns=TRUE_COLUMNS), Truth(root).images)
 
-    jobs: list[tuple[Callable, str]] = [(_film_participant, who) for who in participants(settings)]
-    jobs += [(_film_subject, subject) for subject in disfa_subjects(settings)]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        waiting = [pool.submit(job, root, settings, who) for job, who in jobs]
-        _show_people(root, settings)
-        for done in tqdm(as_completed(waiting), total=len(jobs), unit="person", desc="filming", disable=None):
-            done.result()
-
-
-def _start_worker() -> None:
-    end_with_parent()
-    cv2.setNumThreads(1)
+    films = Films(root, settings)
+    with items_from_workers(films, min(workers, len(films))) as filmed:
+        if not Truth(root).people.is_file():
+            actors = {who: _drawn_when_needed(root, settings, who)() for who in participants(settings)}
+            _save_png(Image.fromarray(contact_sheet(actors)), Truth(root).people)
+        for error in tqdm(filmed, total=len(films), unit="person", desc="filming", disable=None):
+            if error:
+                raise error
 
 
 # What was asked and answered ---------------------------------------------------------------------------------------
@@ -125,29 +116,19 @@ def _start_worker() -> None:
 
 def _write_session(
     folders: Folders, settings: CohortSettings, who: str, number: int, session: PlannedSession
-) -> list[dict[str, Any]]:
-    """Pictures and ``data.json`` of one session; its rows of the truth about images."""
+) -> list[tuple]:
+    """Pictures and ``data.json`` of one session; its rows of the truth about images (``TRUE_COLUMNS``)."""
     folder = folders.session(who, number)
     rows, surveys = [], []
     for place, image in enumerate(session.images):
         random = stream(settings.seed, "picture", int(who), number, place)
         drawing = draw_picture(session.scene, image.quality, random)
-        picture = black_picture(drawing.picture.width) if image.black else drawing.picture
+        match, fidelity = drawing.match, drawing.fidelity
+        picture = Image.new("RGB", (SIDE, SIDE)) if image.black else drawing.picture  # what a safety filter leaves
         _save_png(picture, folder / f"image{place + 1}.png")
-        surveys.append(_survey(image, drawing.match, drawing.fidelity, random, readable=who != UNREADABLE_ISSUES))
-        rows.append(
-            {
-                "participant": who,
-                "session_index": number,
-                "image_index": place + 1,
-                "quality": image.quality,
-                "match": drawing.match,
-                "fidelity": drawing.fidelity,
-                "preference": image.preference,
-                "black": image.black,
-                "telling": image.telling,
-            }
-        )
+        surveys.append(_survey(image, match, fidelity, random, readable=who != UNREADABLE_ISSUES))
+        planned = image.quality, match, fidelity, image.preference, image.black, image.telling
+        rows.append((who, number, place + 1, *planned))
     ranking = [{"id": place} for place in session.ranking]
     write_json({"prompt": session.scene.prompt, "ranking": ranking, "survey": surveys}, folder / "data.json")
     return rows
@@ -156,11 +137,6 @@ def _write_session(
 def _save_png(picture: Image.Image, path: Path) -> None:
     with replacing(path) as file:
         picture.save(file, format="PNG")
-
-
-def _rating(value: float) -> int:
-    """A value from 0 to 1 on the survey's scale from 1 to 7."""
-    return 1 + round(6 * min(max(value, 0.0), 1.0))
 
 
 def _survey(
@@ -183,9 +159,9 @@ def _survey(
         "amused": liked > 0.8 and by_chance["amused"] < 0.7,
         "scared": by_chance["scared"] < 0.02,
     }
-    ratings = (0, 0, 0) if image.black else (_rating(liked), _rating(match), _rating(fidelity))
+    worth = {"overallRating": liked, "alignmentRating": match, "fidelityRating": fidelity}
     return {
-        **dict(zip(("overallRating", "alignmentRating", "fidelityRating"), ratings, strict=True)),
+        **{name: 0 if image.black else 1 + round(6 * min(max(value, 0.0), 1.0)) for name, value in worth.items()},
         "issuesList": {name: bool(issues.get(name)) and not image.black if readable else None for name in ISSUES},
         "reactionList": {name: bool(emotions[name]) and not image.black for name in EMOTIONS},
     }
@@ -194,22 +170,31 @@ def _survey(
 # What the cameras saw ----------------------------------------------------------------------------------------------
 
 
+class Films(Dataset):
+    """All films of each person, filmed when a worker process asks for them; what is there already stays.
+
+    Its items are None, or what kept a person from being filmed.
+    """
+
+    def __init__(self, root: Path, settings: CohortSettings):
+        self.root, self.settings = root, settings
+        self.people = [(_film_participant, who) for who in participants(settings)]
+        self.people += [(_film_subject, subject) for subject in disfa_subjects(settings)]
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def __getitem__(self, place: int) -> FergiError | None:
+        film, who = self.people[place]
+        try:
+            return film(self.root, self.settings, who)
+        except FergiError as error:
+            return error
+
+
 def _drawn_when_needed(root: Path, settings: CohortSettings, who: str) -> Callable[[], Actor]:
     """Gives somebody whose face the detector finds; drawn the first time, and never if all films are there."""
-
-    @functools.cache
-    def actor() -> Actor:
-        return find_actor(stream(settings.seed, "person", who), pretrained_models=root / "pretrained_models")
-
-    return actor
-
-
-def _show_people(root: Path, settings: CohortSettings) -> None:
-    """A picture of all participants, if it is not there yet."""
-    path = Truth(root).people
-    if not path.is_file():
-        actors = {who: _drawn_when_needed(root, settings, who)() for who in participants(settings)}
-        _save_png(Image.fromarray(contact_sheet(actors)), path)
+    return functools.cache(lambda: find_actor(stream(settings.seed, "person", who), Folders(root).pretrained_models))
 
 
 def _film_participant(root: Path, settings: CohortSettings, who: str) -> None:
@@ -248,7 +233,7 @@ def _film_subject(root: Path, settings: CohortSettings, subject: str) -> None:
     frames = range(1, len(take.intensities) + 1)
     for unit, column in zip(ACTION_UNITS, take.intensities.T.astype(int), strict=True):
         lines = "".join(f"{frame},{intensity}\n" for frame, intensity in zip(frames, column, strict=True))
-        _write_text(lines, disfa / "ActionUnit_Labels" / subject / f"{subject}_au{unit}.txt")
+        _write(lines.encode(), disfa / "ActionUnit_Labels" / subject / f"{subject}_au{unit}.txt")
 
     if subject not in disfa_subjects(settings)[: settings.n_disfa_plus]:
         return
@@ -260,66 +245,55 @@ def _film_subject(root: Path, settings: CohortSettings, subject: str) -> None:
             noise = stream(settings.seed, "noise", trial, subject)
             for path, picture in zip(pictures, _pictures(actor(), take, noise), strict=True):
                 _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-                with replacing(path) as file:
-                    file.write(encoded.tobytes())
+                _write(encoded.tobytes(), path)
         for unit, column in zip(ACTION_UNITS, take.intensities.T.astype(int), strict=True):
             lines = "".join(f"{name}     {intensity}\n" for name, intensity in zip(names, column, strict=True))
-            _write_text(
-                f"AU{unit}\nframe     intensity\n{lines}", disfa_plus / "Labels" / subject / trial / f"AU{unit}.txt"
-            )
+            path = disfa_plus / "Labels" / subject / trial / f"AU{unit}.txt"
+            _write(f"AU{unit}\nframe     intensity\n{lines}".encode(), path)
 
 
-def _write_text(text: str, path: Path) -> None:
+def _write(content: bytes, path: Path) -> None:
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(content)
 
 
 def _pictures(actor: Actor, take: Take, noise: np.random.Generator, *, camera_yaw: float = 0.0) -> Iterator[np.ndarray]:
     """The frames of a take, RGB."""
-    side = noise.choice((-1.0, 1.0))
+    disturbed = {
+        "turned away": {"yaw": 30.0 * noise.choice((-1.0, 1.0))},
+        "head raised": {"pitch": 26.0},
+        "eyes covered": {"cover": "eyes"},
+        "mouth covered": {"cover": "mouth"},
+        "dark": {"brightness": 0.04},
+    }
     for frame, intensities in enumerate(take.intensities):
         head = {name: float(course[frame]) for name, course in take.head.items()}
-        head["x"], head["y"], head["yaw"] = actor.unit * head["x"], actor.unit * head["y"], head["yaw"] + camera_yaw
-        cover = None
-        match DISTURBANCES[take.disturbance[frame]]:
-            case "turned away":
-                head["yaw"] = 30.0 * side
-            case "head raised":
-                head["pitch"] = 26.0
-            case "eyes covered":
-                cover = "eyes"
-            case "mouth covered":
-                cover = "mouth"
-            case "dark":
-                head["brightness"] = 0.04
-        yield actor.frame(intensities, View(**head, cover=cover), noise)
+        head["x"], head["y"], head["yaw"] = UNIT * head["x"], UNIT * head["y"], head["yaw"] + camera_yaw
+        kind = DISTURBANCES[take.disturbance[frame]]
+        yield actor.frame(intensities, View(**head | disturbed.get(kind, {})), noise)
 
 
 def _write_video(pictures: Iterable[np.ndarray], path: Path, codec: str) -> None:
     """A video at 30 FPS, whole or not at all."""
-    pictures = iter(pictures)
-    first = next(pictures)
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder) / path.name
-        size = first.shape[1], first.shape[0]
-        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*codec), float(FRAMES_PER_SECOND), size)
-        for picture in (first, *pictures):
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*codec), FRAMES_PER_SECOND, (WIDTH, HEIGHT))
+        for picture in pictures:
             writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         writer.release()
-        with replacing(path) as file:
-            file.write(temporary.read_bytes())
+        _write(temporary.read_bytes(), path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the cohort that the arguments ask for."""
-    parser = argument_parser(__doc__, None, "python -m synthetic cohort")
+    parser = argument_parser(__doc__, "python -m synthetic cohort")
     for field in fields(CohortSettings):
         option = f"--{field.name.replace('_', '-')}"
         parser.add_argument(option, type=field.type, default=field.default, help="default: %(default)s")
     add_workers_argument(parser, "processes that draw")
     chosen = parser.parse_args(arguments)
     root = chosen.root.resolve()
-    settings = checked(**{field.name: getattr(chosen, field.name) for field in fields(CohortSettings)})
+    settings = CohortSettings(**{field.name: getattr(chosen, field.name) for field in fields(CohortSettings)})
     write_cohort(root, settings, workers=chosen.workers)
     print(f"Wrote {root}.")
 

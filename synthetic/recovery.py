@@ -3,16 +3,18 @@
 The injected courses are summarised here once more, in a few lines of their own and not by the code that is tested.
 Whether faces tell more than by chance is decided by ``by_chance``.
 
-Run     python -m synthetic.recovery --root DIR
+Run     python -m synthetic compare --root DIR
 """
 
+import itertools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from fergi.accuracy_intervals import read_results
 from fergi.dataset import (
     CLIP_KEY,
     ISSUES,
@@ -24,7 +26,6 @@ from fergi.dataset import (
 )
 from fergi.features import read_clips
 from fergi.files import read_json, read_table, read_tables, require, summarise, write_table
-from fergi.paper import read_results
 from fergi.preference.pairs import Pairs, pairs_of
 from fergi.preference.results import (
     ENSEMBLE,
@@ -41,6 +42,7 @@ from synthetic.recordings import Truth
 UNITS = (4, 12)  # the AUs of the planted effect
 WINDOW = 3  # frames (eq. 1: 0.1 s at 30 FPS)
 MOST_DISTURBED = 0.2  # share of a clip's frames (Section 5.1)
+MOST_LOST = 0.05  # of the other clips
 LEAST_CORRELATION = 0.9
 LEAST_SHARE = 0.9  # of the clips in which an AU moves, that must reach this correlation each
 MOVES = 1.0  # intensity by which an AU changes in the clips in which its course is compared
@@ -81,10 +83,20 @@ def compare(folders: Folders) -> pd.DataFrame:
         *_people(folders, courses, black),
         *_preferences(folders, courses[REACTION], strength),
     ]
-    return pd.DataFrame(
-        [(*row[:4], RECOVERED if row[4] else NOT_RECOVERED) for row in rows],
-        columns=COLUMNS,
-    )
+    return pd.DataFrame([(*row, RECOVERED if good else NOT_RECOVERED) for *row, good in rows], columns=COLUMNS)
+
+
+def _activation(folders: Folders, kind: str) -> dict[Clip, tuple[float, float]]:
+    """The activation values of AU4 and AU12 in the valid clips of one kind."""
+    columns = [f"AU{unit}_activation_value" for unit in UNITS]
+    advice = f"Run preprocess_{kind}_data.py first."
+    folder, sessions = folders.activation_tables(kind), read_valid_sessions(folders)
+    tables = read_tables(folder, sessions, key=CLIP_KEY, numeric=columns, advice=advice)
+    return {
+        (who, session, image): tuple(values)
+        for who, table in tables.items()
+        for session, image, *values in table.itertuples(index=False, name=None)
+    }
 
 
 # Faces -------------------------------------------------------------------------------------------------------------
@@ -101,47 +113,29 @@ def _faces(folders: Folders, courses: Courses, strength: float) -> list[Row]:
     paths = [folders.session(who, n) / f"{REACTION}_clip_{image}_features.csv" for who, n, image in courses]
     require(paths, "feature files", "Run clips_facial_process.py first.")
     features, problems = read_clips(paths)
+    lengths = zip(paths, map(len, courses.values()), features.lengths, strict=True) if not problems else ()
+    problems += [f"{path} is of another film than was made" for path, made, found in lengths if made != found]
     if problems:
         raise summarise(problems, len(paths), "feature files", "Run clips_facial_process.py --redo.")
-    lengths = [len(course) for course in courses.values()]
-    wrong = [str(path) for path, *both in zip(paths, lengths, features.lengths, strict=True) if both[0] != both[1]]
-    if wrong:
-        raise summarise(
-            wrong, len(paths), "feature files of other films than were made", "Run clips_facial_process.py --redo."
-        )
-    activation = {
-        who: table.set_index(list(CLIP_KEY))
-        for who, table in read_tables(
-            folders.activation_tables(REACTION),
-            read_valid_sessions(folders),
-            key=CLIP_KEY,
-            numeric=[f"AU{unit}_activation_value" for unit in UNITS],
-            advice="Run preprocess_reaction_data.py first.",
-        ).items()
-    }
+    activation = _activation(folders, REACTION)
     rows: list[Row] = []
-    for unit in UNITS:
+    for number, unit in enumerate(UNITS):
         name = f"AU{unit}"
-        correlations, errors = [], []
-        planted, found = [], []
+        correlations, errors, planted, found = [], [], [], []
         estimates = np.split(features.column(name), features.starts[1:-1])
-        for ((who, *key), injected), estimate in zip(courses.items(), estimates, strict=True):
+        for (clip, injected), estimate in zip(courses.items(), estimates, strict=True):
             clear = injected["disturbance"].isna().to_numpy()
             course = injected[name].to_numpy(float)
             errors.append(np.abs(course - estimate)[clear])
             if np.ptp(course[clear]) >= MOVES:
                 correlations.append(np.corrcoef(course[clear], estimate[clear])[0, 1])
-            if tuple(key) in activation[who].index:
+            if clip in activation:
                 planted.append(injected_activation(np.where(clear, course, course[0])))
-                found.append(activation[who].at[tuple(key), f"{name}_activation_value"])
-        rows += [
-            clips_row(name, correlations, float(np.concatenate(errors).mean()), strength),
-            _correlation(
-                f"{name}, activation values: correlation over {len(found)} valid reactions",
-                float(np.corrcoef(planted, found)[0, 1]) if np.std(planted) >= LEAST_SPREAD else None,
-                strength,
-            ),
-        ]
+                found.append(activation[clip][number])
+        rows.append(clips_row(name, correlations, float(np.concatenate(errors).mean()), strength))
+        quantity = f"{name}, activation values: correlation over {len(found)} valid reactions"
+        enough = np.std(planted) >= LEAST_SPREAD
+        rows.append(_correlation(quantity, float(np.corrcoef(planted, found)[0, 1]) if enough else None, strength))
     return rows
 
 
@@ -171,58 +165,38 @@ def _correlation(quantity: str, found: float | None, strength: float) -> Row:
 
 
 def _people(folders: Folders, courses: Mapping[str, Courses], black: set[Clip]) -> list[Row]:
-    """Who and what is left out."""
+    """Who is excluded, which images are black, whose answers are missing, which clips are invalid."""
     sessions = read_valid_sessions(folders)
     found_black = {(who, *key) for who, each in read_black_images(folders, sessions).items() for key in each}
     excluded = read_excluded_participants(folders, sessions)
-    lacking = {
-        who: pd.read_csv(folders.image_tables / f"{who}.csv")[list(ISSUES)].isna().to_numpy() for who in sessions
-    }
-    some, all_of_them = ([who for who, each in lacking.items() if function(each)] for function in (np.any, np.all))
+    answers = {who: pd.read_csv(folders.image_tables / f"{who}.csv")[list(ISSUES)].isna() for who in sessions}
+    some = [who for who, missing in answers.items() if missing.any(axis=None)]
+    entirely = [who for who, missing in answers.items() if missing.all(axis=None)]
+    people = "the only participant without answers on issues, as config lists"
+    good = some == entirely == [UNREADABLE_ISSUES]
+    images = "black images (participant-session-image)"
     rows: list[Row] = [
         ("participant whose AU4 moves at rest", UNSTEADY, _listed(excluded), "the same", excluded == [UNSTEADY]),
-        (
-            "black images (participant-session-image)",
-            _listed(_joined(black)),
-            _listed(_joined(found_black)),
-            "the same",
-            black == found_black,
-        ),
-        (
-            "the only participant without answers on issues, as config lists",
-            UNREADABLE_ISSUES,
-            _listed(some),
-            "the same",
-            some == all_of_them == [UNREADABLE_ISSUES],
-        ),
+        (images, _listed(black), _listed(found_black), "the same", black == found_black),
+        (people, UNREADABLE_ISSUES, _listed(some), "the same", good),
     ]
     for kind, of_kind in courses.items():
-        spoilt = {clip for clip, each in of_kind.items() if each["disturbance"].notna().mean() > MOST_DISTURBED}
-        used = {
-            (who, int(n), int(image))
-            for who in sessions
-            for n, image in pd.read_csv(folders.activation_tables(kind) / f"{who}.csv")[list(CLIP_KEY)].to_numpy()
-        }
+        disturbed = {clip for clip, each in of_kind.items() if each["disturbance"].notna().mean() > MOST_DISTURBED}
+        used = set(_activation(folders, kind))
         could_be = set(of_kind) - (black if kind == REACTION else set())
-        missed, lost = spoilt & used, could_be - spoilt - used
-        rows.append(
-            (
-                f"{kind} clips with more than a fifth of the frames disturbed",
-                str(len(spoilt & could_be)),
-                f"{len((could_be - used) & spoilt)}, and {len(lost)} of {len(could_be - spoilt)} others",
-                "all, and at most 5 % of others",
-                not missed and len(lost) <= 0.05 * len(could_be - spoilt),
-            )
-        )
+        others = could_be - disturbed
+        n_found, n_lost = len((could_be - used) & disturbed), len(others - used)
+        quantity = f"{kind} clips with more than a fifth of the frames disturbed"
+        found = f"{n_found}, and {n_lost} of {len(others)} others"
+        good = not disturbed & used and n_lost <= MOST_LOST * len(others)
+        rows.append((quantity, str(len(disturbed & could_be)), found, "all, and at most 5 % of others", good))
     return rows
 
 
-def _joined(clips: set[Clip]) -> list[str]:
-    return ["-".join(map(str, clip)) for clip in sorted(clips)]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "nobody"
+def _listed(names: Iterable[str | Clip]) -> str:
+    return (
+        ", ".join(sorted("-".join(map(str, [name] if isinstance(name, str) else name)) for name in names)) or "nobody"
+    )
 
 
 # Preferences -------------------------------------------------------------------------------------------------------
@@ -232,47 +206,32 @@ def _preferences(folders: Folders, courses: Courses, strength: float) -> list[Ro
     """Accuracies: beyond what shuffled reactions give if an effect was planted, and within it at strength 0."""
     images, results = read_preferences(folders)
     pairs, chance = pairs_of(images), by_chance(images, results)
-    counted = {
-        title: correct_and_total(results, model)
-        for title, model in (
-            ("selected", f"AUcomb_selected_{VALENCE}"),
-            ("all", VALENCE),
-            ("ensemble", ENSEMBLE),
-            ("with AUs", INTEGRATED_ENSEMBLE),
-        )
-    }
+    models = {"selected": f"AUcomb_selected_{VALENCE}", "all": VALENCE}
+    models |= {"ensemble": ENSEMBLE, "with AUs": INTEGRATED_ENSEMBLE}
+    counted = {title: correct_and_total(results, model) for title, model in models.items()}
     accuracy = {title: 100 * correct / total if total else float("nan") for title, (correct, total) in counted.items()}
     shown = {title: f"{accuracy[title]:.1f} % of {n}" if n else "no pairs" for title, (_, n) in counted.items()}
     gain = accuracy["with AUs"] - accuracy["ensemble"]
     selected, everything = "AUcomb, accuracy on selected pairs", "AUcomb, accuracy on all pairs"
+    together = "ensemble of scorers with AUs"
     if strength > 0:
         planted = _planted_accuracies(images, pairs, courses)
+        told, alone = f"{planted['telling']} where faces tell", f"alone {accuracy['ensemble']:.1f} %"
+        more = accuracy["selected"] > accuracy["all"]
         beyond = chance.at["all", "counted"] - chance.at["all", "expected"] > CHANCE * chance.at["all", "deviation"]
         return [
-            (
-                selected,
-                f"{planted['telling']} where faces tell",
-                shown["selected"],
-                "more than on all pairs",
-                accuracy["selected"] > accuracy["all"],
-            ),
+            (selected, told, shown["selected"], "more than on all pairs", more),
             (everything, planted["all"], shown["all"], "more than chance", beyond),
-            (
-                "ensemble of scorers with AUs, accuracy on all pairs",
-                f"alone {accuracy['ensemble']:.1f} %",
-                shown["with AUs"],
-                "more than alone",
-                gain > 0,
-            ),
+            (f"{together}, accuracy on all pairs", alone, shown["with AUs"], "more than alone", gain > 0),
         ]
     rows: list[Row] = []
-    for title, quantity, found in (
-        ("selected", selected, shown["selected"]),
-        ("all", everything, shown["all"]),
-        ("gain", "ensemble of scorers with AUs, gain on all pairs", f"{gain:+.1f} points"),
+    for title, pairs_counted, quantity, found in (
+        ("selected", "selected", selected, shown["selected"]),
+        ("all", "all", everything, shown["all"]),
+        ("gain", "all", f"{together}, gain on all pairs", f"{gain:+.1f} points"),
     ):
         count, expected, margin = chance.loc[title] * [1, 1, CHANCE]
-        points = 100 / max(counted["selected" if title == "selected" else "all"][1], 1)
+        points = 100 / max(counted[pairs_counted][1], 1)
         required = f"{points * expected:.1f} ± {points * margin:.1f} (reactions shuffled)"
         rows.append((quantity, "nothing", found, required, abs(count - expected) <= margin))
     return rows
@@ -290,7 +249,7 @@ def read_preferences(folders: Folders) -> tuple[pd.DataFrame, pd.DataFrame]:
     return images[images["participant"].isin(results["user_id"])].reset_index(drop=True), results
 
 
-def by_chance(images: pd.DataFrame, results: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def by_chance(images: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
     """What stage 9 counts, and what it would count if faces told nothing.
 
     The null: reactions have nothing to do with which image of a session is preferred. Each session's reactions are
@@ -303,8 +262,6 @@ def by_chance(images: pd.DataFrame, results: pd.DataFrame, *, seed: int = 0) -> 
     ----------
     images, results : pandas.DataFrame
         From ``read_preferences``.
-    seed : int
-        Of the shuffles.
 
     Returns
     -------
@@ -319,7 +276,7 @@ def by_chance(images: pd.DataFrame, results: pd.DataFrame, *, seed: int = 0) -> 
     threshold = parameters["diff_threshold"].to_numpy()[pairs.preferred, None]
     ensemble = scores[ENSEMBLE].to_numpy()[:, None]
 
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     session = images.groupby(["participant", "session_index"]).ngroup().to_numpy()
     place = np.argsort(session, kind="stable")
     valence = np.repeat(scores[[VALENCE]].to_numpy(), 1 + SHUFFLES, axis=1)  # the first column stays as it is
@@ -331,12 +288,8 @@ def by_chance(images: pd.DataFrame, results: pd.DataFrame, *, seed: int = 0) -> 
         "all": right.sum(axis=0),
         "gain": pairs.agrees(ensemble + weight * valence).sum(axis=0) - pairs.agrees(ensemble).sum(),
     }
-    return pd.DataFrame(
-        {
-            title: {"counted": each[0], "expected": each[1:].mean(), "deviation": each[1:].std()}
-            for title, each in counts.items()
-        }
-    ).T
+    rows = [(each[0], each[1:].mean(), each[1:].std()) for each in counts.values()]
+    return pd.DataFrame(rows, index=list(counts), columns=["counted", "expected", "deviation"], dtype=float)
 
 
 def _planted_accuracies(images: pd.DataFrame, pairs: Pairs, courses: Courses) -> dict[str, str]:
@@ -363,19 +316,17 @@ def output(folders: Folders) -> Path:
 
 def as_text(table: pd.DataFrame) -> str:
     """The table of ``compare`` for a terminal of 120 columns."""
-    widths = dict(zip(COLUMNS, (40, 22, 22, 18, 13), strict=True))
-    lines = []
-    for row in (tuple(widths), *table[COLUMNS].astype(str).itertuples(index=False, name=None)):
-        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths.values(), strict=True)]
-        for line in range(max(map(len, cells))):
-            parts = [cell[line] if line < len(cell) else "" for cell in cells]
-            lines.append("".join(f"{part:<{width + 1}}" for part, width in zip(parts, widths.values(), strict=True)))
-    return "\n".join(line.rstrip() for line in lines)
+    widths, lines = (40, 22, 22, 18, 13), []
+    for row in (COLUMNS, *table[COLUMNS].astype(str).itertuples(index=False, name=None)):
+        cells = map(textwrap.wrap, row, widths)
+        for parts in itertools.zip_longest(*cells, fillvalue=""):
+            lines.append("".join(f"{part:<{width + 1}}" for part, width in zip(parts, widths, strict=True)).rstrip())
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, write the table and print it."""
-    parser = argument_parser(__doc__, "python -m synthetic.recovery")
+    parser = argument_parser(__doc__, "python -m synthetic compare")
     folders = Folders(parser.parse_args(arguments).root.resolve())
     table = compare(folders)
     write_table(table, output(folders))

@@ -9,9 +9,8 @@ Writes  pretrained_models/        weights under the official names, and ``scorer
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from fergi.files import FergiError, replacing, write_json
 from fergi.scorers.aesthetic import LinearHead
-from fergi.scorers.blip import BlipCosine, BlipLayout
+from fergi.scorers.blip import BlipCosine
 from fergi.scorers.image_reward import ImageRewardNetwork
 from fergi.scorers.interface import Scorer, offline_import
 from fergi.scorers.registry import PAPER_SCORERS, scorer_class
@@ -54,24 +53,14 @@ WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvw
 CLIP = {
     "projection_dim": 32,
     "vision_config": {
-        "hidden_size": 32,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "patch_size": 16,
-        "image_size": 64,
-        "hidden_act": "quick_gelu",
+        "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "patch_size": 16, "image_size": 64, "hidden_act": "quick_gelu",
     },
     "text_config": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "vocab_size": 49408,
-        "max_position_embeddings": 32,
-        "hidden_act": "quick_gelu",
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "vocab_size": 49408, "max_position_embeddings": 32, "hidden_act": "quick_gelu",
     },
-}
+}  # fmt: skip
 HPS = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
@@ -79,29 +68,16 @@ HPS = {
 }
 
 
-@dataclass(frozen=True)
-class Taste:
-    """What a scorer looks for, as weights of cues with deviation 1, and the numbers in which it says so.
+class Taste(NamedTuple):
+    """What a scorer looks for, as weights of cues with deviation 1, and the numbers in which it says so."""
 
-    Attributes
-    ----------
-    match, fidelity : float
-        What makes up quality.
-    warmth, brightness : float
-        What does not.
-    location, spread : float
-        About the mean and the standard deviation of its scores.
-    passes : int
-        Times that it sees all pictures.
-    """
-
-    match: float
+    match: float  # this and fidelity make up quality
     fidelity: float
-    warmth: float
+    warmth: float  # this and brightness do not
     brightness: float
-    location: float
-    spread: float
-    passes: int
+    location: float  # about the mean of its scores
+    spread: float  # about their standard deviation
+    passes: int  # times that it sees all pictures
 
 
 TASTES = {
@@ -126,24 +102,11 @@ def vocabulary() -> list[str]:
 
 def layouts() -> dict[str, dict[str, Any]]:
     """Scorer → its sizes, as ``preprocess_image_data.py --scorer-layouts`` takes them."""
-    blip = BlipLayout(
-        side=64,
-        patch=16,
-        vision_width=32,
-        vision_depth=2,
-        vision_heads=2,
-        projection=32,
-        text={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 64,
-            "vocab_size": len(vocabulary()) + 2,
-            "layer_norm_eps": 1e-12,
-        },
-    )
-    sizes = {"BLIP": asdict(blip), "ImageReward": asdict(blip), "HPSv2": HPS}
+    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text |= {"max_position_embeddings": 64, "vocab_size": len(vocabulary()) + 2, "layer_norm_eps": 1e-12}
+    blip = {"side": 64, "patch": 16, "vision_width": 32, "vision_depth": 2, "vision_heads": 2, "projection": 32}
+    blip["text"] = text
+    sizes = {"BLIP": blip, "ImageReward": blip, "HPSv2": HPS}
     return {name: sizes.get(name, CLIP) for name in TASTES}
 
 
@@ -165,23 +128,19 @@ def make_scorers(root: Path, seed: int, names: Sequence[str] = PAPER_SCORERS, *,
 
     Raises
     ------
-    ValueError
-        If there is no tiny scorer of such a name or no such seed, or the scenes do not make whole batches.
     FergiError
-        If the folder may not be taken, or a file cannot be written.
+        If there is no such seed, the scenes do not make whole batches, the folder may not be taken, or a file cannot
+        be written.
     """
-    unknown = [name for name in names if name not in TASTES]
-    if unknown:
-        raise ValueError(f"there is no tiny {unknown[0]}, only {', '.join(TASTES)}")
     if seed < 0:
-        raise ValueError(f"seed must be 0 or more, not {seed}")
+        raise FergiError(f"Such scorers cannot be made: seed must be 0 or more, not {seed}.")
     if n_scenes < BATCH or n_scenes % BATCH:
-        raise ValueError(f"n_scenes must be a multiple of {BATCH}, not {n_scenes}")
+        raise FergiError(f"Such scorers cannot be made: scenes must be a multiple of {BATCH}, not {n_scenes}.")
     claim(root)
     with replacing(BERT_VOCABULARY.under(root)) as file:
         file.write("".join(f"{word}\n" for word in vocabulary()).encode())
     write_json(layouts(), root / LAYOUT_FILE)
-    examples = _draw_examples(seed, n_scenes)
+    prompts, pictures, cues = _draw_examples(seed, n_scenes)
     for place, group in enumerate(GROUPS):
         if set(group) & set(names):
             with _torch_seed(seed, place):
@@ -189,10 +148,10 @@ def make_scorers(root: Path, seed: int, names: Sequence[str] = PAPER_SCORERS, *,
                 scorers = [scorer_class(name)(root, CPU, layouts()[name]) for name in group]
                 if len(scorers) == 2:
                     scorers[1].clip = scorers[0].clip  # one network for both
-                _teach(scorers, examples, np.random.default_rng([seed, place]))
+                pixels = torch.stack([*map(scorers[0].pixels, pictures)])
+                _teach(scorers, prompts, pixels, cues, np.random.default_rng([seed, place]))
                 for scorer in scorers:
-                    for file, network in _parts(scorer):
-                        _write(file, network, root)
+                    _write(*_own_part(scorer), root)
 
 
 @contextmanager
@@ -211,22 +170,14 @@ def _torch_seed(*seed: int) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Prompts, pictures of each, and the pictures' match, fidelity, warmth and brightness: (scenes, pictures, 4)."""
-
-    prompts: list[str]
-    pictures: list[list[Image.Image]]
-    cues: Tensor
-
-
-def _draw_examples(seed: int, n_scenes: int) -> Examples:
+def _draw_examples(seed: int, n_scenes: int) -> tuple[list[str], list[Image.Image], Tensor]:
+    """Prompts, N_PICTURES of each, and the pictures' match, fidelity, warmth, brightness: (scenes, N_PICTURES, 4)."""
     random = np.random.default_rng([seed, len(GROUPS)])
     scenes = [random_scene(random) for _ in range(n_scenes)]
     drawn = [[draw_picture(scene, random.uniform(), random, SIDE) for _ in range(N_PICTURES)] for scene in scenes]
     cues = [[(each.match, each.fidelity, each.warmth, each.brightness) for each in several] for several in drawn]
-    pictures = [[each.picture for each in several] for several in drawn]
-    return Examples([scene.prompt for scene in scenes], pictures, torch.tensor(cues))
+    pictures = [each.picture for several in drawn for each in several]
+    return [scene.prompt for scene in scenes], pictures, torch.tensor(cues)
 
 
 def _write_random(root: Path, group: Sequence[str]) -> None:
@@ -242,7 +193,7 @@ def _write_random(root: Path, group: Sequence[str]) -> None:
         network.logit_scale.data.fill_(np.log(100))
         return network
 
-    blip = BlipLayout(**layouts()["BLIP"])
+    blip = layouts()["BLIP"]
     makers: dict[str, tuple[WeightFile, Callable[[], nn.Module]]] = {
         "CLIP": (CLIP_L, clip),
         "Aesthetic": (AESTHETIC_HEAD, lambda: LinearHead(CLIP["projection_dim"])),
@@ -269,11 +220,11 @@ def _lively(network: nn.Module) -> nn.Module:
     return network
 
 
-def _parts(scorer: Scorer) -> list[tuple[WeightFile, nn.Module]]:
+def _own_part(scorer: Scorer) -> tuple[WeightFile, nn.Module]:
     """A scorer's own file and network."""
     if scorer.name == "Aesthetic":
-        return [(scorer.files[1], scorer.head)]
-    return [(scorer.files[0], scorer.network if hasattr(scorer, "network") else scorer.clip.network)]
+        return scorer.files[1], scorer.head
+    return scorer.files[0], scorer.network if hasattr(scorer, "network") else scorer.clip.network
 
 
 def _write(file: WeightFile, network: nn.Module, root: Path) -> None:
@@ -289,16 +240,17 @@ def _write(file: WeightFile, network: nn.Module, root: Path) -> None:
     save_weights(state if file.key is None else {file.key: state}, path)
 
 
-def _teach(scorers: Sequence[Scorer], examples: Examples, random: np.random.Generator) -> None:
+def _teach(
+    scorers: Sequence[Scorer], prompts: Sequence[str], pixels: Tensor, cues: Tensor, random: np.random.Generator
+) -> None:
     """Bring the scores of each scorer close to its taste, all of them at once."""
-    pixels = torch.stack([scorers[0].pixels(picture) for several in examples.pictures for picture in several])
-    n_scenes = len(examples.prompts)
+    n_scenes = len(prompts)
     pixels = pixels.unflatten(0, (n_scenes, N_PICTURES))
     targets = [TASTES[scorer.name] for scorer in scorers]
-    weights = torch.tensor([[each.match, each.fidelity, each.warmth, each.brightness] for each in targets]).T
+    weights = torch.tensor([taste[:4] for taste in targets]).T
     weights /= weights.norm(dim=0)
-    centre, scale = examples.cues.mean(dim=(0, 1)), examples.cues.std(dim=(0, 1))
-    learning = nn.ModuleList([network for scorer in scorers for _, network in _parts(scorer)])
+    centre, scale = cues.mean(dim=(0, 1)), cues.std(dim=(0, 1))
+    learning = nn.ModuleList([_own_part(scorer)[1] for scorer in scorers])
     for name, value in learning.named_parameters():
         # Random ones tell words apart well enough, and there are many.
         value.requires_grad_("token_embedding" not in name and "logit_scale" not in name)
@@ -310,16 +262,16 @@ def _teach(scorers: Sequence[Scorer], examples: Examples, random: np.random.Gene
         for batch in random.permutation(n_scenes).reshape(-1, BATCH):
             n_foreign = round(FOREIGN * BATCH)
             shown = np.concatenate([np.roll(batch[:n_foreign], 1), batch[n_foreign:]])
-            cues = examples.cues[batch].clone()
-            cues[:n_foreign, :, 0] = 0
-            wanted = ((cues - centre) / scale @ weights).flatten(0, 1)
-            prompts = [examples.prompts[scene] for scene in shown.repeat(N_PICTURES)]
+            true = cues[batch].clone()
+            true[:n_foreign, :, 0] = 0
+            wanted = ((true - centre) / scale @ weights).flatten(0, 1)
+            read = [prompts[scene] for scene in shown.repeat(N_PICTURES)]
             seen = pixels[batch].flatten(0, 1)
             if random.random() < 0.5:
                 seen = seen.flip(-1)  # left and right tell nothing
             loss = torch.zeros(())
             for scorer, taste, each in zip(scorers, targets, wanted.T, strict=True):
-                said = (scorer.compute(prompts, seen) - taste.location) / taste.spread
+                said = (scorer.compute(read, seen) - taste.location) / taste.spread
                 loss = loss + nn.functional.smooth_l1_loss(said.float(), each)
             optimiser.zero_grad()
             loss.backward()
@@ -329,16 +281,11 @@ def _teach(scorers: Sequence[Scorer], examples: Examples, random: np.random.Gene
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the paper's six."""
-    parser = argument_parser(__doc__, None, "python -m synthetic scorers")
+    parser = argument_parser(__doc__, "python -m synthetic scorers")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument(
-        "--scenes", type=int, default=N_SCENES, metavar="N", help="to learn from (default: %(default)s)"
-    )
+    parser.add_argument("--scenes", type=int, default=N_SCENES, help="to learn from (default: %(default)s)")
     chosen = parser.parse_args(arguments)
-    try:
-        make_scorers(chosen.root.resolve(), chosen.seed, n_scenes=chosen.scenes)
-    except ValueError as error:
-        raise FergiError(f"Such scorers cannot be made: {error}.") from error
+    make_scorers(chosen.root.resolve(), chosen.seed, n_scenes=chosen.scenes)
 
 
 if __name__ == "__main__":

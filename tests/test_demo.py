@@ -1,6 +1,5 @@
-"""The demo's steps: done once, again when something that they depend on has changed, and going on if interrupted."""
+"""The demo: finished steps stay, interrupted ones resume, a change makes all anew; folders of others are refused."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -14,15 +13,14 @@ from fergi.script import CHECKOUT
 from synthetic import demo
 from synthetic.__main__ import main
 from synthetic.claim import MARKER, claim, clear
-from synthetic.demo import HOME, SIZES, Step, imported_files, run_steps, steps
+from synthetic.demo import SIZES, Step, run_steps, steps
 from tests.filmed import snapshot
 
 # Each script adds a line to log.txt, and writes its output from its input.
-ONE = "from parts.one import text\nimport os, pathlib\nroot = pathlib.Path(os.environ['FERGI_ROOT'])\n"
-ONE += "(root / 'log.txt').open('a').write('one\\n')\n(root / 'one.txt').write_text(text)\n"
-TWO = "import os, pathlib\nroot = pathlib.Path(os.environ['FERGI_ROOT'])\n"
-TWO += "(root / 'log.txt').open('a').write('two' + (' again' if (root / 'part.txt').exists() else '') + '\\n')\n"
-TWO += "(root / 'part.txt').write_text('half')\nif (root / 'stop').exists(): raise SystemExit(7)\n"
+ROOT = "import os, pathlib, sys\nroot = pathlib.Path(os.environ['FERGI_ROOT'])\n"
+ONE = ROOT + "(root / 'log.txt').open('a').write('one\\n')\n(root / 'one.txt').write_text(sys.argv[1])\n"
+TWO = ROOT + "(root / 'log.txt').open('a').write('two' + (' again' if (root / 'part.txt').exists() else '') + '\\n')\n"
+TWO += "(root / 'part.txt').write_text('half')\nif (root.parent / 'stop').exists(): raise SystemExit(7)\n"
 TWO += "(root / 'two.txt').write_text((root / 'one.txt').read_text() * 2)\n"
 
 
@@ -30,95 +28,67 @@ TWO += "(root / 'two.txt').write_text((root / 'one.txt').read_text() * 2)\n"
 def study(tmp_path, monkeypatch) -> tuple[Path, Path]:
     """A project of two scripts, and a root."""
     home, root = tmp_path / "home", tmp_path / "root"
-    (home / "parts").mkdir(parents=True)
-    claim(root)
-    for name, text in {
-        "one.py": ONE,
-        "two.py": TWO,
-        "parts/__init__.py": "",
-        "parts/one.py": "text = 'a'\n",
-        "requirements.txt": "",
-    }.items():
+    (home / "fergi").mkdir(parents=True)
+    for name, text in {"one.py": ONE, "two.py": TWO, "fergi/module.py": "", "requirements.txt": ""}.items():
         (home / name).write_text(text)
-    made = [
-        Step("the first", ("one.py",), writes=("one.txt",)),
-        Step("the second", ("two.py",), reads=("one.txt",), writes=("two.txt", "part.txt")),
-    ]
-    monkeypatch.setattr(demo, "HOME", home)
-    monkeypatch.setattr(demo, "steps", lambda root, size: made)
+    monkeypatch.setattr(demo, "CHECKOUT", home)
+    use_options(monkeypatch, "a")
     return home, root
 
 
+def use_options(monkeypatch, text: str) -> None:
+    """Give the first script another argument."""
+    made = [Step("the first", ("one.py", text), "one.txt"), Step("the second", ("two.py",), "two.txt")]
+    monkeypatch.setattr(demo, "steps", lambda root, size: made)
+
+
 def done(root: Path) -> str:
-    """What was run since the last look."""
+    """What runs now."""
     log = root / "log.txt"
-    text = log.read_text() if log.exists() else ""
     log.unlink(missing_ok=True)
-    return " ".join(text.split("\n")).strip()
+    try:
+        run_steps(root, SIZES["smoke"])
+    finally:
+        said = " ".join(log.read_text().split("\n")).strip() if log.exists() else ""
+    return said
 
 
 def test_each_step_is_done_once(study, capfd):
-    """The second time nothing has changed."""
+    """The second time nothing has changed; what was lost is made again."""
     _, root = study
-    run_steps(root, SIZES["smoke"])
     assert done(root) == "one two"
     assert (root / "two.txt").read_text() == "aa"
-    run_steps(root, SIZES["smoke"])
     assert done(root) == ""
     assert capfd.readouterr().out.count("nothing has changed") == 2
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "expected", "what_comes_out"),
-    [
-        ("parts/one.py", "text = 'b'\n", "one two", "bb"),  # a module that the first imports
-        ("parts/one.py", "text = 'a'  # a comment\n", "one", "aa"),  # it gives the same, so the second need not run
-        ("two.py", TWO.replace("* 2", "* 3"), "two", "aaa"),
-        ("requirements.txt", "other", "one two", "aa"),
-        ("unused.py", "", "", "aa"),
-    ],
-)
-def test_only_what_changed_is_done_again(study, file, text, expected, what_comes_out):
-    """Code, what it imports, packages and files that are read decide."""
-    home, root = study
-    run_steps(root, SIZES["smoke"])
-    done(root)
-    (home / file).write_text(text)
-    run_steps(root, SIZES["smoke"])
-    assert done(root) == expected
-    assert (root / "two.txt").read_text() == what_comes_out
-
-
-def test_a_lost_or_changed_output_is_made_again(study):
-    """Even if nothing that the step depends on has changed."""
-    _, root = study
-    run_steps(root, SIZES["smoke"])
-    done(root)
     (root / "two.txt").unlink()
-    run_steps(root, SIZES["smoke"])
-    assert done(root) == "two"
-    (root / "one.txt").write_text("tampered with")
-    run_steps(root, SIZES["smoke"])
-    assert done(root) == "one"
+    assert done(root) == "two again"
     assert (root / "two.txt").read_text() == "aa"
 
 
-def test_an_interrupted_step_goes_on_and_a_changed_one_begins_anew(study):
-    """What an unfinished step wrote stays for it to go on from, unless it would now be made otherwise."""
+@pytest.mark.parametrize("changed", ["two.py", "fergi/module.py", "requirements.txt", "new.ipynb", "the options"])
+def test_a_change_makes_everything_anew(study, monkeypatch, changed):
+    """Of the code, the packages or the options; nothing stays of what was made before."""
     home, root = study
-    (root / "stop").touch()
-    with pytest.raises(FergiError, match=r"Step 2 of 2, the second, ended with exit code 7;.* run the same again"):
-        run_steps(root, SIZES["smoke"])
+    done(root)
+    (root / "people" / "of another cohort").mkdir(parents=True)
+    if changed == "the options":
+        use_options(monkeypatch, "b")
+    else:
+        (home / changed).write_text(TWO + "# changed\n")
     assert done(root) == "one two"
-    with pytest.raises(FergiError):
-        run_steps(root, SIZES["smoke"])
-    assert done(root) == "two again"
-    (home / "two.py").write_text(TWO + "# changed\n")
-    with pytest.raises(FergiError):
-        run_steps(root, SIZES["smoke"])
-    assert done(root) == "two"
-    (root / "stop").unlink()
-    run_steps(root, SIZES["smoke"])
+    assert (root / "two.txt").read_text() == ("bb" if changed == "the options" else "aa")
+    assert not (root / "people").exists()
+    (home / "notes.txt").write_text("no code")
+    assert done(root) == ""
+
+
+def test_an_interrupted_step_resumes(study):
+    """It finds what it wrote; the step before stays."""
+    _, root = study
+    (root.parent / "stop").touch()
+    with pytest.raises(FergiError, match=r"Step 2 of 2, the second, ended with exit code 7;.* run the same command"):
+        done(root)
+    (root.parent / "stop").unlink()
     assert done(root) == "two again"
     assert (root / "two.txt").read_text() == "aa"
 
@@ -130,8 +100,8 @@ import sys
 from pathlib import Path
 from fergi.script import run
 from synthetic import __main__, demo
-demo.HOME = Path(sys.argv[1])
-demo.steps = lambda root, size: [demo.Step("the sleeper", ("sleeper.py",))]
+demo.CHECKOUT = Path(sys.argv[1])
+demo.steps = lambda root, size: [demo.Step("the sleeper", ("sleeper.py",), "")]
 run(lambda arguments: __main__.main(["demo", "--root", sys.argv[2]]))
 """
 
@@ -163,84 +133,11 @@ def test_a_step_ends_with_the_demo(study, how):
         time.sleep(0.05)
 
 
-def test_a_broken_record_counts_as_none(study):
-    """Half a file of a killed machine."""
-    _, root = study
-    run_steps(root, SIZES["smoke"])
-    done(root)
-    (root / ".steps" / "02.json").write_text('{"key"')
-    run_steps(root, SIZES["smoke"])
-    assert done(root) == "two"
-
-
-def test_every_step_names_files_that_exist_and_reads_what_was_written(tmp_path):
-    """No step reads what only a later one writes; every script has its place."""
-    made = steps(tmp_path, SIZES["demo"])
-    scripts = [step.command[0] for step in made if step.command[0].endswith(".py")]
-    there = {path.name for path in HOME.glob("*.py")} - {"config.py"}
-    assert set(scripts) == there
-    for step in made:
-        for source in demo._sources(step):
-            assert source.is_file(), source
-    written: list[str] = []
-    for step in made:
-        for pattern in step.reads:
-            stem = pattern.split("*")[0]
-            assert any(stem.startswith(other.split("*")[0]) or other.startswith(stem) for other in written), pattern
-        written += step.writes
-
-
-def test_imports_are_followed(tmp_path):
-    """Through packages, other modules, functions and notebooks; not into libraries."""
-    for name, text in {
-        "a.py": "import numpy\nfrom b import c\n",
-        "b/__init__.py": "",
-        "b/c.py": "def f():\n    from d import e\n",
-        "d.py": "e = 1\n",
-        "z.py": "",
-    }.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    cells = [{"cell_type": "markdown", "source": ["import z"]}, {"cell_type": "code", "source": ["import a\n", "1"]}]
-    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
-    found = imported_files([tmp_path / "n.ipynb"], tmp_path)
-    assert {path.relative_to(tmp_path).as_posix() for path in found} == {
-        *("n.ipynb", "a.py", "b/__init__.py", "b/c.py", "d.py")
-    }
-
-
-def test_nothing_is_left_of_people_who_are_no_longer_there(tmp_path, monkeypatch):
-    """Not even their folders, which stages would take for people."""
-    home, root = tmp_path / "home", tmp_path / "root"
-    home.mkdir()
-    (home / "requirements.txt").touch()
-    script = "import os, pathlib, sys\nfor name in sys.argv[1:]:\n"
-    script += "    folder = pathlib.Path(os.environ['FERGI_ROOT'], 'people', name, 'films')\n"
-    script += "    folder.mkdir(parents=True, exist_ok=True)\n    (folder / 'film').touch()\n"
-    (home / "film.py").write_text(script)
-    monkeypatch.setattr(demo, "HOME", home)
-    for people in (("one", "two"), ("one",)):
-        made = [Step("films", ("film.py", *people), writes=("people/**/*",))]
-        monkeypatch.setattr(demo, "steps", lambda root, size, made=made: made)
-        run_steps(root, SIZES["smoke"])
-        assert sorted(path.name for path in (root / "people").iterdir()) == list(people)
-
-
-def test_a_change_of_the_verdict_does_not_film_again(tmp_path):
-    """What depends on the comparison and on the folds; films and scorers on neither."""
-    made = {step.name: imported_files(demo._sources(step), HOME) for step in steps(tmp_path, SIZES["demo"])}
-    stages_9 = {f"stage 9: preferences, {name}" for name in ("paper mode", "released mode", "strict folds")}
-    verdict = "planted and recovered"
-    for changed, depending in {
-        "recovery": {verdict},
-        "__main__": set(),
-        "scorers": {"scorers: tiny networks with weights"},
-        "recordings": {"cohort: people, pictures, films", verdict},
-    }.items():
-        path = HOME / "fergi" / "synthetic" / f"{changed}.py"
-        assert {name for name, files in made.items() if path in files} == depending, changed
-    depending = {name for name, files in made.items() if HOME / "fergi" / "preference" / "results.py" in files}
-    assert depending == {*stages_9, "intervals of the results", verdict, "stage 10: the notebook"}
+def test_every_script_has_its_place(tmp_path):
+    """Each script of the project is a step, and each part of this package but the demo itself."""
+    made = [step.command for step in steps(tmp_path, SIZES["demo"])]
+    assert {command[0] for command in made if command[0] != "-m"} == {path.name for path in CHECKOUT.glob("*_*.py")}
+    assert {command[2] for command in made if command[:2] == ("-m", "synthetic")} == {"cohort", "scorers", "compare"}
 
 
 # Folders of somebody's own
@@ -261,7 +158,7 @@ def idle(monkeypatch) -> None:
         raise AssertionError("work has begun")
 
     monkeypatch.setattr("synthetic.demo.subprocess.run", begin)
-    monkeypatch.setattr("synthetic.recordings.ProcessPoolExecutor", begin)
+    monkeypatch.setattr("synthetic.recordings.items_from_workers", begin)
     monkeypatch.setattr("synthetic.scorers._draw_examples", begin)
 
 
@@ -290,14 +187,13 @@ def test_neither_the_project_nor_a_home_is_taken(tmp_path, idle, monkeypatch, co
     project, home = tmp_path / "one" / "project", tmp_path / "other" / "me"
     for each in (project, home):
         claim(each)
-    monkeypatch.setattr("synthetic.claim.HOME", project)
+    monkeypatch.setattr("synthetic.claim.CHECKOUT", project)
     monkeypatch.setenv("HOME", str(home))
     before = snapshot(tmp_path)
     for root in (project, project.parent, home, home.parent, tmp_path):
         with pytest.raises(FergiError, match=r"cannot be taken for synthetic data.* Nothing was changed"):
             main([*command, "--root", str(root)])
     assert snapshot(tmp_path) == before
-    assert CHECKOUT == HOME
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -309,20 +205,20 @@ def test_a_file_in_the_place_of_the_folder(tmp_path, idle, command):
     assert (tmp_path / "root").read_text() == "dear to me"
 
 
-@pytest.mark.parametrize("left", [MARKER, ".steps/01.json", "data/synthetic.json"])
-def test_synthetic_data_are_known_and_cleared_away(tmp_path, left):
-    """By what this version or an earlier one left; folders inside the project may be taken as well."""
+def test_synthetic_data_are_cleared_away(tmp_path):
+    """All but the file that says what the folder is."""
     root = tmp_path / "demo"
-    for name in (left, "data/008/session_1/data.json", "figures/figure_3.png"):
+    claim(root)
+    for name in ("data/008/session_1/data.json", "figures/figure_3.png", "notes.txt"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
-    clear(root)
-    assert list(snapshot(tmp_path)) == [f"demo/{MARKER}"] and len(list(root.iterdir())) == 1
-    clear(root)
+    for _ in range(2):
+        clear(root)
+        assert list(snapshot(tmp_path)) == [f"demo/{MARKER}"] and len(list(root.iterdir())) == 1
 
 
 def test_impossible_strength_is_refused(tmp_path):
     """Before anything is made."""
-    with pytest.raises(FergiError, match="strength must be an intensity from 0 to 5, not 7"):
+    with pytest.raises(FergiError, match="strength must be from 0 to 5, not 7"):
         main(["demo", "--root", str(tmp_path), "--strength", "7"])
     assert not any(tmp_path.iterdir())

@@ -5,12 +5,10 @@ cohorts can be tried; ``test_chain.py`` goes the whole way through films.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import filter_participants_based_on_AU4
@@ -213,25 +211,6 @@ def test_labelled_takes_show_every_unit_at_every_intensity():
         assert set(column) == {0, 1, 2, 3, 4, 5}
     assert not ((together[:, AU12] > 0) & (together[:, ACTION_UNITS.index(15)] > 0)).any()
     assert (takes[0] != takes[1]).any()
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"strength": -1.0}, "strength must be an intensity from 0 to 5, not -1.0"),
-        ({"strength": 5.1}, "strength"),
-        ({"strength": float("nan")}, "strength"),
-        ({"telling_share": 1.2}, "telling_share must be from 0 to 1"),
-        ({"n_participants": 3}, "n_participants must be from 4 to 32, not 3"),
-        ({"n_images": 1}, "two images or more"),
-        ({"n_black": 19}, "n_black must be from 0 to the number of sessions, not 19"),
-        ({"n_disfa_plus": 37}, "mini DISFA"),
-    ],
-)
-def test_impossible_cohorts(setting, message):
-    """Each is refused with its reason."""
-    with pytest.raises(ValueError, match=message):
-        replace(CohortSettings(), **setting)
 
 
 def test_nothing_pulls_both_ways():

@@ -126,18 +126,24 @@ def test_everybody_is_shown(root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--seed", "-1"], "seed must be 0 or more, not -1"),
+        (["--strength", "-1"], "strength must be from 0 to 5, not -1.0"),
+        (["--strength", "nan"], "strength must be from 0 to 5, not nan"),
+        (["--telling-share", "1.2"], "telling_share must be from 0 to 1, not 1.2"),
+        (["--n-participants", "3"], "n_participants must be from 4 to 32, not 3"),
+        (["--n-sessions", "0"], "n_sessions must be 1 or more, not 0"),
+        (["--n-images", "1"], "n_images must be 2 or more, not 1"),
+        (["--n-black", "19"], "n_black must be from 0 to 18, not 19"),
         (["--reaction-seconds", "0"], "reaction_seconds must be from 0.5 to 60, not 0.0"),
-        (["--baseline-seconds", "-1.5"], "baseline_seconds must be from 0.5 to 60, not -1.5"),
         (["--baseline-seconds", "nan"], "baseline_seconds must be from 0.5 to 60, not nan"),
         (["--n-disfa-frames", "0"], "n_disfa_frames must be 1 or more, not 0"),
-        (["--n-disfa-plus", "-1"], "n_disfa_plus must be from 1 to the people of the mini DISFA, not -1"),
-        (["--seed", "-1"], "seed must be 0 or more, not -1"),
+        (["--n-disfa-plus", "37"], "n_disfa_plus must be from 1 to 36, not 37"),
     ],
 )
-def test_cohorts_that_cannot_be_are_refused(tmp_path, monkeypatch, options, message):
+def test_impossible_cohorts_are_refused(tmp_path, monkeypatch, options, message):
     """In one sentence, before anything is made."""
-    monkeypatch.setattr(recordings, "write_cohort", lambda *_, **__: pytest.fail("it was begun"))
-    with pytest.raises(FergiError, match=rf"^Such a cohort cannot be made: .*{re.escape(message)}\.$"):
+    monkeypatch.setattr(recordings, "write_cohort", lambda *_, **__: pytest.fail("work has begun"))
+    with pytest.raises(FergiError, match=rf"^Such a cohort cannot be made: {re.escape(message)}\.$"):
         main(["cohort", "--root", str(tmp_path), *options])
     assert not any(tmp_path.iterdir())
 

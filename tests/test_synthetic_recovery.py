@@ -194,5 +194,5 @@ def test_the_command_writes_and_prints_the_table(told, tmp_path, capsys):
     assert table.equals(compare(told).astype(str))
     assert all(quantity[:30] in said for quantity in table["quantity"])
     assert max(map(len, said.splitlines()[:-1])) <= 120
-    with pytest.raises(FergiError, match=r"synthetic\.json\)\. Run python -m fergi\.synthetic cohort first\.$"):
+    with pytest.raises(FergiError, match=r"synthetic\.json\)\. Run python -m synthetic cohort first\.$"):
         recovery.main(["--root", str(tmp_path)])
