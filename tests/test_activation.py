@@ -10,11 +10,10 @@ from numpy.testing import assert_allclose
 from plain import plain_activation
 
 import config
-from fergi.activation import ACTIVATION_COLUMNS, activation_tables, clip_activation, resting_activation, window_lengths
-from fergi.dataset import Folders, find_clips, read_black_images, read_valid_sessions
-from fergi.features import COLUMNS, ClipFeatures, FrameLimits, read_clips, valid_frames
-
-LIMITS = FrameLimits(minimum_detection_confidence=0.9, pitch_ratio=(0.55, 0.85), yaw_ratio=(0.3, 0.7))
+import preprocess_baseline_data
+import preprocess_reaction_data
+from fergi.activation import ACTIVATION_COLUMNS, clip_activation, window_lengths
+from fergi.features import COLUMNS, ClipFeatures, read_clips, valid_frames
 
 
 def clips(*intensities, frames_per_second=30.0):
@@ -30,34 +29,49 @@ def clips(*intensities, frames_per_second=30.0):
     return ClipFeatures(np.cumsum([0, *map(len, blocks)]), np.vstack(blocks))
 
 
-def alpha(features, valid=None, window_seconds=0.1):
-    """Activation of AU1 of each clip, all frames valid unless said."""
+def alpha(features, valid=None):
+    """Activation of each clip, all frames valid unless said."""
     valid = np.ones(len(features.values), bool) if valid is None else np.asarray(valid, bool)
-    return clip_activation(features, valid, window_seconds)
+    return clip_activation(features, valid, 0.1)
 
 
-def test_activation_by_hand():
-    """Means of three: 1, 2, 3, 2: highest 3, first 1. Only a rise counts: falling gives 0."""
-    found = alpha(clips([0, 1, 2, 3, 4, -1], [4, 3, 2, 1, 0, -1]))
-    assert_allclose(found.values[:, 0], [2.0, 0.0], atol=1e-12)
-    assert found.first_window.tolist() == [0, 0]
-    assert found.valid_share.tolist() == [1.0, 1.0]
+@pytest.mark.parametrize(
+    ("courses", "valid", "values", "shares", "first_windows"),
+    [
+        # Means of three: 1, 2, 3, 2: highest 3, first 1. Only a rise counts: falling gives 0.
+        ([[0, 1, 2, 3, 4, -1], [4, 3, 2, 1, 0, -1]], [1] * 12, [2, 0], [1, 1], [0, 0]),
+        # The high start of the second clip is in no window of the first, nor the other way round.
+        ([[0, 0, 0, 0, 0], [9, 9, 9, 9, 9], [0, 0, 0, 0, 9]], [1] * 15, [0, 0, 3], [1, 1, 1], [0, 0, 0]),
+        # Between invalid frames, 9 9 is too short for a window.
+        ([[0, 0, 0, 0, 9, 9, 0, 0, 0, 0]], [1, 1, 1, 0, 1, 1, 0, 1, 1, 1], [0], [0.8], [0]),
+        # With frame 2 invalid the reference is the window of frames 3–5, not of 1–3.
+        ([[0, 0, 3, 3, 3, 6, 6, 6]], [1, 0, 1, 1, 1, 1, 1, 1], [3], [0.875], [2]),
+        # Frames are counted from each clip's own start.
+        ([[0, 0, 0, 0, 0], [0, 0, 1, 1, 1]], [1, 1, 1, 1, 1, 0, 0, 1, 1, 1], [0, 0], [1, 0.6], [0, 2]),
+        # Clips without a complete window, first, between and last.
+        (
+            [[0, 0, 0, 3, 3]] * 5,
+            [1, 1, 0, 1, 1] + [1] * 5 + [1, 1, 0, 1, 1] + [1] * 5 + [0] * 5,
+            [np.nan, 2, np.nan, 2, np.nan],
+            [0.8, 1, 0.8, 1, 0],
+            [-1, 0, -1, 0, -1],
+        ),
+    ],
+)
+def test_activation_by_hand(courses, valid, values, shares, first_windows):
+    """Mean over three frames, highest less first, over the windows whose frames are all valid, clip by clip."""
+    found = alpha(clips(*courses), valid)
+    assert_allclose(found.values, np.tile(np.array(values)[:, None], 12), atol=1e-12)
+    assert found.valid_share.tolist() == shares
+    assert found.first_window.tolist() == first_windows
 
 
-@pytest.mark.parametrize("place", [3, 10, 28, 29])
-def test_a_spike_is_divided_by_the_window(place):
-    """One frame of height h after the first window gives h / 3, wherever it is, in the last window, too."""
+@pytest.mark.parametrize(("place", "expected"), [(0, 0), (1, 0), (2, 0), (3, 0.5), (10, 0.5), (28, 0.5), (29, 0.5)])
+def test_a_spike_is_divided_by_the_window(place, expected):
+    """One frame of height h gives h / 3, in the last window, too; in the first window it is no rise."""
     course = np.zeros(30)
     course[place] = 1.5
-    assert_allclose(alpha(clips(course)).values, 0.5, atol=1e-12)
-
-
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_spike_in_the_first_window_is_no_rise(place):
-    """There it belongs to the start, and nothing later is higher."""
-    course = np.zeros(30)
-    course[place] = 1.5
-    assert_allclose(alpha(clips(course)).values, 0.0, atol=1e-12)
+    assert_allclose(alpha(clips(course)).values, expected, atol=1e-12)
 
 
 def test_each_unit_on_its_own():
@@ -81,10 +95,11 @@ def test_window_length(fps, frames):
     assert window_lengths(clips(np.zeros(150), frames_per_second=fps), 0.1).tolist() == [frames]
 
 
-def test_window_length_of_one_frame():
-    """A single frame has no rate; the window is that frame."""
+def test_clips_shorter_than_a_window():
+    """A single frame has no rate; the window is that frame. Two frames at 60 FPS have no window."""
     assert window_lengths(clips([1.0]), 0.1).tolist() == [1]
     assert_allclose(alpha(clips([1.0])).values, 0.0)
+    assert alpha(clips([0, 3], frames_per_second=60)).first_window.tolist() == [-1]
 
 
 def test_window_length_is_each_clips_own():
@@ -95,22 +110,8 @@ def test_window_length_is_each_clips_own():
     assert_allclose(alpha(both).values[:, 0], [1.0, 2.0], atol=1e-12)
 
 
-def test_windows_do_not_span_clips():
-    """The high start of the second clip does not reach into the end of the first, nor the other way round."""
-    found = alpha(clips([0, 0, 0, 0, 0], [9, 9, 9, 9, 9], [0, 0, 0, 0, 9]))
-    assert_allclose(found.values[:, 0], [0.0, 0.0, 3.0], atol=1e-12)
-
-
-def test_windows_do_not_span_invalid_frames():
-    """Of 0 0 0 x 9 9 x 0 0 0 with both x invalid, 9 9 is too short for a window, so nothing rises."""
-    course = [0, 0, 0, 0, 9, 9, 0, 0, 0, 0]
-    valid = [1, 1, 1, 0, 1, 1, 0, 1, 1, 1]
-    assert_allclose(alpha(clips(course), valid).values, 0.0, atol=1e-12)
-    assert alpha(clips(course), valid).valid_share.tolist() == [0.8]
-
-
 def test_values_of_invalid_frames_do_not_matter():
-    """Whatever stands in an invalid frame, −1 or 1000, gives the same."""
+    """Whatever is in an invalid frame, −1 or 1000, gives the same."""
     valid = np.ones(20, bool)
     valid[[8, 9]] = False
     found = []
@@ -122,37 +123,6 @@ def test_values_of_invalid_frames_do_not_matter():
     assert_allclose(found[0], found[2], atol=1e-9)
 
 
-def test_first_valid_window():
-    """With frame 2 invalid the reference is the window of frames 3–5, not of 1–3."""
-    course = [0, 0, 3, 3, 3, 6, 6, 6]
-    valid = [1, 0, 1, 1, 1, 1, 1, 1]
-    found = alpha(clips(course), valid)
-    assert_allclose(found.values, 3.0, atol=1e-12)
-    assert found.first_window.tolist() == [2]
-
-
-def test_first_window_of_two_clips():
-    """Frames are counted from each clip's own start."""
-    valid = [1, 1, 1, 1, 1, 0, 0, 1, 1, 1]
-    found = alpha(clips([0, 0, 0, 0, 0], [0, 0, 1, 1, 1]), valid)
-    assert found.first_window.tolist() == [0, 2]
-    assert found.valid_share.tolist() == [1.0, 0.6]
-
-
-def test_clip_without_a_complete_window():
-    """NaN and −1, beside clips that have one, first, between and last."""
-    valid = [1, 1, 0, 1, 1] + [1] * 5 + [1, 1, 0, 1, 1] + [1] * 5 + [0] * 5
-    found = alpha(clips(*[[0, 0, 0, 3, 3]] * 5), valid)
-    assert found.first_window.tolist() == [-1, 0, -1, 0, -1]
-    assert np.isnan(found.values[[0, 2, 4]]).all()
-    assert_allclose(found.values[[1, 3]], 2.0, atol=1e-12)
-
-
-def test_batch_shorter_than_a_window():
-    """Two frames at 60 FPS and nothing else: no window, as in any larger batch."""
-    assert alpha(clips([0, 3], frames_per_second=60)).first_window.tolist() == [-1]
-
-
 @st.composite
 def clip_files(draw):
     """Texts of a few clips with faces lost here and there, values with 3 decimals."""
@@ -162,16 +132,13 @@ def clip_files(draw):
         rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         lost = rng.random(n) < draw(st.sampled_from([0.0, 0.1, 0.4, 0.9]))
         intensities = np.where(lost[:, None], -1.0, rng.uniform(-1, 5, (n, 12)).round(3))
+        confidence = rng.choice([0.899, 0.9, 0.95], n, p=[0.05, 0.5, 0.45])
+        pitch = rng.choice([0.55, 0.7, 0.85, 0.851], n, p=[0.4, 0.3, 0.25, 0.05])
+        yaw = rng.choice([0.3, 0.5, 0.7, 0.299], n, p=[0.4, 0.3, 0.25, 0.05])
         others = {
-            "face_detection_confidence_score": np.where(
-                lost, 0.0, rng.choice([0.899, 0.9, 0.95], n, p=[0.05, 0.5, 0.45])
-            ),
-            "pitch_indicative_ratio": np.where(
-                lost, -1.0, rng.choice([0.55, 0.7, 0.85, 0.851], n, p=[0.4, 0.3, 0.25, 0.05])
-            ),
-            "yaw_indicative_ratio": np.where(
-                lost, -1.0, rng.choice([0.3, 0.5, 0.7, 0.299], n, p=[0.4, 0.3, 0.25, 0.05])
-            ),
+            "face_detection_confidence_score": np.where(lost, 0.0, confidence),
+            "pitch_indicative_ratio": np.where(lost, -1.0, pitch),
+            "yaw_indicative_ratio": np.where(lost, -1.0, yaw),
         }
         texts.append(clip_text(intensities, draw(st.sampled_from([10.0, 25.0, 30.0, 60.0])), **others))
     return texts
@@ -179,36 +146,26 @@ def clip_files(draw):
 
 @given(clip_files())
 def test_against_the_plain_loop(tmp_path_factory, texts):
-    """Window by window gives the same values, the same shares and the same clips without a window."""
+    """The same values, shares and clips without a window as window by window; alone as in a batch, to the last bit."""
     folder = tmp_path_factory.mktemp("clips")
     paths = [folder / f"{i}.csv" for i in range(len(texts))]
     for path, text in zip(paths, texts, strict=True):
         path.write_text(text)
-    features, problems = read_clips(paths)
-    assert problems == []
-    found = clip_activation(features, valid_frames(features, LIMITS), 0.1)
+
+    def activation(chosen):
+        features, problems = read_clips(chosen)
+        assert problems == []
+        return clip_activation(features, valid_frames(features, config.FRAME_LIMITS), 0.1)
+
+    found = activation(paths)
+    assert found.values.tobytes() == np.vstack([activation([path]).values for path in paths]).tobytes()
     for path, values, share, first in zip(paths, found.values, found.valid_share, found.first_window, strict=True):
-        expected, expected_share = plain_activation(path, limits=LIMITS, window_seconds=0.1)
+        expected, expected_share = plain_activation(path, limits=config.FRAME_LIMITS, window_seconds=0.1)
         assert share == expected_share
         assert (first < 0) == (expected is None)
         if expected is not None:
             assert_allclose(values, expected, atol=1e-12, rtol=0)
             assert (values >= 0).all()
-
-
-@given(clip_files())
-def test_alone_as_in_a_batch(tmp_path_factory, texts):
-    """To the last bit, whatever the neighbours are."""
-    folder = tmp_path_factory.mktemp("clips")
-    paths = [folder / f"{i}.csv" for i in range(len(texts))]
-    for path, text in zip(paths, texts, strict=True):
-        path.write_text(text)
-
-    def values(chosen):
-        features, _ = read_clips(chosen)
-        return clip_activation(features, valid_frames(features, LIMITS), 0.1).values
-
-    assert values(paths).tobytes() == np.vstack([values([path]) for path in paths]).tobytes()
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(-3, 3))
@@ -225,46 +182,29 @@ def test_frames_in_reverse_order_of_units(seed):
     assert alpha(clips(course[:, ::-1])).values.tobytes() == alpha(clips(course)).values[:, ::-1].tobytes()
 
 
-def test_percentile_at_rest():
-    """Linear between values: of 0, 1, 2, 3, 4 the 80th percentile is 3.2."""
-    tables = {"101": pd.DataFrame({"AU4_activation_value": [4.0, 0.0, 2.0, 1.0, 3.0]})}
-    assert resting_activation(tables, 4, 80)["101"] == pytest.approx(3.2)
-
-
-def settings(**changed):
-    """The settings of the scripts."""
-    return {
-        "limits": config.FRAME_LIMITS,
-        "minimum_valid_share": config.MINIMUM_VALID_SHARE,
-        "window_seconds": config.WINDOW_SECONDS,
-        **changed,
-    }
-
-
 @pytest.mark.parametrize(("n_lost", "valid"), [(5, True), (6, True), (7, False)])
-def test_clip_with_a_fifth_of_its_frames_lost_is_valid(tiny, n_lost, valid):
-    """6 of 30 frames lost leave 0.8, which is enough; 7 do not."""
+def test_clip_with_a_fifth_of_its_frames_lost_is_valid(tiny, capsys, n_lost, valid):
+    """6 of 30 frames lost leave 0.8, which is enough; 7 do not. The black image's clip counts as valid."""
     name = "data/102/session_1/reaction_clip_2_features.csv"
     confidence = np.where(np.arange(30) < n_lost, 0.0, 0.95)
     tiny.path(name).write_text(clip_text(np.zeros(30), face_detection_confidence_score=confidence))
-    found = activation_tables(Folders(tiny.root), "reaction", {"102": [1, 3]}, **settings())
-    keys = list(found.tables["102"][["session_index", "image_index"]].itertuples(index=False, name=None))
-    assert ((1, 2) in keys) == valid
-    assert (found.n_clips, found.n_frames, found.n_valid_clips) == (5, 150, 5 if valid else 4)
-    assert (found.n_later_start, found.latest_start) == ((1, n_lost) if valid else (0, 0))
+    tiny.run("preprocess_reaction_data")
+    table = pd.read_csv(tiny.path("preparation/preprocessed_reaction_data/102.csv"))
+    assert ((table["session_index"] == 1) & (table["image_index"] == 2)).any() == valid
+    out = capsys.readouterr().out
+    assert f"{20 if valid else 19} clips are valid, 1 of them reactions to black images" in out
+    later = f"In 1 clips the first valid window starts after the first frame (at most {n_lost} frames later)."
+    assert (later in out) == valid
 
 
-def test_black_images_are_left_out_of_reactions_only(tiny):
-    """They count as valid clips, and no row is left of them."""
-    folders = Folders(tiny.root)
-    found = activation_tables(folders, "reaction", {"101": [1, 2]}, **settings(left_out={"101": {(1, 2)}}))
-    keys = list(found.tables["101"][["session_index", "image_index"]].itertuples(index=False, name=None))
-    assert keys == [(1, 1), (1, 3), (1, 4), (2, 1), (2, 2), (2, 3)]
-    assert (found.n_valid_clips, found.n_black) == (7, 1)
-    assert "7 clips are valid, 1 of them reactions to black images, which are left out." in found.report()
-    at_rest = activation_tables(folders, "baseline", {"101": [1, 2]}, **settings())
-    assert len(at_rest.tables["101"]) == 7
-    assert_allclose(at_rest.tables["101"]["AU4_activation_value"], 0.1, atol=1e-12)
+def test_a_black_image_has_a_baseline_clip_and_no_reaction(tiny):
+    """The image 2 of session 1 of 101 is black."""
+    baseline, reaction = (
+        pd.read_csv(tiny.path(f"preparation/preprocessed_{kind}_data/101.csv")) for kind in ("baseline", "reaction")
+    )
+    assert baseline.iloc[:, :2].to_numpy().tolist() == [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [2, 3]]
+    assert reaction.iloc[:, :2].to_numpy().tolist() == [[1, 1], [1, 3], [1, 4], [2, 1], [2, 2], [2, 3]]
+    assert_allclose(baseline["AU4_activation_value"], 0.1, atol=1e-12)
 
 
 @pytest.mark.parametrize(("kind", "n_rows", "n_values"), [("baseline", 2044, 24_528), ("reaction", 2217, 26_604)])
@@ -280,20 +220,36 @@ def test_published_values(published, published_root, kind, n_rows, n_values):
     assert (n_rows_found, n_found) == (n_rows, n_values)
 
 
-def test_published_counts(published_root):
-    """Clips, frames, valid clips, later starts, as the facts have them; the window is 3 in every clip."""
-    folders = Folders(published_root)
-    sessions = read_valid_sessions(folders)
-    reactions = activation_tables(
-        folders, "reaction", sessions, **settings(left_out=read_black_images(folders, sessions))
-    )
-    assert (reactions.n_clips, reactions.n_frames) == (2880, 433_035)
-    assert (reactions.n_valid_clips, reactions.n_black) == (2253, 36)
-    assert (reactions.n_later_start, reactions.latest_start) == (184, 30)
-    baselines = find_clips(folders, "baseline", sessions)
-    n_frames = 0
-    for own in baselines.values():
-        features, _ = read_clips([clip.path for clip in own])
-        n_frames += len(features.values)
-        assert set(window_lengths(features, config.WINDOW_SECONDS)) == {3}
-    assert n_frames == 435_375
+@pytest.mark.parametrize(
+    ("script", "printed"),
+    [
+        (
+            preprocess_baseline_data,
+            [
+                "2880 baseline clips of 33 participants, 435375 frames.",
+                "2044 clips are valid.",
+                "2044 clips x 12 AUs = 24528 activation values.",
+                "In 126 clips the first valid window starts after the first frame (at most 30 frames later).",
+            ],
+        ),
+        (
+            preprocess_reaction_data,
+            [
+                "2880 reaction clips of 33 participants, 433035 frames.",
+                "2253 clips are valid, 36 of them reactions to black images, which are not in the tables.",
+                "2217 clips x 12 AUs = 26604 activation values.",
+                "In 184 clips the first valid window starts after the first frame (at most 30 frames later).",
+            ],
+        ),
+    ],
+)
+def test_published_counts(published_root, script, printed, capsys):
+    """Clips, frames, valid clips, later starts."""
+    script.main(["--root", str(published_root)])
+    assert capsys.readouterr().out.splitlines()[:-1] == printed
+
+
+def test_published_windows(published):
+    """The window is 3 frames in every baseline clip."""
+    features, problems = read_clips(list((published / "data").glob("*/*/baseline_clip_*_features.csv")))
+    assert problems == [] and set(window_lengths(features, config.WINDOW_SECONDS)) == {3}
