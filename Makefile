@@ -74,8 +74,10 @@ reproduce: $(NUMBERS_SETUP)
 	$(BIN)/python $(STAGE_9) --mode released
 	$(BIN)/python $(STAGE_9) --strict-lopo
 	$(BIN)/python $(STAGE_9)
+	$(BIN)/python -m fergi.section_6_1
+	$(BIN)/python -m fergi.accuracy_intervals
 	$(BIN)/python -m fergi.paper
-	$(BIN)/jupyter nbconvert --log-level ERROR --KernelManager.transport=ipc --execute --to html --output-dir "$${FERGI_ROOT:-.}/results" result_analysis.ipynb
+	$(BIN)/jupyter nbconvert --log-level ERROR --KernelManager.transport=ipc --execute --no-input --to html --output-dir "$${FERGI_ROOT:-.}/results" result_analysis.ipynb
 	@echo "Read results/result_analysis.html; the figures are in figures/."
 
 test: $(VENV)/dev

@@ -166,15 +166,23 @@ def rating_figure(images: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
 
 def _draw_rated_boxes(axes: Axes, rating: pd.Series, activation: pd.Series, rho: pd.Series) -> None:
     """A box for each rating, in one shade or in two halves, for each correlation in ``rho``."""
-    width = 0.8 / len(rho)
     halves = []
     for number, (name, value) in enumerate(rho.items()):
         height = (rating - 1) / 6 if name == "rating" else abs(rating - MIDDLE_RATING) / 3
         colours = [to_hex(_SHADES[name](each if value > 0 else 1 - each)) for each in height]
-        position = rating + width * (number - (len(rho) - 1) / 2)
+        position = rating + 0.4 * (number - (len(rho) - 1) / 2)
         halves.append(pd.DataFrame({"position": position, "activation": activation, "colour": colours}))
-    _draw_boxes(axes, pd.concat(halves), "position", "activation", "colour", width=width, native_scale=True)
+    _draw_boxes(
+        axes,
+        pd.concat(halves),
+        "position",
+        "activation",
+        "colour",
+        width=0.8 if len(rho) == 1 else 1,
+        native_scale=True,
+    )
     axes.set(xticks=RATINGS, xlim=(0.4, 7.6))
+    axes.set_ylim(bottom=0)
 
 
 def _explain_ratings(axes: Axes, ratings: pd.Series, *, any_unit: bool, significant: bool) -> None:
@@ -225,6 +233,7 @@ def emotion_figure(images: pd.DataFrame, rank_sums: pd.DataFrame) -> Figure:
         else:
             axes.text(0.5, 0.5, "no AU is significant", transform=axes.transAxes, ha="center")
             axes.set(xticks=[], yticks=[])
+        axes.set_ylim(bottom=0)
         axes.set_ylabel("" if place % 3 else "activation (intensity units)")
         axes.set_xlabel("left box: yes, right box: no" if place >= 3 else "")
         axes.set_title(f"({chr(97 + place)}) {emotion}", loc="left", pad=18)
@@ -316,6 +325,8 @@ def objective_figure(objective: pd.DataFrame, choices: Mapping[tuple[float, floa
         mask=objective <= 0,
         cmap="viridis",
         norm=BoundaryNorm(levels, 256),
+        vmin=0,
+        vmax=levels[-1],
         xticklabels=5,
         yticklabels=2,
         cbar_kws={"label": "objective of the search (eq. 9)", "ticks": levels[::2], "pad": 0.01},
@@ -502,6 +513,7 @@ def _draw_boxes(
         whiskerprops={"linewidth": 0},
         medianprops={"linewidth": 1.3},
         legend=False,
+        vert=None,  # seaborn sets it, and this Matplotlib calls it orientation
         ax=axes,
         **options,
     )
@@ -509,7 +521,6 @@ def _draw_boxes(
         for box, median in zip(drawn.boxes, drawn.medians, strict=True):
             if to_hex(box.get_facecolor()) == _BLUE:
                 median.set_color("white")
-    axes.set_ylim(bottom=0)
 
 
 @mpl.rc_context(_STYLE)

@@ -14,30 +14,41 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 import config
-from fergi import figures, paper
-from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
+from fergi import figures
+from fergi.accuracy_intervals import with_intervals
+from fergi.dataset import EMOTIONS, Folders, read_image_reactions, read_valid_sessions
 from fergi.examples import Example
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
-from fergi.preference.grid_search import Search, search_settings
+from fergi.preference.grid_search import search_settings
 from fergi.preference.results import ENSEMBLE, SCORERS, VALENCE, search_preferences
 from fergi.script import CHECKOUT
-from fergi.statistics import EMOTIONS, emotion_rank_sums, rating_correlations
-
-LN2 = np.log(2)
+from fergi.statistics import (
+    emotion_rank_sums,
+    fold_choices,
+    marked,
+    objective_by_decay_and_threshold,
+    pair_predictions,
+    rating_correlations,
+    selected_accuracy,
+    selection_curve,
+)
 
 
 def boxes(axes):
-    """Left edge, first quartile, width and third quartile of each box, and the medians, in the order drawn."""
-    edges = [patch for patch in axes.patches if patch.get_gid() == "box"]
-    medians = [line.get_ydata()[0] for line in axes.lines if line.get_gid() == "median"]
-    return [(b.get_x(), b.get_y(), b.get_width(), b.get_y() + b.get_height()) for b in edges], medians
+    """Left edge, first quartile, width, third quartile, median and colour of each box, from left to right."""
+    found = []
+    for drawn in axes.containers:
+        for box, median in zip(drawn.boxes, drawn.medians, strict=True):
+            ends = box.get_path().get_extents()
+            colour = to_rgb(box.get_facecolor())
+            found.append((ends.x0, ends.y0, ends.width, ends.y1, median.get_ydata()[0], colour))
+    return sorted(found)
 
 
-def fills(axes):
-    """Colour of each filled part of the boxes, from left to right."""
-    parts = [patch for patch in axes.patches if patch.get_gid() != "box"]
-    return [to_rgb(part.get_facecolor()) for part in sorted(parts, key=lambda part: part.get_x())]
+def quartiles(axes):
+    """First quartile, median and third quartile of each box, from left to right."""
+    return [(low, median, high) for _, low, _, high, median, _ in boxes(axes)]
 
 
 def texts(figure):
@@ -83,158 +94,18 @@ def rank_sums(units):
     return table
 
 
-# --------------------------------------------------------------------------- what is drawn
-
-
-def test_marked_puts_an_asterisk_below_the_threshold():
-    """The threshold is 0.05 / 96 = 0.00052."""
-    values = pd.DataFrame({"z": [1.234, -5.678]}, index=[1, 2])
-    shown = figures.marked(values, pd.DataFrame({"p": [0.00053, 0.00052]}))
-    assert shown["z"].to_list() == ["1.23", "-5.68 *"]
-
-
-def test_rating_units_are_in_the_order_of_figure_3():
-    """Only rating, only extremity, both; the significant sets are those that Section 6.1 prints."""
-    table = correlations(rating=(2, 4, 9, 12), extremity=(1, 2, 5, 12, 20))
-    units = figures.rating_units(table)
-    assert list(units.index) == [4, 9, 1, 5, 20, 2, 12]
-    assert units["rating_rho"].isna().to_list() == [False, False, True, True, True, False, False]
-    assert units["extremity_rho"].isna().to_list() == [True, True, False, False, False, False, False]
-
-
-@pytest.fixture
-def two_people():
-    """Two images each of two people, the first preferred: b smiles at hers; the brows of c lower at hers.
-
-    With k = 1 an activation of ln 2 gives one half. The published order of rows does not matter, so c comes first.
-    """
-    images = pd.DataFrame(
-        {
-            "participant": ["c", "c", "b", "b"],
-            "session_index": 1,
-            "rank_score": [5, 4, 5, 4],
-            "ImageReward_score": [0.0, 1.0, 3.0, 2.0],
-            "PickScore": [7.0, 9.0, 8.0, 3.0],
-            "HPS_V2_score": [1.0, 2.0, 3.0, 4.0],
-            "AU4_activation_value": [LN2, 0.0, 0.0, 0.0],
-            "AU12_activation_value": [0.0, 0.0, LN2, 0.0],
-        }
-    )
-    results = pd.DataFrame(
-        {
-            "user_id": ["c", "b"],
-            "ImageReward_weight": [0.0, 1.0],
-            "PickScore_weight": [0.0, 0.0],
-            "HPS_V2_weight": [1.0, 0.0],
-            "exp_decay_coef": [1.0, 1.0],
-            "AU4_coef": [0.6, 0.5],
-            "diff_threshold": [0.29, 0.26],
-        }
-    )
-    return images, results
-
-
-def test_pair_predictions_by_hand(two_people):
-    """B: 0.5 · 0.5 − 0 = 0.25 < 0.26, right twice. C: −0.6 · 0.5 − 0 = −0.3, selected, wrong twice (HPS v2: 1 < 2)."""
-    images, results = two_people
-    table = figures.pair_predictions(images, results)
-    assert table["participant"].to_list() == ["b", "c"]
-    assert_allclose(table["difference"], [0.25, 0.3], atol=1e-9)
-    assert table["selected"].to_list() == [False, True]
-    assert table[VALENCE].to_list() == [True, False]
-    assert table[ENSEMBLE].to_list() == [True, False]
-
-
-def test_pair_predictions_use_the_means_of_the_others(two_people):
-    """With equal weights b's order depends on the standard deviations among c's images, and the other way round.
-
-    c's images: sd of ImageReward 1/√2, of PickScore 2/√2. b's images differ by +1 and −1: z differences √2 and −√2/2,
-    so ImageReward wins; with b's own deviations it would be a tie, which is not right.
-    """
-    images, results = two_people
-    images.loc[[2, 3], "PickScore"] = [8.0, 9.0]
-    results.loc[1, ["ImageReward_weight", "PickScore_weight"]] = [0.5, 0.5]
-    assert figures.pair_predictions(images, results)[ENSEMBLE].to_list() == [True, False]
-    images.loc[0, "PickScore"] = 8.9  # now c's PickScore varies less, and PickScore wins
-    assert figures.pair_predictions(images, results)[ENSEMBLE].to_list() == [False, False]
-
-
-def test_pair_predictions_refuse_results_of_other_people(two_people):
-    """Results made before somebody was left out do not fit the images."""
-    images, results = two_people
-    with pytest.raises(ValueError, match="the results are of 1 participants, the images of 2"):
-        figures.pair_predictions(images, results[:1])
-
-
-@pytest.fixture
-def predictions():
-    """Four pairs of two people, two of them with the same difference."""
-    return pd.DataFrame(
-        {
-            "participant": ["a", "b", "a", "b"],
-            "difference": [0.4, 0.4, 0.5, 0.1],
-            "selected": [False, True, True, False],
-            VALENCE: [False, True, True, False],
-            ENSEMBLE: [True, False, True, True],
-        }
-    )
-
-
-def test_selection_curve_by_hand(predictions):
-    """1, then 3 (equal differences come together), then 4 pairs: 1, 2, 2 of them right, and 1, 2, 3."""
-    curve = figures.selection_curve(predictions, resamples=200, seed=0)
-    assert curve["difference"].to_list() == [0.5, 0.4, 0.1]
-    assert curve["n_selected"].to_list() == [1, 3, 4]
-    assert curve["share"].to_list() == [25, 75, 100]
-    assert_allclose(curve[VALENCE], [100, 200 / 3, 50])
-    assert_allclose(curve[ENSEMBLE], [100, 200 / 3, 75])
-
-
-def test_selection_curve_draws_people_and_not_pairs(predictions):
-    """Of all pairs, a has 1 of 2 right and b 1 of 2: 50 % whoever is drawn. The ensemble: a 2 of 2, b 1 of 2."""
-    last = figures.selection_curve(predictions, resamples=200, seed=0).iloc[-1]
-    assert (last[f"{VALENCE}_lower"], last[f"{VALENCE}_upper"]) == (50, 50)
-    assert (last[f"{ENSEMBLE}_lower"], last[f"{ENSEMBLE}_upper"]) == (50, 100)
-
-
-def test_selection_curve_can_be_thinned_but_keeps_its_ends(predictions):
-    """Two points are the largest difference and all pairs."""
-    assert figures.selection_curve(predictions, resamples=1, seed=0, points=2)["n_selected"].to_list() == [1, 4]
-
-
-def test_objective_by_hand(two_people):
-    """A pair of b's is right by 1/2 (w = 0) or 1/4 (w = 1/2); c's is a tie (w = 0) or wrong by 1/4 (w = 1/2).
-
-    d = 0: 1 − 2 either way, as a tie is wrong. d = 0.2: 1 − 0 with w = 0, 1 − 2 with w = 1/2. d = 1: nothing.
-    """
-    search = Search(
-        ensemble_weights=np.zeros((0, 3)),
-        decays=np.array([1.0]),
-        au4_weights=np.array([0.0, 0.5]),
-        thresholds=np.array([0.0, 0.2, 1.0]),
-        integration_weights=np.zeros(0),
-        incorrect_penalty=2,
-    )
-    objective = figures.objective_by_decay_and_threshold(two_people[0], search)
-    assert objective.index.to_list() == [1.0]
-    assert objective.columns.to_list() == [0.0, 0.2, 1.0]
-    assert objective.to_numpy().tolist() == [[-1, 1, 0]]
-
-
 # --------------------------------------------------------------------------- drawing
 
 
 def test_figure_3_boxes_are_quartiles_of_the_rated_images(images):
-    """Seven boxes a panel, from NumPy's quartiles; images without a rating do not count; nothing else is drawn."""
+    """Seven boxes a panel, from NumPy's quartiles; images without a rating do not count; nothing else is visible."""
     figure = figures.rating_figure(images, correlations(rating=(4,), extremity=(12,)))
     assert len(panels(figure)) == 2
     for axes, unit in zip(panels(figure), (4, 12), strict=True):
-        drawn, medians = boxes(axes)
         groups = [images.loc[images["overall_rating"] == r, f"AU{unit}_activation_value"] for r in range(1, 8)]
-        assert_allclose([(low, high) for _, low, _, high in drawn], [np.percentile(g, [25, 75]) for g in groups])
-        assert_allclose(medians, [np.median(group) for group in groups])
-        assert_allclose([left + width / 2 for left, _, width, _ in drawn], range(1, 8))
-        assert len(axes.lines) == 7
+        assert_allclose(quartiles(axes), [np.percentile(group, [25, 50, 75]) for group in groups])
+        assert_allclose([left + width / 2 for left, _, width, *_ in boxes(axes)], range(1, 8))
+        assert len([line for line in axes.lines if line.get_linewidth()]) == 7
         assert axes.get_ylim()[0] == 0
     assert any("70 in all" in text and "10, 10, 10, 10\n10, 10, 10" in text for text in texts(figure))
 
@@ -262,8 +133,9 @@ def test_figure_3_colours(images):
     both, falling = panels(figures.rating_figure(images, correlations(rating=(2, 4), extremity=(2,), negative=(4,))))[
         ::-1
     ]
-    colours = fills(both)
+    colours = [colour for *_, colour in boxes(both)]
     assert len(colours) == 14
+    assert_allclose([left + width for left, _, width, *_ in boxes(both)][::2], [left for left, *_ in boxes(both)][1::2])
     blue, brown = colours[::2], colours[1::2]
     assert all(b > r for r, _, b in blue)
     assert all(r > b for r, _, b in brown)
@@ -272,7 +144,7 @@ def test_figure_3_colours(images):
     lightness = np.array([sum(colour) for colour in brown])
     assert (np.diff(lightness[3:]) < 0).all()
     assert_allclose(lightness, lightness[::-1], atol=1e-9)  # ratings 1 and 7 are equally extreme
-    assert (np.diff([sum(colour) for colour in fills(falling)]) > 0).all()  # negative ρ: darkest at rating 1
+    assert (np.diff([sum(colour) for *_, colour in boxes(falling)]) > 0).all()  # negative ρ: darkest at rating 1
 
 
 def test_figure_3_without_a_significant_au(images):
@@ -282,7 +154,7 @@ def test_figure_3_without_a_significant_au(images):
     figure = figures.rating_figure(images, table)
     titles = [axes.get_title(loc="left") for axes in panels(figure)]
     assert titles == ["(a) AU12\nρ = 0.10 (rating)", "(b) AU4\nρ = 0.10 (extremity)"]
-    assert [len(boxes(axes)[0]) for axes in panels(figure)] == [7, 7]
+    assert [len(boxes(axes)) for axes in panels(figure)] == [7, 7]
     assert figure.get_suptitle().startswith("No AU is significant after the Bonferroni correction")
     assert not [text for text in texts(figure) if text.startswith("significant")]
 
@@ -293,7 +165,7 @@ def test_figure_3_without_anything_to_show(images):
     assert "No AU is significant." in texts(figure)
     assert not panels(figure) and not figure.get_suptitle()
     axes = panels(figures.rating_figure(images[images["overall_rating"] != 3], correlations(rating=(4,))))[0]
-    assert len(boxes(axes)[0]) == 6
+    assert len(boxes(axes)) == 6
 
 
 def test_figure_4_left_box_is_with_the_emotion(images):
@@ -305,79 +177,79 @@ def test_figure_4_left_box_is_with_the_emotion(images):
         f"({letter}) {emotion}" for letter, emotion in zip("abcdef", EMOTIONS, strict=True)
     ]
     axes = figure.axes[EMOTIONS.index("scared")]
-    drawn, medians = boxes(axes)
     felt = images["scared"] == 1
     groups = [images.loc[which, f"AU{unit}_activation_value"] for unit in (4, 5) for which in (felt, ~felt)]
-    assert_allclose([(low, high) for _, low, _, high in drawn], [np.percentile(g, [25, 75]) for g in groups])
-    assert_allclose(medians, [np.median(group) for group in groups])
-    assert np.all(np.diff([left for left, *_ in drawn]) > 0)
-    assert len(axes.lines) == 4
+    assert_allclose(quartiles(axes), [np.percentile(group, [25, 50, 75]) for group in groups])
+    assert len([line for line in axes.lines if line.get_linewidth()]) == 4
     assert [label.get_text() for label in axes.get_xticklabels()] == ["AU4", "AU5"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["yes (12)", "no (63)"]
     assert "no AU is significant" in texts(figure)
 
 
-def test_selection_figure_marks_the_operating_point(predictions):
-    """Two of four pairs are selected: the valence score is right on both, the ensemble on one."""
-    figure = figures.selection_figure(predictions, resamples=20, seed=0, least_pairs=1)
-    axes = figure.axes[0]
+@pytest.fixture
+def curve():
+    """Three points of a curve."""
+    values = {"share": [25.0, 75.0, 100.0], VALENCE: [100.0, 70.0, 50.0], ENSEMBLE: [100.0, 70.0, 75.0]}
+    bands = {f"{name}_{end}": values[name] for name in (VALENCE, ENSEMBLE) for end in ("lower", "upper")}
+    return pd.DataFrame(values | bands)
+
+
+def test_selection_figure_marks_table_1(curve):
+    """Curves and marks of two kinds; a mark below forty percent is on the figure; without selected pairs, no mark."""
+    table_1 = pd.Series({"n_pairs": 4, "n_selected": 2, "share": 50.0, VALENCE: 0.0, ENSEMBLE: 50.0})
+    axes = figures.selection_figure(curve, table_1).axes[0]
     points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
-    assert points == [(50, 100), (50, 50)]
-    curves = [line for line in axes.lines if len(line.get_xdata()) == 3]
-    assert_allclose(curves[0].get_ydata(), [100, 200 / 3, 50])
-    assert len({line.get_linestyle() for line in curves}) == 2
-
-
-def test_selection_curves_of_few_pairs_begin_at_a_tenth():
-    """Of 30 pairs, all with their own difference, the curves begin at 3."""
-    table = pd.DataFrame({"participant": ["a", "b"] * 15, "difference": np.arange(30) / 30, "selected": False})
-    axes = figures.selection_figure(table.assign(**{VALENCE: True, ENSEMBLE: True}), resamples=20, seed=0).axes[0]
-    assert min(axes.lines[0].get_xdata()) == pytest.approx(10)
+    assert points == [(50, 0), (50, 50)]
+    assert axes.get_ylim()[0] == 0
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 3]
+    assert_allclose([line.get_ydata() for line in lines], curve[[VALENCE, ENSEMBLE]].T)
+    assert len({line.get_linestyle() for line in lines}) == 2
+    nothing = pd.Series({"n_pairs": 4, "n_selected": 0, "share": 0.0, VALENCE: np.nan, ENSEMBLE: np.nan})
+    axes = figures.selection_figure(curve, nothing).axes[0]
+    assert not [line for line in axes.lines if line.get_marker() in ("o", "s")]
+    assert axes.get_ylim()[0] == 40
 
 
 def test_objective_figure_shows_the_choices_of_the_folds():
-    """Three folds at one point and one at another; cells of 0 and less are left blank."""
+    """Three folds at one point and one at another; k grows upwards; cells of 0 and less are blank."""
     objective = pd.DataFrame([[-3.0, 5.0], [0.0, 2.0]], index=[0.5, 0.6], columns=[0.0, 0.02])
-    results = pd.DataFrame({"exp_decay_coef": [0.5, 0.5, 0.6, 0.5], "diff_threshold": [0.02, 0.02, 0.0, 0.02]})
-    axes = figures.objective_figure(objective, results).axes[0]
-    assert {text.get_text(): text.xy for text in axes.texts} == {"3": (0.02, 0.5), "1": (0.0, 0.6)}
+    axes = figures.objective_figure(objective, {(0.5, 0.02): 3, (0.6, 0.0): 1}).axes[0]
+    assert {text.get_text(): text.xy for text in axes.texts} == {"3": (1.5, 0.5), "1": (0.5, 1.5)}
     assert axes.collections[0].get_array().tolist() == [[None, 5.0], [None, 2.0]]
+    assert axes.get_ylim() == (0, 2)
+    assert (axes.get_xticklabels()[0].get_text(), axes.get_yticklabels()[0].get_text()) == ("0.0", "0.5")
 
 
 def test_participant_figure_shows_the_rule():
-    """Percentile 80 of 0, 0.1, …, 1 is 0.8; people stand from the highest to the lowest; the one left out is named."""
+    """People stand from the highest percentile to the lowest; the excluded one is named."""
     table = pd.DataFrame({"AU4_activation_value": np.arange(11) / 10, "AU12_activation_value": np.arange(11) / 5})
-    baseline = {"calm": table / 10, "restless": table}
-    reaction = {"calm": table, "restless": table}
-    figure = figures.participant_figure(baseline, reaction, percentile=80, limit=0.5, excluded=["restless"])
-    au4, au12 = figure.axes
-    drawn, medians = boxes(au4)
-    assert_allclose(
-        [(low, high) for _, low, _, high in drawn], [(0.25, 0.75), (0.25, 0.75), (0.025, 0.075), (0.25, 0.75)]
-    )
-    assert_allclose(medians, [0.5, 0.5, 0.05, 0.5])
+    baseline, reaction = {"calm": table / 10, "restless": table}, {"calm": table, "restless": table}
+    rule = {"percentile": 80, "limit": 0.5, "excluded": ["restless"]}
+    au4, au12 = figures.participant_figure(baseline, reaction, {"calm": 0.08, "restless": 0.8}, **rule).axes
+    wide = (0.25, 0.5, 0.75)
+    assert_allclose(quartiles(au4), [wide, wide, (0.025, 0.05, 0.075), wide])
     diamonds = next(line for line in au4.lines if line.get_marker() == "D")
     assert_allclose(diamonds.get_ydata(), [0.8, 0.08])
     assert [label.get_text() for label in au12.get_xticklabels()] == ["restless", "calm"]
-    assert [(text.get_text(), text.get_position()[0]) for text in au4.texts] == [("left out", 0)]
+    assert [(text.get_text(), text.get_position()[0]) for text in au4.texts] == [("excluded", 0)]
     assert 0.5 in [line.get_ydata()[0] for line in au4.lines if line.get_linestyle() == "--"]
 
 
 @pytest.mark.parametrize("top", [1.0, 0.01])
 def test_participant_figure_hides_nothing(top):
-    """The highest diamond and box are those of the one left out: inside, and below these words; as is the limit."""
+    """The highest diamond and box are those of the excluded one: inside, and below this word; as is the limit."""
     table = pd.DataFrame({"AU4_activation_value": [0, top / 4, top], "AU12_activation_value": [0, top / 4, top]})
-    people = {"calm": table / 10, "restless": table}
-    figure = figures.participant_figure(people, people, percentile=95, limit=top / 2, excluded=["restless"])
+    people, resting = {"calm": table / 10, "restless": table}, {"calm": 0.09 * top, "restless": 0.9 * top}
+    rule = {"percentile": 95, "limit": top / 2, "excluded": ["restless"]}
+    figure = figures.participant_figure(people, people, resting, **rule)
     figure.draw_without_rendering()
     for axes in figure.axes:
-        words = axes.texts[0].get_window_extent()
-        highest = max(line.get_ydata().max() for line in axes.lines if line.get_marker() == "D" or line.get_gid())
-        assert axes.transData.transform((0, highest))[1] + 4 < words.y0 < words.y1 < axes.get_window_extent().y1
-        for patch in (patch for patch in axes.patches if patch.get_gid() == "box"):
-            assert not patch.get_window_extent().overlaps(words)
-    calm = figures.participant_figure(people, people, percentile=0, limit=20 * top, excluded=[])
-    assert calm.axes[0].get_ylim()[1] > 20 * top
+        word = axes.texts[0].get_window_extent()
+        drawn = [line.get_ydata().max() for line in axes.lines if line.get_marker() == "D"]
+        highest = max(drawn + [high for *_, high, _, _ in boxes(axes)])
+        assert axes.transData.transform((0, highest))[1] + 4 < word.y0 < word.y1 < axes.get_window_extent().y1
+    rule = {"percentile": 0, "limit": 20 * top, "excluded": []}
+    assert figures.participant_figure(people, people, resting, **rule).axes[0].get_ylim()[1] > 20 * top
 
 
 def test_accuracy_figure_draws_estimates_and_intervals():
@@ -526,28 +398,23 @@ def test_every_figure_of_a_small_cohort(seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of tests with nothing to test
         correlations, sums = rating_correlations(table), emotion_rank_sums(table)
-        intervals = paper.tables_1_and_2(results, resamples=50, seed=0).assign(mode="paper").reset_index()
+        intervals = with_intervals(results, resamples=50, seed=0).assign(mode="paper").reset_index()
     by_person = dict(iter(table.groupby("participant")))
+    predictions = pair_predictions(table, results)
+    choices = fold_choices(results, ["exp_decay_coef", "diff_threshold"])
     for figure in (
         figures.rating_figure(table, correlations),
         figures.emotion_figure(table, sums),
         figures.accuracy_figure(intervals),
-        figures.selection_figure(figures.pair_predictions(table, results), resamples=50, seed=0),
-        figures.objective_figure(figures.objective_by_decay_and_threshold(table, search), results),
-        figures.participant_figure(by_person, by_person, percentile=80, limit=0.5, excluded=[]),
+        figures.selection_figure(selection_curve(predictions, resamples=50, seed=0), selected_accuracy(predictions)),
+        figures.objective_figure(objective_by_decay_and_threshold(table, search), choices),
+        figures.participant_figure(
+            by_person, by_person, dict.fromkeys(by_person, 0.1), percentile=80, limit=0.5, excluded=[]
+        ),
     ):
         figure.draw_without_rendering()
-    shown = figures.marked(sums[[f"{emotion}_z" for emotion in EMOTIONS]], sums[[f"{e}_p" for e in EMOTIONS]])
+    shown = marked(sums[[f"{emotion}_z" for emotion in EMOTIONS]], sums[[f"{e}_p" for e in EMOTIONS]])
     assert (shown["scared_z"] == "–").all()
-
-
-def test_selection_figure_shows_marks_below_forty_percent(predictions):
-    """Nothing that was selected is right: the marks are on the figure all the same."""
-    predictions[VALENCE] = ~predictions["selected"]
-    axes = figures.selection_figure(predictions, resamples=20, seed=0).axes[0]
-    assert axes.get_ylim()[0] == 0
-    nothing = figures.selection_figure(predictions.assign(selected=False), resamples=20, seed=0).axes[0]
-    assert not [line for line in nothing.lines if line.get_marker() in ("o", "s")]
 
 
 # --------------------------------------------------------------------------- files
@@ -622,57 +489,31 @@ def test_save_writes_nothing_if_one_kind_fails(tmp_path, monkeypatch):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("name.pdf", "old")]
 
 
-def test_importing_does_no_work():
-    """No pyplot, so no window and no state; and nothing is read from config."""
-    code = "import sys, fergi.figures; sys.exit('matplotlib.pyplot' in sys.modules or 'config' in sys.modules)"
+def test_no_window_and_no_config():
+    """Nothing is read from config, and pyplot, which seaborn imports, knows no figure: nothing opens or stays."""
+    code = """if True:
+        import sys
+        import numpy as np
+        import pandas as pd
+        from fergi import figures
+        figures.objective_figure(pd.DataFrame(np.eye(2)), {})
+        import matplotlib.pyplot
+        sys.exit(bool(matplotlib.pyplot.get_fignums()) or 'config' in sys.modules)"""
     assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=False).returncode == 0
 
 
 # --------------------------------------------------------------------------- the published data
 
 
-@pytest.fixture(scope="module")
-def published_tables(published):
-    """Images with a valid reaction, those of the included participants, and the published results."""
+def test_published_figures_have_the_panels_of_the_paper(published):
+    """Figures 3 and 4: AUs, their order and the counts in the captions and in Section 6.1."""
     folders = Folders(published)
-    sessions = read_valid_sessions(folders)
     reacted = read_image_reactions(
         folders,
-        sessions,
-        image_columns=["overall_rating", "rank_score", *EMOTIONS, *SCORERS],
+        read_valid_sessions(folders),
+        image_columns=["overall_rating", *EMOTIONS],
         activation_columns=[f"AU{unit}_activation_value" for unit in ACTION_UNITS],
     )
-    left_out = read_excluded_participants(folders, sessions)
-    results = pd.read_csv(
-        published / "expected/image_preference_binary_classification_based_on_ranking.csv", dtype={"user_id": str}
-    )
-    return reacted, reacted[~reacted["participant"].isin(left_out)], results
-
-
-def test_published_pairs(published_tables):
-    """Table 1: 685 pairs, AUcomb right on 498 and the ensemble on 456; all pairs: 2069 (eq. 5) and 2325 of 3534."""
-    _, included, results = published_tables
-    table = figures.pair_predictions(included, results)
-    selected = table[table["selected"]]
-    assert (len(selected), selected[VALENCE].sum(), selected[ENSEMBLE].sum()) == (685, 498, 456)
-    assert (len(table), table[VALENCE].sum(), table[ENSEMBLE].sum()) == (3534, 2069, 2325)
-    curve = figures.selection_curve(table, resamples=1, seed=0)
-    assert_allclose(curve.iloc[-1][["n_selected", VALENCE]].astype(float), [3534, 100 * 2069 / 3534])
-
-
-def test_published_objective_peaks_where_20_folds_are(published_tables):
-    """Section 6.2.4: k = 0.5 and d = 0.26 in 20 of 30 folds."""
-    _, included, _ = published_tables
-    search = search_settings(
-        "paper",
-        **config.PREFERENCE_SEARCH,
-    )
-    assert figures.objective_by_decay_and_threshold(included, search).stack().idxmax() == (0.5, 0.26)
-
-
-def test_published_figures_have_the_panels_of_the_paper(published_tables):
-    """Figures 3 and 4: AUs, their order and the counts in the captions and in Section 6.1."""
-    reacted, _, _ = published_tables
     figure_3 = figures.rating_figure(reacted, rating_correlations(reacted))
     titles = [axes.get_title(loc="left").split("\n")[0] for axes in panels(figure_3)]
     assert titles == ["(a) AU4", "(b) AU9", "(c) AU1", "(d) AU5", "(e) AU20", "(f) AU2", "(g) AU12"]

@@ -1,4 +1,4 @@
-"""The check against the paper: it confirms what holds and fails on what does not."""
+"""The check against the paper: it confirms what holds and fails on what does not; and what is made for it before."""
 
 import re
 import shutil
@@ -8,40 +8,59 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fergi import paper
+from fergi import accuracy_intervals, paper, section_6_1
 from fergi.dataset import Folders
 from fergi.files import FergiError
 from fergi.published import fetch, read_entries
 
-BOOTSTRAP = ["--resamples", "200"]
+RESAMPLES = ["--resamples", "200"]
+STATISTICS = [
+    f"{name}{end}.csv" for name in ("overall_rating_correlations", "emotion_rank_sums") for end in ("", "_released")
+]
+
+
+def compute(root: Path) -> None:
+    """What ``paper`` reads beside the stages' files."""
+    section_6_1.main(["--root", str(root)])
+    accuracy_intervals.main(["--root", str(root), *RESAMPLES])
 
 
 @pytest.fixture(scope="module")
-def checked(published, published_root, tmp_path_factory) -> tuple[Path, int]:
-    """A root on which everything was run, the check last; what the check returned."""
+def checked(published, published_root, tmp_path_factory) -> Path:
+    """A root on which everything was run, the check last."""
     root = tmp_path_factory.mktemp("checked")
     fetch(root, entries=read_entries(), copy=published)
     for name in ("preparation", "results"):
         shutil.copytree(published_root / name, root / name, dirs_exist_ok=True)
-    return root, paper.main(["--root", str(root), *BOOTSTRAP])
+    compute(root)
+    paper.main(["--root", str(root)])
+    return root
 
 
 @pytest.fixture
 def root(checked, tmp_path) -> Path:
     """A copy of its small folders, to change."""
     for name in ("preparation", "results"):
-        shutil.copytree(checked[0] / name, tmp_path / name)
+        shutil.copytree(checked / name, tmp_path / name)
     return tmp_path
 
 
 def read_check(root: Path) -> pd.DataFrame:
-    return pd.read_csv(root / "results" / "paper_check.csv", keep_default_na=False)
+    return pd.read_csv(Folders(root).paper_check, keep_default_na=False)
+
+
+def tables(root: Path) -> dict[str, bytes]:
+    """All results as they lie there."""
+    return {path.name: path.read_bytes() for path in (root / "results").glob("*.csv")}
+
+
+def edit(path: Path, change) -> None:
+    """Change a table of results."""
+    change(pd.read_csv(path, dtype={"user_id": str})).to_csv(path, index=False)
 
 
 def test_every_claim_holds_but_the_two_that_are_known_not_to(checked):
-    root, code = checked
-    table = read_check(root)
-    assert code == 0
+    table = read_check(checked)
     assert Counter(table["verdict"]) == {"agrees": 74, "agrees as released": 7, "disagrees": 2, "not checkable": 10}
     known = table[table["verdict"] == "disagrees"]
     assert list(known["claim"]) == ["disgusted, AU4: z", "amused, AU25: z"]
@@ -58,7 +77,7 @@ def test_the_misprinted_bound_contradicts_its_own_z():
 
 
 def test_intervals_contain_their_estimates_and_cover_all_modes(checked):
-    intervals = pd.read_csv(checked[0] / "results" / "accuracy_intervals.csv")
+    intervals = pd.read_csv(Folders(checked).accuracy_intervals)
     assert (intervals["lower"] <= intervals["estimate"]).all() and (intervals["estimate"] <= intervals["upper"]).all()
     assert Counter(intervals["mode"]) == dict.fromkeys(("released", "paper", "strict"), 8 + 8 + 4 + 7 + 7 + 4)
     row = intervals.query("mode == 'released' and figure == 'AUcomb - ensemble, selected'").iloc[0]
@@ -68,9 +87,22 @@ def test_intervals_contain_their_estimates_and_cover_all_modes(checked):
 
 def test_section_6_1_is_written_in_both_modes(checked):
     for name in ("overall_rating_correlations", "emotion_rank_sums"):
-        released, ours = (pd.read_csv(checked[0] / "results" / f"{name}{end}.csv") for end in ("_released", ""))
+        released, ours = (pd.read_csv(checked / "results" / f"{name}{end}.csv") for end in ("_released", ""))
         assert list(released["AU"]) == list(ours["AU"]) == [1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26]
         assert 0 < (released - ours).abs().max(axis=None) < 0.01
+
+
+def test_what_needs_no_release_is_the_same_without_it_and_an_earlier_check_goes(root, capsys):
+    """New intervals are of other numbers than those that an earlier check compared."""
+    before = tables(root)
+    for name in ("accuracy_intervals.csv", *STATISTICS):
+        (root / "results" / name).unlink()
+    shutil.rmtree(root / "results" / "published")
+    compute(root)
+    assert tables(root) == {name: content for name, content in before.items() if name != "paper_check.csv"}
+    said = capsys.readouterr().out
+    assert re.search(r"AUcomb, selected +72\.70 \[\d\d\.\d\d, \d\d\.\d\d\]", said)
+    assert re.search(r"\n4 +-0\.178 \* +-0\.034\n", said)
 
 
 @pytest.mark.parametrize(
@@ -83,17 +115,21 @@ def test_section_6_1_is_written_in_both_modes(checked):
 )
 def test_a_changed_result_fails_the_claims_on_it(root, column, failing, capsys):
     for mode in ("released", "paper"):
-        path = Folders(root).preference_results(mode)
-        results = pd.read_csv(path, dtype={"user_id": str})
-        results[column] = results[column] + 1
-        results.to_csv(path, index=False)
+        edit(Folders(root).preference_results(mode), lambda table: table.assign(**{column: table[column] + 1}))
+    compute(root)
     with pytest.raises(FergiError, match=r"\d of 93 claims that should hold do not \(first: "):
-        paper.main(["--root", str(root), *BOOTSTRAP])
+        paper.main(["--root", str(root)])
     table = read_check(root)
     assert set(table.loc[table["verdict"] == "FAILS", "claim"]) == failing | {
         "figures of the results table as published"
     }
     assert "FAILS" in capsys.readouterr().out
+
+
+def test_intervals_of_earlier_results_are_not_compared(root):
+    edit(Folders(root).preference_results(), lambda table: table.assign(PickScore_n_correct=1.0))
+    with pytest.raises(FergiError, match=r"intervals\.csv is of other results .* paper mode. Run .*_intervals again"):
+        paper.main(["--root", str(root)])
 
 
 def test_a_changed_activation_value_is_noticed(root):
@@ -102,7 +138,7 @@ def test_a_changed_activation_value_is_noticed(root):
     table.loc[0, "AU26_activation_value"] += 1e-15
     table.to_csv(path, index=False)
     with pytest.raises(FergiError, match=r"1 of 93 claims .*activation values as published: 51131 instead of 51132"):
-        paper.main(["--root", str(root), *BOOTSTRAP])
+        paper.main(["--root", str(root)])
 
 
 def test_a_participant_short_of_an_image_is_named(root):
@@ -113,7 +149,7 @@ def test_a_participant_short_of_an_image_is_named(root):
     without = next(index for index, line in enumerate(lines[1:], 1) if not any(line.startswith(key) for key in kept))
     path.write_text("\n".join(lines[:without] + lines[without + 1 :]) + "\n")
     with pytest.raises(FergiError):
-        paper.main(["--root", str(root), *BOOTSTRAP])
+        paper.main(["--root", str(root)])
     row = read_check(root).set_index("claim").loc["valid images of each participant"]
     assert row["released"] == "32 of 33 as printed (first other: 039)"
     assert row["verdict"] == "FAILS"
@@ -123,142 +159,142 @@ def test_a_participant_short_of_an_image_is_named(root):
     ("missing", "message"),
     [
         ("results/image_preference_binary_classification_based_on_ranking_released.csv", "--mode released first"),
-        ("results/image_preference_binary_classification_based_on_ranking_strict.csv", "--strict-lopo first"),
         ("results/published/preprocessed_baseline_data/017.csv", "1 of 33 .*017.csv.*fergi.published"),
+        ("results/published/image_preference_binary_classification_based_on_ranking.csv", "missing.*fergi.published"),
         ("preparation/preprocessed_reaction_data/017.csv", "1 of 33 .*017.csv.*preprocess_reaction_data.py"),
         ("preparation/AU4_excluded_participants.json", "filter_participants_based_on_AU4.py"),
         ("preparation/preprocessed_image_data/040.csv", "1 of 33 .*040.csv"),
+        ("results/accuracy_intervals.csv", "Run python -m fergi.accuracy_intervals first"),
+        ("results/emotion_rank_sums_released.csv", "Run python -m fergi.section_6_1 first"),
     ],
 )
 def test_a_missing_file_is_named_with_what_makes_it(root, missing, message):
     (root / missing).unlink()
-    before = (root / "results" / "paper_check.csv").read_bytes()
+    before = tables(root)
     with pytest.raises(FergiError, match=message):
-        paper.main(["--root", str(root), *BOOTSTRAP])
-    assert (root / "results" / "paper_check.csv").read_bytes() == before
+        paper.main(["--root", str(root)])
+    assert tables(root) == before
 
 
-def test_results_of_other_people_are_not_compared(root):
-    """Left over from before stage 8 was changed, or cut off; in every mode, with and without the check."""
-    before = {path: path.read_bytes() for path in sorted((root / "results").glob("*.csv"))}
+def test_results_of_other_people_are_not_used(root):
+    """Left from before stage 8 changed, or cut off; in every mode."""
+    before = tables(root)
     for mode, strict in (("released", False), ("paper", False), ("paper", True)):
         path = Folders(root).preference_results(mode, strict)
         path.write_text("\n".join(path.read_text().splitlines()[:5]) + "\n")
-        for options in ([], ["--without-check"]):
+        for main in (accuracy_intervals.main, paper.main)[: 1 if strict else 2]:
             with pytest.raises(FergiError, match=rf"{path.name} has .* 26 are only in one .*first: 008"):
-                paper.main(["--root", str(root), *BOOTSTRAP, *options])
-        path.write_bytes(before[path])
-    excluded = Folders(root).excluded_participants
-    excluded.write_text('["001", "004", "039"]')
+                main(["--root", str(root)])
+        path.write_bytes(before[path.name])
+    Folders(root).preference_results("paper", True).unlink()
+    with pytest.raises(FergiError, match="--strict-lopo first"):
+        accuracy_intervals.main(["--root", str(root)])
+    Folders(root).excluded_participants.write_text('["001", "004", "039"]')
     with pytest.raises(FergiError, match=r"2 are only in one of them \(first: 001\)"):
-        paper.main(["--root", str(root), *BOOTSTRAP])
-    assert {path: path.read_bytes() for path in sorted((root / "results").glob("*.csv"))} == before
+        paper.main(["--root", str(root)])
+    assert tables(root).items() <= before.items()
 
 
 def test_results_without_a_column(root):
     """One that a claim needs."""
-    path = Folders(root).preference_results("paper")
-    pd.read_csv(path, dtype={"user_id": str}).drop(columns="AUcomb_selected_PickScore_n_incorrect").to_csv(
-        path, index=False
-    )
-    with pytest.raises(FergiError, match=r"AUcomb_selected_PickScore_n_incorrect.*on_ranking\.py first"):
-        paper.main(["--root", str(root), *BOOTSTRAP])
+    column = "AUcomb_selected_PickScore_n_incorrect"
+    edit(Folders(root).preference_results("paper"), lambda table: table.drop(columns=column))
+    with pytest.raises(FergiError, match=rf"{column}.*on_ranking\.py first"):
+        paper.main(["--root", str(root)])
 
 
 @pytest.mark.parametrize("options", [["--resamples", "0"], ["--seed", "-1"]])
 def test_impossible_numbers(tmp_path, options, capsys):
     with pytest.raises(SystemExit):
-        paper.main(["--root", str(tmp_path), *options])
+        accuracy_intervals.main(["--root", str(tmp_path), *options])
     assert "--resamples must be at least 1" in capsys.readouterr().err
 
 
-def test_a_mistyped_root_stays_as_it_is(tmp_path):
-    with pytest.raises(FergiError, match=r"valid_sessions\.json"):
-        paper.main(["--root", str(tmp_path / "nowhere")])
+@pytest.mark.parametrize("module", [paper, accuracy_intervals, section_6_1])
+def test_a_mistyped_root_stays_as_it_is(tmp_path, module):
+    with pytest.raises(FergiError, match=r"valid_sessions\.json|on_ranking_released\.csv does not exist"):
+        module.main(["--root", str(tmp_path / "nowhere")])
     assert not list(tmp_path.iterdir())
 
 
-def test_values_read_as_printed():
-    """Rounding to the printed decimals, worked by hand."""
-    assert paper._prints_as("0.10")(0.0999) and paper._prints_as("0.10")(0.1049)
-    assert not paper._prints_as("0.10")(0.0949) and not paper._prints_as("0.10")(0.1051)
-    assert paper._prints_as("-4.25")(-4.2532)
-    assert not paper._prints_as("7.00")(7.0051)
-    holds = paper._test_holds("0.09", 5e-5)
-    assert holds((0.0875, 3.9e-5))
-    assert not holds((0.0875, 5e-5)) and not holds((0.0849, 3.9e-5))
+@pytest.mark.parametrize(
+    ("printed", "bound", "value", "p", "holds"),
+    [
+        ("0.10", 5e-5, 0.0999, 1e-5, True),
+        ("0.10", 5e-5, 0.1049, 1e-5, True),
+        ("0.10", 5e-5, 0.0949, 1e-5, False),
+        ("0.10", 5e-5, 0.1051, 1e-5, False),
+        ("-4.25", 5e-5, -4.2532, 1e-5, True),
+        ("7.00", 1e-11, 7.0051, 1e-12, False),
+        ("0.09", 5e-5, 0.0875, 3.9e-5, True),
+        ("0.09", 5e-5, 0.0875, 5e-5, False),
+        ("0.09", 5e-5, 0.0849, 3.9e-5, False),
+    ],
+)
+def test_values_read_as_printed(printed, bound, value, p, holds):
+    """Rounding to the printed decimals, worked by hand, and p below the printed bound."""
+    table = pd.DataFrame({"rating_rho": [value], "rating_p": [p]}, index=[4])
+    assert paper.section_6_1_claims(table, "rho", [("rating", 4, printed, bound)])[1].agrees == holds
 
 
-def test_claims_are_distinct_and_their_values_are_the_papers():
-    listed = paper.claims()
-    assert len({(claim.section, claim.what) for claim in listed}) == len(listed)
+def test_claims_are_distinct_and_their_values_are_the_papers(checked):
+    table = read_check(checked)
+    assert not table.duplicated(["section", "claim"]).any()
     assert sum(images for _, images in paper.TABLE_S1.values()) == 2827
     assert sum(sessions for sessions, _ in paper.TABLE_S1.values()) == 288 + 288
     assert sum(paper.RATING_COUNTS) == 2203
 
 
-def test_a_claim_fails_unless_a_reason_is_known():
+@pytest.mark.parametrize(
+    ("ours", "reasons", "verdict"),
+    [
+        (("1", "1"), {}, "agrees"),
+        (("1", "2"), {}, "FAILS"),
+        (("1", "2"), {"paper_mode_differs": "why"}, "agrees as released"),
+        (("2", "1"), {"paper_mode_differs": "why"}, "FAILS"),
+        (("2", "2"), {"paper_mode_differs": "why"}, "FAILS"),
+        (("2", "2"), {"disagrees": "why"}, "disagrees"),
+    ],
+)
+def test_a_claim_fails_unless_a_reason_is_known(ours, reasons, verdict):
     """Every verdict, from claims made for the purpose."""
-    values = {"released": 1, "paper": 2}
-
-    def verdict(**reasons: str) -> str:
-        claim = paper.Claim("0", "a number", "1", lambda m: m, reasons.pop("holds"), **reasons)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(paper, "claims", lambda: [claim])
-            return paper.check(values)["verdict"].iloc[0]
-
-    assert verdict(holds=lambda value: value > 0) == "agrees"
-    assert verdict(holds=lambda value: value == 1) == "FAILS"
-    assert verdict(holds=lambda value: value == 1, paper_mode_differs="why") == "agrees as released"
-    assert verdict(holds=lambda value: value == 2, paper_mode_differs="why") == "FAILS"
-    assert verdict(holds=lambda value: value == 3, paper_mode_differs="why") == "FAILS"
-    assert verdict(holds=lambda value: value == 3, disagrees="why") == "disagrees"
+    released, in_paper_mode = ([paper.Claim("0", "a number", "1", each, **reasons)] for each in ours)
+    assert paper.check(released, in_paper_mode)["verdict"].iloc[0] == verdict
 
 
 def test_the_report_fits_a_wide_terminal(checked):
-    text = paper.report(read_check(checked[0]))
+    text = paper.report(read_check(checked))
     table, notes = text.split("\n\n", 1)
     assert max(map(len, table.splitlines())) <= 150
     assert notes.startswith("[1] ")
     assert text.endswith("74 agrees, 10 not checkable, 7 agrees as released, 2 disagrees.")
 
 
-WRITTEN = (
-    "accuracy_intervals.csv",
-    *(f"{name}{end}.csv" for name in ("overall_rating_correlations", "emotion_rank_sums") for end in ("", "_released")),
-)
-
-
-def test_without_the_check_the_same_tables_are_written_and_an_earlier_check_goes(root, capsys):
-    """Nothing of the release is needed; the tables are those of a run with the check, to the last byte."""
-    results = root / "results"
-    with_check = {name: (results / name).read_bytes() for name in WRITTEN}
-    for name in WRITTEN:
-        (results / name).unlink()
-    shutil.rmtree(results / "published")
-    assert paper.main(["--root", str(root), "--without-check", *BOOTSTRAP]) == 0
-    assert {name: (results / name).read_bytes() for name in WRITTEN} == with_check
-    assert not (results / "paper_check.csv").exists()
-    said = capsys.readouterr().out
-    assert "Nothing was compared with the paper." in said and "agrees" not in said
-    assert re.search(r"AUcomb, selected +72\.70 \[\d\d\.\d\d, \d\d\.\d\d\]", said)
-
-
 def test_synthetic_data_are_not_compared_with_the_paper(root):
-    """One sentence that names the option, before anything is read or written."""
+    """One sentence that names what to run instead, before anything is read or written."""
     Folders(root).data.mkdir()
     Folders(root).synthetic_truth.write_text("{}")
-    before = (root / "results" / "paper_check.csv").read_bytes()
-    with pytest.raises(FergiError, match=r"data/synthetic\.json says that .* --without-check$"):
-        paper.main(["--root", str(root), *BOOTSTRAP])
-    assert (root / "results" / "paper_check.csv").read_bytes() == before
-    assert paper.main(["--root", str(root), "--without-check", *BOOTSTRAP]) == 0
+    before = tables(root)
+    with pytest.raises(FergiError, match=r"data/synthetic\.json says that .*fergi\.accuracy_intervals instead\.$"):
+        paper.main(["--root", str(root)])
+    assert tables(root) == before
 
 
-def test_intervals_that_few_people_leave_without_pairs():
-    """As a reader understands it, and not as a computer says it."""
-    row = pd.Series({"estimate": 50.0, "lower": 40.0, "upper": 61.234})
-    nothing = float("nan")
-    assert paper._show_interval(row) == "50.00 [40.00, 61.23]"
-    assert paper._show_interval(row.replace({40.0: nothing, 61.234: nothing})) == "50.00 (no interval)"
-    assert paper._show_interval(row * nothing) == "no pairs"
+def test_intervals_that_few_people_leave_without_pairs(tiny, capsys):
+    """In words: one model has no selected pair, another only of 101, who is not in the only resample of this seed."""
+    counts = [
+        f"AUcomb_selected_{model}_n_{kind}"
+        for model in ("PickScore", "CLIP_score")
+        for kind in ("correct", "incorrect")
+    ]
+    for options in (["--mode", "released"], ["--strict-lopo"]):
+        tiny.run("image_preference_binary_classification_based_on_ranking", *options)
+    for mode in accuracy_intervals.MODES.values():
+        path = Folders(tiny.root).preference_results(*mode)
+        edit(path, lambda table: table.assign(**{name: [0, 0, 0] for name in counts[:2]}))
+        edit(path, lambda table: table.assign(**{name: [2, 0, 0] for name in counts[2:]}))
+    accuracy_intervals.main(["--root", str(tiny.root), "--resamples", "1", "--seed", "2"])
+    said = capsys.readouterr().out
+    assert re.search(r"\nPickScore, selected( +no pairs){3}\n", said)
+    assert re.search(r"\nCLIP, selected( +50\.00 \(no interval\)){3}\n", said)
+    assert re.search(r"\nPickScore, all( +\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\]){3}\n", said)

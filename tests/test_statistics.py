@@ -1,24 +1,32 @@
-"""Section 6.1 and the bootstrap, against values worked by hand and the published ones."""
+"""fergi/statistics.py against values worked by hand and the published ones."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
+import config
+from fergi import statistics
 from fergi.activation import ACTIVATION_COLUMNS
-from fergi.dataset import Folders, read_image_reactions, read_valid_sessions
+from fergi.dataset import EMOTIONS, Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
 from fergi.features import ACTION_UNITS
+from fergi.preference.grid_search import Search, search_settings
+from fergi.preference.results import ENSEMBLE, SCORERS, VALENCE
 from fergi.statistics import (
-    EMOTIONS,
+    BONFERRONI_THRESHOLD,
     N_TESTS,
     activation_of,
     binomial_p,
-    bonferroni_threshold,
     bootstrap_accuracies,
     emotion_rank_sums,
+    pair_predictions,
     rating_correlations,
+    selected_accuracy,
+    selection_curve,
     significant_units,
 )
+
+LN2 = np.log(2)
 
 
 def images(activation, **columns):
@@ -30,29 +38,23 @@ def images(activation, **columns):
     return table.assign(**columns)
 
 
-def test_spearman_by_hand():
-    """Ranks 1–5 against 2 1 4 3 5: Σd² = 4, so ρ = 1 − 6·4 / (5·24) = 0.8."""
-    found = rating_correlations(images([0.1, 0.2, 0.4, 0.8, 3.0], overall_rating=[2.0, 1.0, 4.0, 3.0, 5.0]))
-    assert_allclose(found["rating_rho"], 0.8, atol=1e-12)
+@pytest.mark.parametrize(
+    ("activation", "rating", "column", "rho"),
+    [
+        # Ranks 1–5 against 2 1 4 3 5: Σd² = 4, so ρ = 1 − 6·4 / (5·24).
+        ([0.1, 0.2, 0.4, 0.8, 3.0], [2.0, 1.0, 4.0, 3.0, 5.0], "rating_rho", 0.8),
+        # Ranks 1.5 1.5 3 4 against 1 2 3 4: Σxy = 4.5, Σx² = 4.5, Σy² = 5.
+        ([0.2, 0.2, 0.4, 0.8], [1.0, 2.0, 3.0, 4.0], "rating_rho", np.sqrt(0.9)),
+        # |rating − 4| of 1 2 4 7 is 3 2 0 3, ranks 3.5 2 1 3.5; against 4 2 1 3: Σxy = 4.5.
+        ([0.9, 0.2, 0.1, 0.3], [1.0, 2.0, 4.0, 7.0], "extremity_rho", np.sqrt(0.9)),
+        # A rating of 0 was not given; with it ρ would be 0.2.
+        ([9.0, 0.1, 0.2, 0.3], [0.0, 1.0, 2.0, 3.0], "rating_rho", 1.0),
+    ],
+)
+def test_spearman_by_hand(activation, rating, column, rho):
+    found = rating_correlations(images(activation, overall_rating=rating))
+    assert_allclose(found[column], rho, atol=1e-12)
     assert list(found.index) == list(ACTION_UNITS)
-
-
-def test_spearman_with_ties_by_hand():
-    """Ranks 1.5 1.5 3 4 against 1 2 3 4: Σxy = 4.5, Σx² = 4.5, Σy² = 5, so ρ = √0.9."""
-    found = rating_correlations(images([0.2, 0.2, 0.4, 0.8], overall_rating=[1.0, 2.0, 3.0, 4.0]))
-    assert_allclose(found["rating_rho"], np.sqrt(0.9), atol=1e-12)
-
-
-def test_extremity_by_hand():
-    """|rating − 4| of 1 2 4 7 is 3 2 0 3, ranks 3.5 2 1 3.5; against 4 2 1 3: Σxy = 4.5, so ρ = √0.9."""
-    found = rating_correlations(images([0.9, 0.2, 0.1, 0.3], overall_rating=[1.0, 2.0, 4.0, 7.0]))
-    assert_allclose(found["extremity_rho"], np.sqrt(0.9), atol=1e-12)
-
-
-def test_images_without_a_rating_are_left_out_of_the_correlations():
-    """A rating of 0 was not given; with it ρ would be 0.2."""
-    found = rating_correlations(images([9.0, 0.1, 0.2, 0.3], overall_rating=[0.0, 1.0, 2.0, 3.0]))
-    assert_allclose(found["rating_rho"], 1.0, atol=1e-12)
 
 
 def test_each_unit_has_its_own_correlation():
@@ -108,12 +110,14 @@ def test_bootstrap_where_a_model_has_few_pairs():
 
 
 def test_bonferroni():
-    """0.05 over 12 AUs times 8 tests; the bound itself is not significant."""
+    """0.05 over 12 AUs times 8 tests; the threshold itself is not significant, and NaN is a dash."""
     assert N_TESTS == 96
-    assert bonferroni_threshold() == pytest.approx(0.000520833333, abs=1e-12)
-    bound = bonferroni_threshold()
-    p_values = pd.Series([bound, bound * 0.999, 1.0, 1e-9], index=[1, 2, 4, 5])
+    assert BONFERRONI_THRESHOLD == pytest.approx(0.000520833333, abs=1e-12)
+    p_values = pd.Series([BONFERRONI_THRESHOLD, BONFERRONI_THRESHOLD * 0.999, 1.0, 1e-9, np.nan], index=[1, 2, 4, 5, 6])
     assert significant_units(p_values) == (2, 5)
+    values = pd.Series([1.234, -5.678, 0.0, 9.0, np.nan], index=p_values.index)
+    shown = statistics.marked(values.to_frame("z"), p_values.to_frame("p"))
+    assert shown["z"].to_list() == ["1.23", "-5.68 *", "0.00", "9.00 *", "–"]
 
 
 def test_binomial_by_hand():
@@ -199,6 +203,161 @@ def test_bootstrap_of_the_published_counts(published):
     assert_allclose(found.loc["with AUs"], [100 * 60 / 3534, 0.6, 3.0], atol=0.15)
 
 
+def test_rating_units_are_in_the_order_of_figure_3():
+    """Only rating, only extremity, both; the significant sets are those that Section 6.1 prints."""
+    significant = {"rating": (2, 4, 9, 12), "extremity": (1, 2, 5, 12, 20)}
+    columns = {f"{name}_rho": 0.1 for name in significant}
+    columns |= {f"{name}_p": np.where(np.isin(ACTION_UNITS, units), 1e-9, 1) for name, units in significant.items()}
+    units = statistics.rating_units(pd.DataFrame(columns, index=ACTION_UNITS))
+    assert list(units.index) == [4, 9, 1, 5, 20, 2, 12]
+    assert units["rating"].isna().to_list() == [False, False, True, True, True, False, False]
+    assert units["extremity"].isna().to_list() == [True, True, False, False, False, False, False]
+
+
+@pytest.fixture
+def two_people():
+    """Two images each of two people, the first preferred: b smiles at hers; the brows of c lower at hers.
+
+    With k = 1 an activation of ln 2 gives one half. The published order of rows does not matter, so c comes first.
+    """
+    images = pd.DataFrame(
+        {
+            "participant": ["c", "c", "b", "b"],
+            "session_index": 1,
+            "rank_score": [5, 4, 5, 4],
+            "ImageReward_score": [0.0, 1.0, 3.0, 2.0],
+            "PickScore": [7.0, 9.0, 8.0, 3.0],
+            "HPS_V2_score": [1.0, 2.0, 3.0, 4.0],
+            "AU4_activation_value": [LN2, 0.0, 0.0, 0.0],
+            "AU12_activation_value": [0.0, 0.0, LN2, 0.0],
+        }
+    )
+    results = pd.DataFrame(
+        {
+            "user_id": ["c", "b"],
+            "ImageReward_weight": [0.0, 1.0],
+            "PickScore_weight": [0.0, 0.0],
+            "HPS_V2_weight": [1.0, 0.0],
+            "exp_decay_coef": [1.0, 1.0],
+            "AU4_coef": [0.6, 0.5],
+            "diff_threshold": [0.29, 0.26],
+        }
+    )
+    return images, results
+
+
+def test_pair_predictions_by_hand(two_people):
+    """B: 0.5 · 0.5 − 0 = 0.25 < 0.26, right twice. C: −0.6 · 0.5 − 0 = −0.3, selected, wrong twice (HPS v2: 1 < 2)."""
+    images, results = two_people
+    table = pair_predictions(images, results)
+    assert table["participant"].to_list() == ["b", "c"]
+    assert_allclose(table["difference"], [0.25, 0.3], atol=1e-9)
+    assert table["selected"].to_list() == [False, True]
+    assert table[VALENCE].to_list() == [True, False]
+    assert table[ENSEMBLE].to_list() == [True, False]
+
+
+def test_pair_predictions_use_the_means_of_the_others(two_people):
+    """With equal weights b's order depends on the standard deviations among c's images, and the other way round.
+
+    c's images: sd of ImageReward 1/√2, of PickScore 2/√2. b's images differ by +1 and −1: z differences √2 and −√2/2,
+    so ImageReward wins; with b's own deviations it would be a tie, which is not right.
+    """
+    images, results = two_people
+    images.loc[[2, 3], "PickScore"] = [8.0, 9.0]
+    results.loc[1, ["ImageReward_weight", "PickScore_weight"]] = [0.5, 0.5]
+    assert pair_predictions(images, results)[ENSEMBLE].to_list() == [True, False]
+    images.loc[0, "PickScore"] = 8.9  # now c's PickScore varies less, and PickScore wins
+    assert pair_predictions(images, results)[ENSEMBLE].to_list() == [False, False]
+
+
+def test_pair_predictions_refuse_results_of_other_people(two_people):
+    """Results made before somebody was excluded do not fit the images."""
+    images, results = two_people
+    with pytest.raises(ValueError, match="the results are of 1 participants, the images of 2"):
+        pair_predictions(images, results[:1])
+
+
+@pytest.fixture
+def predictions():
+    """Four pairs of two people, two of them with the same difference."""
+    return pd.DataFrame(
+        {
+            "participant": ["a", "b", "a", "b"],
+            "difference": [0.4, 0.4, 0.5, 0.1],
+            "selected": [False, True, True, False],
+            VALENCE: [False, True, True, False],
+            ENSEMBLE: [True, False, True, True],
+        }
+    )
+
+
+def test_selection_curve_by_hand(predictions):
+    """1, then 3 (equal differences come together), then 4 pairs: 1, 2, 2 of them right, and 1, 2, 3."""
+    curve = selection_curve(predictions, resamples=200, seed=0, least_pairs=1)
+    assert curve["difference"].to_list() == [0.5, 0.4, 0.1]
+    assert curve["n_selected"].to_list() == [1, 3, 4]
+    assert curve["share"].to_list() == [25, 75, 100]
+    assert_allclose(curve[VALENCE], [100, 200 / 3, 50])
+    assert_allclose(curve[ENSEMBLE], [100, 200 / 3, 75])
+
+
+def test_selection_curve_draws_people_and_not_pairs(predictions):
+    """Of all pairs, a has 1 of 2 right and b 1 of 2: 50 % whoever is drawn. The ensemble: a 2 of 2, b 1 of 2."""
+    last = selection_curve(predictions, resamples=200, seed=0).iloc[-1]
+    assert (last[f"{VALENCE}_lower"], last[f"{VALENCE}_upper"]) == (50, 50)
+    assert (last[f"{ENSEMBLE}_lower"], last[f"{ENSEMBLE}_upper"]) == (50, 100)
+
+
+def test_selection_curve_can_be_thinned_but_keeps_its_ends(predictions):
+    """Two points are the largest difference and all pairs."""
+    assert selection_curve(predictions, resamples=1, seed=0, points=2, least_pairs=1)["n_selected"].to_list() == [1, 4]
+
+
+def test_selection_curve_of_few_pairs_begins_at_a_tenth():
+    """Of 30 pairs, all with their own difference, the curve begins at 3."""
+    table = pd.DataFrame(
+        {"participant": ["a", "b"] * 15, "difference": np.arange(30) / 30, VALENCE: True, ENSEMBLE: True}
+    )
+    assert selection_curve(table, resamples=20, seed=0)["n_selected"].min() == 3
+
+
+def test_selected_accuracy_by_hand(predictions):
+    """Two of four pairs are selected: the valence score is right on both, the ensemble on one."""
+    assert selected_accuracy(predictions).to_dict() == {
+        "n_pairs": 4,
+        "n_selected": 2,
+        "share": 50,
+        VALENCE: 100,
+        ENSEMBLE: 50,
+    }
+
+
+def test_choices_of_folds():
+    """The most frequent first; sums of floats are the decimals that they stand for."""
+    results = pd.DataFrame({"k": [0.1, 0.6, 0.1 + 0.5], "d": [0.3, 0.1 + 0.2, 0.3]})
+    assert list(statistics.fold_choices(results, ["k", "d"]).items()) == [((0.6, 0.3), 2), ((0.1, 0.3), 1)]
+
+
+def test_objective_by_hand(two_people):
+    """A pair of b's is right by 1/2 (w = 0) or 1/4 (w = 1/2); c's is a tie (w = 0) or wrong by 1/4 (w = 1/2).
+
+    d = 0: 1 − 2 either way, as a tie is wrong. d = 0.2: 1 − 0 with w = 0, 1 − 2 with w = 1/2. d = 1: nothing.
+    """
+    search = Search(
+        ensemble_weights=np.zeros((0, 3)),
+        decays=np.array([1.0]),
+        au4_weights=np.array([0.0, 0.5]),
+        thresholds=np.array([0.0, 0.2, 1.0]),
+        integration_weights=np.zeros(0),
+        incorrect_penalty=2,
+    )
+    objective = statistics.objective_by_decay_and_threshold(two_people[0], search)
+    assert objective.index.to_list() == [1.0]
+    assert objective.columns.to_list() == [0.0, 0.2, 1.0]
+    assert objective.to_numpy().tolist() == [[-1, 1, 0]]
+
+
 @pytest.fixture(scope="module")
 def published_images(published_root):
     """All 2,217 images with a valid reaction."""
@@ -206,7 +365,7 @@ def published_images(published_root):
     return read_image_reactions(
         folders,
         read_valid_sessions(folders),
-        image_columns=["overall_rating", *EMOTIONS],
+        image_columns=["overall_rating", "rank_score", *EMOTIONS, *SCORERS],
         activation_columns=ACTIVATION_COLUMNS,
     )
 
@@ -233,3 +392,22 @@ def test_published_rank_sums(published, published_images):
         assert_allclose(released[f"{emotion}_p"], expected[f"{emotion}_p"], rtol=5e-5, atol=5e-7)
         assert significant_units(rounded[f"{emotion}_p"]) == significant_units(expected[f"{emotion}_p"])
     assert released.loc[4, "disgusted_z"] == pytest.approx(8.338, abs=5e-4)
+
+
+def test_published_pairs(published, published_images):
+    """Table 1: 685 pairs, AUcomb right on 498 and the ensemble on 456; all pairs: 2069 (eq. 5) and 2325 of 3534.
+
+    Section 6.2.4: k = 0.5 and d = 0.26 in 20 of 30 folds, which is where the objective is highest.
+    """
+    folders = Folders(published)
+    excluded = read_excluded_participants(folders, read_valid_sessions(folders))
+    included = published_images[~published_images["participant"].isin(excluded)]
+    name = "image_preference_binary_classification_based_on_ranking.csv"
+    table = pair_predictions(included, pd.read_csv(published / "expected" / name, dtype={"user_id": str}))
+    selected = table[table["selected"]]
+    assert (len(selected), selected[VALENCE].sum(), selected[ENSEMBLE].sum()) == (685, 498, 456)
+    assert (len(table), table[VALENCE].sum(), table[ENSEMBLE].sum()) == (3534, 2069, 2325)
+    last = selection_curve(table, resamples=1, seed=0).iloc[-1]
+    assert_allclose(last[["n_selected", VALENCE]].astype(float), [3534, 100 * 2069 / 3534])
+    search = search_settings("paper", **config.PREFERENCE_SEARCH)
+    assert statistics.objective_by_decay_and_threshold(included, search).stack().idxmax() == (0.5, 0.26)
