@@ -28,7 +28,7 @@ from fergi.files import FergiError, different_settings, sha256, write_json
 from fergi.script import CHECKOUT, argument_parser, run
 from synthetic.claim import claim, clear
 from synthetic.cohort import CohortSettings
-from synthetic.recovery import RECOVERED, as_text, output
+from synthetic.recovery import RECOVERED, as_text
 
 CODE = ("*.py", "*.ipynb", "fergi/**/*.py", "synthetic/**/*.py", "requirements.txt")
 
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the step at hand ends as well
     run_steps(root, replace(size, cohort=cohort))
 
-    table = pd.read_csv(output(Folders(root)), dtype=str)
+    table = pd.read_csv(Folders(root).planted_recovered, dtype=str)
     print(f"\nSynthetic data, planted strength {cohort.strength:g}:\n\n{as_text(table)}\n")
     print(f"Read {root / 'results' / 'result_analysis.html'}; the figures are in {root / 'figures'}.")
     lost = table[table["verdict"] != RECOVERED]

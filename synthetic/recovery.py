@@ -9,7 +9,6 @@ Run     python -m synthetic compare --root DIR
 import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -309,11 +308,6 @@ def _planted_accuracies(images: pd.DataFrame, pairs: Pairs, courses: Courses) ->
     }
 
 
-def output(folders: Folders) -> Path:
-    """Where the comparison is written."""
-    return folders.results / "planted_recovered.csv"
-
-
 def as_text(table: pd.DataFrame) -> str:
     """The table of ``compare`` for a terminal of 120 columns."""
     widths, lines = (40, 22, 22, 18, 13), []
@@ -329,9 +323,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argument_parser(__doc__, "python -m synthetic compare")
     folders = Folders(parser.parse_args(arguments).root.resolve())
     table = compare(folders)
-    write_table(table, output(folders))
+    write_table(table, folders.planted_recovered)
     print(as_text(table))
-    print(f"Wrote {output(folders)}.")
+    print(f"Wrote {folders.planted_recovered}.")
 
 
 if __name__ == "__main__":

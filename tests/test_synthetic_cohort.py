@@ -63,9 +63,7 @@ def study(
                 path.write_bytes(format_clip(np.arange(n_frames) / FRAMES_PER_SECOND, values, 3))
                 course = pd.DataFrame(take.intensities[:, [AU4, AU12]], columns=["AU4", "AU12"])
                 course["disturbance"] = [DISTURBANCES[kind] for kind in take.disturbance]
-                path = truth.course(who, number, kind, place + 1)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                course.to_csv(path, index=False)
+                write_table(course, truth.course(who, number, kind, place + 1))
             images.append((who, number, place + 1, image.black))
             if image.black:
                 black[who][str(number)].append(place + 1)
@@ -81,12 +79,7 @@ def study(
     write_json({"strength": settings.strength}, folders.synthetic_truth)
     write_json({who: list(range(1, settings.n_sessions + 1)) for who in tables}, folders.valid_sessions)
     write_json(black, folders.black_images)
-    for script in (
-        preprocess_baseline_data,
-        preprocess_reaction_data,
-        filter_participants_based_on_AU4,
-        preferences,
-    ):
+    for script in preprocess_baseline_data, preprocess_reaction_data, filter_participants_based_on_AU4, preferences:
         script.main(["--root", str(root)])
     return folders
 
@@ -157,13 +150,10 @@ def test_cohorts_of_two_strengths_differ_in_the_effect_alone():
 
 def test_same_seed_same_cohort_other_seed_another():
     """A plan is a function of its settings."""
-
-    def first(seed: int):
-        return next(plan_sessions(CohortSettings(seed=seed)))[2]
-
-    assert first(3).ranking == first(3).ranking
-    assert_array_equal(first(3).images[0].takes[REACTION].intensities, first(3).images[0].takes[REACTION].intensities)
-    assert (first(3).images[0].quality, first(3).scene) != (first(4).images[0].quality, first(4).scene)
+    one, same, other = (next(plan_sessions(CohortSettings(seed=seed)))[2] for seed in (3, 3, 4))
+    assert one.ranking == same.ranking
+    assert_array_equal(one.images[0].takes[REACTION].intensities, same.images[0].takes[REACTION].intensities)
+    assert (one.images[0].quality, one.scene) != (other.images[0].quality, other.scene)
 
 
 def test_black_images_are_ranked_last_and_tell_nothing():
@@ -175,9 +165,8 @@ def test_black_images_are_ranked_last_and_tell_nothing():
     for session in with_black:
         assert [image.black for image in session.images].index(True) == session.ranking[-1]
         assert sum(image.black for image in session.images) == 1
-    liked = [image.preference for image in sessions[0].images]
-    if not any(image.black for image in sessions[0].images):
-        assert sessions[0].ranking == list(np.argsort(liked)[::-1])
+    others = next(session for session in sessions if not any(image.black for image in session.images))
+    assert others.ranking == list(np.argsort([image.preference for image in others.images])[::-1])
 
 
 def test_only_the_unsteady_participant_moves_au4_at_rest():

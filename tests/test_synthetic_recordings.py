@@ -69,7 +69,10 @@ def test_answers_and_pictures_are_what_was_planned(root):
         (image, session) for _, _, session in plan_sessions(SETTINGS) for image in session.images
     ]  # in the order of participant, session and image
     assert len(images) == len(planned)
+    assert sum(plan.black for plan, _ in planned) == SETTINGS.n_black
     for image, (plan, session) in zip(images, planned, strict=True):
+        path = folders.session(image.participant, image.session) / f"image{image.image}.png"
+        assert (np.asarray(Image.open(path)).max() == 0) == plan.black
         assert (image.black, image.prompt) == (plan.black, session.scene.prompt)
         assert image.rank_score == len(session.images) - session.ranking.index(image.image - 1)
         assert (image.issues is None) == (image.participant == UNREADABLE_ISSUES)
@@ -146,12 +149,3 @@ def test_impossible_cohorts_are_refused(tmp_path, monkeypatch, options, message)
     with pytest.raises(FergiError, match=rf"^Such a cohort cannot be made: {re.escape(message)}\.$"):
         main(["cohort", "--root", str(tmp_path), *options])
     assert not any(tmp_path.iterdir())
-
-
-def test_pictures_of_black_images_are_black(root):
-    """Every pixel."""
-    truth = pd.read_csv(Truth(root).images, dtype={"participant": str})
-    assert truth["black"].sum() == SETTINGS.n_black
-    for row in truth.itertuples():
-        path = Folders(root).session(row.participant, row.session_index) / f"image{row.image_index}.png"
-        assert (np.asarray(Image.open(path)).max() == 0) == row.black

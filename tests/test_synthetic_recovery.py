@@ -190,7 +190,7 @@ def test_the_command_writes_and_prints_the_table(told, tmp_path, capsys):
     """As compare gives it, within 120 columns; in an empty folder it says what to run first."""
     recovery.main(["--root", str(told.root)])
     said = capsys.readouterr().out
-    table = pd.read_csv(recovery.output(told), dtype=str)
+    table = pd.read_csv(told.planted_recovered, dtype=str)
     assert table.equals(compare(told).astype(str))
     assert all(quantity[:30] in said for quantity in table["quantity"])
     assert max(map(len, said.splitlines()[:-1])) <= 120
