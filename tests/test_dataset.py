@@ -32,80 +32,72 @@ def test_results_have_a_name_for_each_mode(tmp_path):
     assert folders.preference_results("released", True).name == f"{stem}_released_strict.csv"
 
 
+def with_file(tmp_path, name, content):
+    """Folders with one file in preparation/."""
+    folders = Folders(tmp_path)
+    folders.preparation.mkdir()
+    (folders.preparation / name).write_text(content)
+    return folders
+
+
 def test_sessions_in_order(tmp_path):
     """Participants and sessions ascend, whatever the order in the file."""
-    folders = Folders(tmp_path)
-    folders.preparation.mkdir()
-    folders.valid_sessions.write_text('{"010": [3, 1], "002": [12, 2]}')
+    folders = with_file(tmp_path, "valid_sessions.json", '{"010": [3, 1], "002": [12, 2]}')
     assert list(read_valid_sessions(folders).items()) == [("002", [2, 12]), ("010", [1, 3])]
-
-
-@pytest.mark.parametrize(
-    ("content", "cause"),
-    [
-        ("{}", "must map participants to lists of session numbers"),
-        ("[1, 2]", "must map participants to lists of session numbers"),
-        ('{"101": []}', "participant 101 needs a list of session numbers, not []"),
-        ('{"101": 3}', "participant 101 needs a list of session numbers, not 3"),
-        ('{"101": [1, "2"]}', "participant 101 needs a list of session numbers"),
-        ('{"101": [1, true]}', "participant 101 needs a list of session numbers"),
-        ('{"101": [1.0]}', "participant 101 needs a list of session numbers"),
-        ('{"101": [1, 2, 1]}', "participant 101 has a session twice: [1, 1, 2]"),
-        ('{"101": [1, 2]', "is not JSON"),
-    ],
-)
-def test_unusable_sessions(tmp_path, content, cause):
-    """Named with the file, the participant and what came."""
-    folders = Folders(tmp_path)
-    folders.preparation.mkdir()
-    folders.valid_sessions.write_text(content)
-    with pytest.raises(FergiError) as caught:
-        read_valid_sessions(folders)
-    assert str(folders.valid_sessions) in str(caught.value)
-    assert cause in str(caught.value)
-
-
-def test_missing_sessions(tmp_path):
-    """With the command that gets them."""
-    with pytest.raises(FergiError, match=r"valid_sessions\.json\)\. Fetch the published files with: python -m"):
-        read_valid_sessions(Folders(tmp_path))
 
 
 def test_black_images(tmp_path):
     """Keys of JSON are text, sessions and images are numbers; who is not asked for is not returned."""
-    folders = Folders(tmp_path)
-    folders.preparation.mkdir()
-    folders.black_images.write_text('{"101": {"1": [2, 4], "10": []}, "102": {}, "103": {"1": [1]}}')
+    content = '{"101": {"1": [2, 4], "10": []}, "102": {}, "103": {"1": [1]}}'
+    folders = with_file(tmp_path, "invalid_images.json", content)
     assert read_black_images(folders, ["101", "102"]) == {"101": {(1, 2), (1, 4)}, "102": set()}
 
 
-@pytest.mark.parametrize("content", ["[]", '{"101": [1]}', '{"101": {"one": [1]}}', '{"101": {"1": 2}}', "3"])
-def test_unusable_black_images(tmp_path, content):
-    """Another form is refused, not read as none black."""
-    folders = Folders(tmp_path)
-    folders.preparation.mkdir()
-    folders.black_images.write_text(content)
-    with pytest.raises(FergiError, match=r"invalid_images\.json must map participants to sessions to lists"):
-        read_black_images(folders, ["101"])
+SESSIONS, BLACK, EXCLUDED = (
+    (read_valid_sessions, "valid_sessions.json"),
+    (lambda folders: read_black_images(folders, ["101"]), "invalid_images.json"),
+    (lambda folders: read_excluded_participants(folders, ["101", "104"]), "AU4_excluded_participants.json"),
+)
+NEEDS_NUMBERS = "participant 101 needs a list of session numbers, not "
+NEEDS_IMAGES = "must map participants to sessions to lists of image numbers. Run preprocess_image_data.py first"
+NEEDS_PEOPLE = "must be a list of participants. Run filter_participants_based_on_AU4.py again."
 
 
 @pytest.mark.parametrize(
-    ("content", "cause"),
+    ("read", "content", "cause"),
     [
-        ('["105"]', "(first: 105)"),
-        ('{"104": true}', "must be a list of participants"),
-        ("[104]", "must be a list of participants"),
+        (SESSIONS, "{}", "must map participants to lists of session numbers"),
+        (SESSIONS, "[1, 2]", "must map participants to lists of session numbers"),
+        (SESSIONS, '{"101": []}', f"{NEEDS_NUMBERS}[]"),
+        (SESSIONS, '{"101": 3}', f"{NEEDS_NUMBERS}3"),
+        (SESSIONS, '{"101": [1, "2"]}', NEEDS_NUMBERS),
+        (SESSIONS, '{"101": [1, true]}', NEEDS_NUMBERS),
+        (SESSIONS, '{"101": [1.0]}', NEEDS_NUMBERS),
+        (SESSIONS, '{"101": [1, 2, 1]}', "participant 101 has a session twice: [1, 1, 2]"),
+        (SESSIONS, '{"101": [1, 2]', "is not JSON"),
+        (SESSIONS, None, "valid_sessions.json). Fetch the published files with: python -m"),
+        *((BLACK, content, NEEDS_IMAGES) for content in ("[]", '{"101": [1]}', '{"101": {"one": [1]}}', "3")),
+        (BLACK, '{"101": {"1": 2}}', NEEDS_IMAGES),
+        (BLACK, '{"102": {}}', "invalid_images.json (first: 101). Add them"),
+        (EXCLUDED, '["105", "104"]', "AU4_excluded_participants.json is not in the data (first: 105). Run filter_"),
+        (EXCLUDED, '{"104": true}', NEEDS_PEOPLE),
+        (EXCLUDED, "[104]", NEEDS_PEOPLE),
+        (EXCLUDED, None, "AU4_excluded_participants.json). Run filter_participants_based_on_AU4.py first."),
     ],
 )
-def test_unusable_exclusions(tiny, content, cause):
-    """A list of other people belongs to other data."""
-    folders = Folders(tiny.root)
-    assert read_excluded_participants(folders, read_valid_sessions(folders)) == ["104"]
-    folders.excluded_participants.write_text(content)
+def test_unusable_file(tmp_path, read, content, cause):
+    """Named with what came and what to do; another form is not read as if it were empty."""
+    function, name = read
+    folders = Folders(tmp_path) if content is None else with_file(tmp_path, name, content)
     with pytest.raises(FergiError) as caught:
-        read_excluded_participants(folders, read_valid_sessions(folders))
+        function(folders)
+    assert str(folders.preparation / name) in str(caught.value)
     assert cause in str(caught.value)
-    assert "Run filter_participants_based_on_AU4.py again." in str(caught.value)
+
+
+def test_excluded_participants(tmp_path):
+    folders = with_file(tmp_path, "AU4_excluded_participants.json", '["104"]')
+    assert read_excluded_participants(folders, ["101", "104"]) == ["104"]
 
 
 def test_clips_in_order_of_numbers(tmp_path):
@@ -124,7 +116,7 @@ def test_clips_in_order_of_numbers(tmp_path):
 @pytest.mark.parametrize("kind", ["baseline", "reaction"])
 @pytest.mark.parametrize("lost", ["baseline_clip_1", "baseline_clip_3", "reaction_clip_1", "reaction_clip_3"])
 def test_lost_clip(tiny, kind, lost):
-    """First, last, of this kind or of the other: its name is in the sentence."""
+    """First, last, of this kind or of the other: its name is in the message."""
     tiny.path(f"data/102/session_1/{lost}_features.csv").unlink()
     with pytest.raises(FergiError) as caught:
         find_clips(Folders(tiny.root), kind, {"101": [1, 2], "102": [1, 3]})
@@ -180,8 +172,8 @@ def test_images_and_reactions_are_joined_by_participant_session_and_image(tiny):
     pd.testing.assert_frame_equal(again, joined, check_exact=True)
 
 
-def test_image_without_a_valid_reaction_is_left_out(tiny):
-    """A row fewer in the reactions is a row fewer in the join, and no error."""
+def test_image_without_a_valid_reaction_has_no_row(tiny):
+    """And it is no error."""
     folders = Folders(tiny.root)
     tiny.edit_table("preparation/preprocessed_reaction_data/103.csv", lambda table: table.drop(index=2))
     joined = read_image_reactions(folders, {"103": [2, 4]}, **COLUMNS)
@@ -190,7 +182,7 @@ def test_image_without_a_valid_reaction_is_left_out(tiny):
 
 
 def test_session_of_black_images_may_be_missing_from_the_images(tiny):
-    """Where every image came out black no row can be there; where none did, it must be."""
+    """Where all its images are black there is no row; otherwise there must be."""
     folders = Folders(tiny.root)
     for name in ("image", "reaction"):
         tiny.edit_table(

@@ -6,14 +6,16 @@ import stat
 import subprocess
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import CHECKOUT
+from filmed import snapshot
 
 from fergi.files import (
     FergiError,
     check_writable,
+    different_settings,
+    keep_settings,
     read_json,
     read_table,
     read_tables,
@@ -26,48 +28,19 @@ from fergi.files import (
 )
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_failing_write_leaves_the_old_file(tmp_path, error):
-    """Whatever interrupts the block, the old content stays and nothing lies beside it."""
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, OSError(28, "No space left on device")])
+@pytest.mark.parametrize("old", [b"old", None])
+def test_failing_write_leaves_the_old_file(tmp_path, error, old):
+    """Whatever interrupts the block: the old content, or no file, and nothing beside it. Disk errors are explained."""
     path = tmp_path / "table.csv"
-    path.write_bytes(b"old")
-    with pytest.raises(error), replacing(path) as file:
+    if old:
+        path.write_bytes(old)
+    full = isinstance(error, OSError)
+    message = r"Cannot write .*table\.csv: No space left on device\. Make room" if full else ""
+    with pytest.raises(FergiError if full else error, match=message), replacing(path) as file:
         file.write(b"half of the new")
         raise error
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["table.csv"]
-
-
-def test_failing_first_write_leaves_nothing(tmp_path):
-    """Without an old file there is none afterwards either."""
-    with pytest.raises(ValueError), replacing(tmp_path / "table.csv") as file:
-        file.write(b"half")
-        raise ValueError
-    assert os.listdir(tmp_path) == []
-
-
-def test_disk_full_while_writing_is_one_sentence(tmp_path):
-    """An error of the disk becomes an error for the person at the terminal."""
-    path = tmp_path / "table.csv"
-    path.write_bytes(b"old")
-    with pytest.raises(FergiError, match=r"Cannot write .*table\.csv: No space left on device"), replacing(path):
-        raise OSError(28, "No space left on device")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["table.csv"]
-
-
-def test_killed_while_writing_leaves_the_old_file(tmp_path):
-    """A process that dies without a chance to clean up has not touched the file."""
-    path = tmp_path / "table.csv"
-    path.write_bytes(b"old")
-    program = (
-        "import os, sys; from pathlib import Path; from fergi.files import replacing\n"
-        "with replacing(Path(sys.argv[1])) as file:\n"
-        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program, path], cwd=CHECKOUT, check=False)
-    assert ended.returncode == -9
-    assert path.read_bytes() == b"old"
+    assert snapshot(tmp_path) == ({"table.csv": old} if old else {})
 
 
 TABLES = ("1.csv", "2.csv", "3.csv")
@@ -106,16 +79,15 @@ def test_tables_that_belong_together_stay_old_if_a_name_is_taken(tmp_path):
     write_three(tmp_path, 1)
     (tmp_path / "3.csv").unlink()
     (tmp_path / "3.csv").mkdir()
+    before = snapshot(tmp_path)
     with pytest.raises(FergiError, match=r"Cannot write .*3\.csv: Is a directory"):
         write_three(tmp_path, 2)
-    (tmp_path / "3.csv").rmdir()
-    (tmp_path / "3.csv").write_text("x\n1\n")
-    assert values(tmp_path) == [1, 1, 1]
+    assert snapshot(tmp_path) == before and (tmp_path / "3.csv").is_dir()
 
 
 @pytest.mark.parametrize("renamed", [0, 1, 2, 3])
 def test_a_process_that_is_killed_between_two_renames(tmp_path, renamed):
-    """As documented: the first ones new, the others old, each whole; and running again mends it."""
+    """As documented: the first ones new, the others old, each complete; and running again repairs it."""
     write_three(tmp_path, 1)
     program = (
         "import os, sys\nfrom pathlib import Path\nimport pandas as pd\nfrom fergi.files import write_tables\n"
@@ -135,30 +107,26 @@ def test_a_process_that_is_killed_between_two_renames(tmp_path, renamed):
 
 
 def test_old_content_is_there_until_the_block_ends(tmp_path):
-    """A reader in between sees the old file, a reader afterwards the new one."""
+    """A reader in between gets the old file, a reader afterwards the new one."""
     path = tmp_path / "table.csv"
     path.write_bytes(b"old")
     with replacing(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_bytes() == b"old"
-    assert path.read_bytes() == b"new"
+    assert snapshot(tmp_path) == {"table.csv": b"new"}
 
 
-def test_new_file_has_the_usual_permissions(tmp_path):
-    """Readable as the umask says, not only for the owner as temporary files are."""
+def test_new_file_and_folder(tmp_path):
+    """The folder is made on the way. The file is readable as the umask says, not only for its owner."""
     old = os.umask(0o022)
     try:
-        write_json([], tmp_path / "list.json")
+        write_json({"a": [1]}, tmp_path / "new" / "folder" / "list.json")
     finally:
         os.umask(old)
-    assert stat.S_IMODE((tmp_path / "list.json").stat().st_mode) == 0o644
-
-
-def test_folder_is_made_on_the_way(tmp_path):
-    """A first run needs no empty folders prepared."""
-    write_json({"a": [1]}, tmp_path / "new" / "folder" / "list.json")
-    assert json.loads((tmp_path / "new" / "folder" / "list.json").read_text()) == {"a": [1]}
+    path = tmp_path / "new" / "folder" / "list.json"
+    assert json.loads(path.read_text()) == {"a": [1]}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_file_where_the_folder_should_be(tmp_path):
@@ -172,17 +140,12 @@ def test_file_where_the_folder_should_be(tmp_path):
 
 
 def test_folder_where_the_file_should_be(tmp_path):
-    """The name is taken; the temporary file goes away again."""
+    """The name is taken; the temporary file is removed."""
     (tmp_path / "list.json").mkdir()
     with pytest.raises(FergiError, match=r"Cannot write .*list\.json"):
         write_json([], tmp_path / "list.json")
-    assert os.listdir(tmp_path) == ["list.json"]
-
-
-def test_check_writable_leaves_nothing(tmp_path):
-    """The check makes the folder and no file."""
-    check_writable(tmp_path / "results")
-    assert os.listdir(tmp_path / "results") == []
+    check_writable(tmp_path / "results")  # makes the folder and no file
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["list.json", "results"]
 
 
 def test_floats_keep_every_digit(tmp_path):
@@ -193,12 +156,17 @@ def test_floats_keep_every_digit(tmp_path):
     assert read.tobytes() == table["x"].to_numpy().tobytes()
 
 
-def test_summary_counts_and_names_the_first():
+@pytest.mark.parametrize(
+    ("problems", "state", "expected"),
+    [
+        (["b: cut", "c: cut"], (), "2 of 33 files are unusable (first: b: cut). Run it."),
+        (["b: cut"], (), "1 of 33 files is unusable (first: b: cut). Run it."),
+        (["b"], ("have no rows",), "1 of 33 files has no rows (first: b). Run it."),
+    ],
+)
+def test_summary(problems, state, expected):
     """How many of how many, the first one, what to do; one is singular."""
-    assert str(summarise(["b: cut", "c: cut"], 33, "files", "Run it.")) == (
-        "2 of 33 files are unusable (first: b: cut). Run it."
-    )
-    assert str(summarise(["b: cut"], 33, "files", "Run it.")) == "1 of 33 files is unusable (first: b: cut). Run it."
+    assert str(summarise(problems, 33, "files", "Run it.", *state)) == expected
 
 
 def test_require_names_the_first_missing_file(tmp_path):
@@ -224,12 +192,12 @@ GOOD = "session_index,image_index,felt,name,score\n1,1,True,x,0.5\n1,2,False,y,1
 def read(tmp_path, text, **options):
     """Read a table of this text."""
     path = tmp_path / "101.csv"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.write_bytes(text.encode(errors="surrogateescape"))
     return read_table(path, **{"key": ("session_index", "image_index"), "numeric": ("score",), **options})
 
 
 def test_table_has_the_wanted_columns_in_order(tmp_path):
-    """Key, then numbers; True and False are numbers; the rest is left out."""
+    """Key, then numbers; True and False are numbers; no other column."""
     table = read(tmp_path, GOOD, key=("image_index", "session_index"), numeric=("score", "felt"))
     expected = pd.DataFrame(
         {"image_index": [1, 2], "session_index": [1, 1], "score": [0.5, 0.001], "felt": [1.0, 0.0]},
@@ -243,39 +211,37 @@ def test_table_with_a_text_key_keeps_leading_zeros(tmp_path):
     assert table["user_id"].tolist() == ["001", "002"]
 
 
+CELL = ", line 3, column "
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("", "101.csv is empty"),
-        (GOOD.splitlines()[0] + "\n", "101.csv has a header but no rows"),
-        (GOOD.replace(",score", ""), "101.csv has no column score"),
-        (GOOD.replace("0.5", "0.5,9").replace("1e-3", "1e-3,9"), "101.csv has more values in its rows than names"),
-        (GOOD.replace("score", "points"), "101.csv has no column score"),
-        (GOOD.replace("0.5", "half"), "101.csv, line 2, column score: 'half' is not a number"),
-        (GOOD.replace("1e-3", ""), "101.csv, line 3, column score: nothing is not a number"),
-        (GOOD.replace("1e-3", "nan"), "101.csv, line 3, column score: nothing is not a number"),
-        (GOOD.replace("1e-3", "inf"), "101.csv, line 3, column score: 'inf' is not a number"),
-        (GOOD.replace("1,2,False", "1.5,2,False"), "101.csv, line 3, column session_index: '1.5' is not a whole"),
-        (GOOD.replace("1,2,False", ",2,False"), "101.csv, line 3, column session_index: nothing is not a whole"),
-        (GOOD.replace("1,2,False", "1,1,False"), "101.csv, line 3: session_index 1, image_index 1 stands there twice"),
-        (GOOD.replace("0.5", '"0.5'), "101.csv is not a CSV table"),
-        (GOOD.encode().replace(b"x", b"\xff"), "101.csv is not a CSV table"),
-        (GOOD.replace(",1e-3", ""), "101.csv, line 3, column score: nothing is not a number"),
-        (GOOD + "1,3,True,z,1,2\n", "101.csv is not a CSV table"),
+        ("", " is empty"),
+        (GOOD.splitlines()[0] + "\n", " has a header but no rows"),
+        (GOOD.replace(",score", ""), " has no column score"),
+        (GOOD.replace("0.5", "0.5,9").replace("1e-3", "1e-3,9"), " has more values in its rows than names"),
+        (GOOD.replace("score", "points"), " has no column score"),
+        (GOOD.replace("0.5", "half"), ", line 2, column score: 'half' is not a number"),
+        (GOOD.replace("1e-3", ""), f"{CELL}score: nothing is not a number"),
+        (GOOD.replace("1e-3", "nan"), f"{CELL}score: nothing is not a number"),
+        (GOOD.replace("1e-3", "inf"), f"{CELL}score: 'inf' is not a number"),
+        (GOOD.replace("1,2,False", "1.5,2,False"), f"{CELL}session_index: '1.5' is not a whole"),
+        (GOOD.replace("1,2,False", ",2,False"), f"{CELL}session_index: nothing is not a whole"),
+        (GOOD.replace("1,2,False", "1,1,False"), ", line 3: session_index 1, image_index 1 stands there twice"),
+        (GOOD.replace("0.5", '"0.5'), " is not a CSV table"),
+        (GOOD.replace("x", "\udcff"), " is not a CSV table"),
+        (GOOD.replace(",1e-3", ""), f"{CELL}score: nothing is not a number"),
+        (GOOD + "1,3,True,z,1,2\n", " is not a CSV table"),
+        (GOOD.replace("1e-3", "0.4321")[:-4], " is cut off in line 3"),  # 0.4 is a number, and the wrong one
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_unusable_table(tmp_path, text, cause):
     """Each with the file, the line and the column where there is one."""
     with pytest.raises(ValueError) as caught:
         read(tmp_path, text)
-    assert cause in str(caught.value)
-
-
-def test_table_cut_off_inside_its_last_number(tmp_path):
-    """0.4321 cut to 0.4 is a number, and the wrong one."""
-    with pytest.raises(ValueError, match=r"101\.csv is cut off in line 3"):
-        read(tmp_path, GOOD.replace("1e-3", "0.4321")[:-4])
+    assert str(caught.value).startswith(f"{tmp_path / '101.csv'}{cause}")
 
 
 def test_missing_table_and_folder_in_place_of_a_table(tmp_path):
@@ -286,30 +252,44 @@ def test_missing_table_and_folder_in_place_of_a_table(tmp_path):
         read_table(tmp_path)
 
 
-def test_tables_name_the_missing_participants(tmp_path):
-    """As many as there are, the first of them, and which script to run."""
+def test_tables_name_the_missing_and_the_unusable_ones(tmp_path):
+    """As many as there are, the first of them, and which script to run; missing ones before any is read."""
+
+    def read_three():
+        key, advice = ("session_index", "image_index"), "Run it first."
+        return read_tables(tmp_path, ["101", "102", "103"], key=key, numeric=("score",), advice=advice)
+
     (tmp_path / "101.csv").write_text(GOOD)
-    options = {"key": ("session_index", "image_index"), "numeric": ("score",), "advice": "Run it first."}
-    with pytest.raises(FergiError) as caught:
-        read_tables(tmp_path, ["101", "102", "103"], **options)
-    assert str(caught.value) == f"2 of 3 participants have no table in {tmp_path} (first: 102.csv). Run it first."
+    for change, message in (
+        (lambda path: path.touch(), f"2 of 3 participants have no table in {tmp_path} (first: 102.csv)"),
+        (lambda path: path.write_text(GOOD), f"2 of 3 tables are unusable (first: {tmp_path / '102.csv'} is empty)"),
+    ):
+        with pytest.raises(FergiError) as caught:
+            read_three()
+        assert str(caught.value) == f"{message}. Run it first."
+        for participant in ("102", "103"):
+            change(tmp_path / f"{participant}.csv")
+    assert [table["score"].tolist() for table in read_three().values()] == [[0.5, 0.001]] * 3
 
 
-def test_tables_name_the_first_unusable_one(tmp_path):
-    """All are looked at before the sentence is made."""
-    for participant, text in {"101": GOOD, "102": "", "103": ""}.items():
-        (tmp_path / f"{participant}.csv").write_text(text)
-    options = {"key": ("session_index", "image_index"), "numeric": ("score",), "advice": "Run it first."}
-    with pytest.raises(FergiError) as caught:
-        read_tables(tmp_path, ["101", "102", "103"], **options)
-    assert str(caught.value) == (f"2 of 3 tables are unusable (first: {tmp_path / '102.csv'} is empty). Run it first.")
-    tables = read_tables(tmp_path, ["101"], **options)
-    assert list(tables) == ["101"]
-    np.testing.assert_array_equal(tables["101"]["score"], [0.5, 0.001])
+def test_settings_of_outputs(tmp_path):
+    """Written once, then compared; missing keys count as equal."""
+    path = tmp_path / "settings.json"
+    assert different_settings({"luma": "released"}, path) is None
+    keep_settings({"luma": "released"}, path, "Use the same.")
+    keep_settings({"luma": "released", "device": "cpu"}, path, "Use the same.")
+    assert json.loads(path.read_text()) == {"luma": "released"}
+    assert different_settings({"luma": "correct", "device": "cpu"}, path) == {"luma": ("released", "correct")}
+    message = (
+        r"settings\.json says that luma was 'released' for the files that are there, and now it is 'correct'\. Use"
+    )
+    with pytest.raises(FergiError, match=message):
+        keep_settings({"luma": "correct"}, path, "Use the same.")
 
 
-def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
-    """And what a living one is writing is not."""
+def test_a_killed_writer(tmp_path):
+    """The old file is as it was. The next writer removes what the killed one left, and nothing of a running one."""
+    (tmp_path / "table.csv").write_bytes(b"old")
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom fergi.files import replacing\n"
         "with replacing(Path(sys.argv[1])) as file:\n    file.write(b'half')\n    file.flush()\n"
@@ -317,8 +297,8 @@ def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
         "    print('here', flush=True)\n    sys.stdin.readline()\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "table.csv")]
-    subprocess.run([*command, "killed"], cwd=CHECKOUT, check=False)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert subprocess.run([*command, "killed"], cwd=CHECKOUT, check=False).returncode == -9
+    assert (tmp_path / "table.csv").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 2
     with subprocess.Popen(
         [*command, "alive"], cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
@@ -327,5 +307,4 @@ def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
             file.write(b"whole")
         assert len(list(tmp_path.iterdir())) == 2
         other.communicate("\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
-    assert (tmp_path / "table.csv").read_bytes() == b"half"
+    assert snapshot(tmp_path) == {"table.csv": b"half"}

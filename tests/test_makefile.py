@@ -1,4 +1,4 @@
-"""How ``make`` comes to Python 3.11, with stand-ins for the programs that may be on the path."""
+"""How ``make`` finds Python 3.11, with stand-ins for the programs that may be on the path."""
 
 import os
 import shutil
@@ -9,107 +9,90 @@ import pytest
 from conftest import CHECKOUT
 
 TOOLS = ("make", "touch", "sh", "rm", "cat", "chmod", "mkdir")
-# Stand-ins note how they were called. Pythons of the right version make environments with a pip that does nothing.
-PYTHON = """#!/bin/sh
+# Stand-ins write down how they were called. Those of 3.11 and uv make environments with a pip that does nothing.
+STAND_IN = """#!/bin/sh
 case "$*" in
 *version_info*) exit {wrong};;
-*"-m venv"*) echo "{name} $*" >> "$LOG"; {environment};;
+*"venv --clear"*) echo "$0 $*" >> "$LOG"; mkdir -p .venv/bin; echo '#!/bin/sh' > .venv/bin/pip; chmod +x .venv/bin/pip;;
 esac
 """
-UV = """#!/bin/sh
-echo "{name} $*" >> "$LOG"
-{environment}
-"""
-ENVIRONMENT = "mkdir -p .venv/bin; echo '#!/bin/sh' > .venv/bin/pip; chmod +x .venv/bin/pip"
+RIGHT, WRONG = 0, 1
+NO_PYTHON = (
+    "Python 3.11 is missing: it is neither on the path",
+    "Paste: python3 -m venv .uv && .uv/bin/pip install uv && make setup",
+    "pyenv install 3.11",
+    "make PYTHON=/path/to/python3.11",
+)
 
 
-@pytest.fixture
-def machine(tmp_path):
-    """A folder with the Makefile, and a path on which nothing is but the tools that make itself needs."""
+def make_setup(machine: Path, programs: dict[str, int], *options: str) -> tuple[subprocess.CompletedProcess, list[str]]:
+    """``make setup`` where only ``programs`` and make's own tools are, and which of them made an environment."""
     for tool in TOOLS:
-        (tmp_path / "path").mkdir(exist_ok=True)
-        (tmp_path / "path" / tool).symlink_to(shutil.which(tool))
-    (tmp_path / "checkout").mkdir()
-    for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
-        shutil.copy(CHECKOUT / name, tmp_path / "checkout")
-    return tmp_path
-
-
-def stand_in(path: Path, text: str, **values) -> None:
-    """A program."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text.format(name=path, environment=ENVIRONMENT, **values))
-    path.chmod(0o755)
-
-
-def make_setup(machine: Path, *options: str) -> tuple[subprocess.CompletedProcess, list[str]]:
-    """``make setup`` there, and which stand-ins made an environment."""
+        (machine / "path").mkdir(exist_ok=True)
+        (machine / "path" / tool).symlink_to(shutil.which(tool))
+    (machine / "checkout").mkdir()
+    for name in ("Makefile", "requirements.txt"):
+        shutil.copy(CHECKOUT / name, machine / "checkout")
+    for name, wrong in programs.items():
+        (machine / name).parent.mkdir(parents=True, exist_ok=True)
+        (machine / name).write_text(STAND_IN.format(wrong=wrong))
+        (machine / name).chmod(0o755)
     log = machine / "log"
     log.touch()
     env = {"PATH": str(machine / "path"), "HOME": str(machine / "home"), "LOG": str(log)}
-    done = subprocess.run(
-        [shutil.which("make"), "setup", *options], cwd=machine / "checkout", env=env, capture_output=True, text=True
-    )
+    command = [shutil.which("make"), "setup", *(option.format(machine) for option in options)]
+    done = subprocess.run(command, cwd=machine / "checkout", env=env, capture_output=True, text=True)
     return done, log.read_text().splitlines()
 
 
-def test_python_of_the_path_comes_first(machine):
-    """Of several the one of the right version, before pyenv's and uv."""
-    stand_in(machine / "path/python3.11", PYTHON, wrong=1)
-    stand_in(machine / "path/python3", PYTHON, wrong=0)
-    stand_in(machine / "home/.pyenv/versions/3.11.7/bin/python", PYTHON, wrong=0)
-    stand_in(machine / "path/uv", UV)
-    done, log = make_setup(machine)
-    assert done.returncode == 0, done.stderr
-    assert log == [f"{machine}/path/python3 -m venv --clear .venv"]
-    assert (machine / "checkout/.venv/complete").exists()
+PYENV_11, PYENV_12 = (f"home/.pyenv/versions/{version}/bin/python" for version in ("3.11.7", "3.12.1"))
+PYTHON_MAKES, UV_MAKES = "-m venv --clear .venv", "venv --clear --seed --python 3.11 .venv"
 
 
-def test_then_pyenvs_versions(machine):
-    """Whatever else is there, and before uv."""
-    stand_in(machine / "path/python3", PYTHON, wrong=1)
-    stand_in(machine / "path/uv", UV)
-    stand_in(machine / "home/.pyenv/versions/3.12.1/bin/python", PYTHON, wrong=1)
-    stand_in(machine / "home/.pyenv/versions/3.11.7/bin/python", PYTHON, wrong=0)
-    done, log = make_setup(machine)
-    assert done.returncode == 0, done.stderr
-    assert log == [f"{machine}/home/.pyenv/versions/3.11.7/bin/python -m venv --clear .venv"]
-
-
-@pytest.mark.parametrize("place", ["path/uv", "checkout/.uv/bin/uv"])
-def test_then_uv_which_fetches_it(machine, place):
-    """On the path, or where the message below puts it."""
-    stand_in(machine / "path/python3", PYTHON, wrong=1)
-    stand_in(machine / place, UV)
-    done, log = make_setup(machine)
+@pytest.mark.parametrize(
+    ("programs", "options", "expected"),
+    [
+        (
+            {"path/python3.11": WRONG, "path/python3": RIGHT, PYENV_11: RIGHT, "path/uv": RIGHT},
+            (),
+            f"path/python3 {PYTHON_MAKES}",
+        ),
+        (
+            {"path/python3": WRONG, "path/uv": RIGHT, PYENV_12: WRONG, PYENV_11: RIGHT},
+            (),
+            f"{PYENV_11} {PYTHON_MAKES}",
+        ),
+        ({"path/python3": WRONG, "path/uv": RIGHT}, (), f"path/uv {UV_MAKES}"),
+        ({"path/python3": WRONG, "checkout/.uv/bin/uv": RIGHT}, (), f".uv/bin/uv {UV_MAKES}"),
+        ({"path/python3.11": RIGHT, "mine": RIGHT}, ("PYTHON={}/mine",), f"mine {PYTHON_MAKES}"),
+    ],
+)
+def test_which_program_makes_the_environment(tmp_path, programs, options, expected):
+    """Python of the path, then one of pyenv's, then uv (on the path or where the message puts it); or the one named."""
+    done, log = make_setup(tmp_path, programs, *options)
     assert done.returncode == 0, done.stderr
     (line,) = log
-    assert line.endswith("uv venv --clear --seed --python 3.11 .venv")
-    assert (machine / "checkout/.venv/complete").exists()
+    assert line.endswith(expected)
+    assert (tmp_path / "checkout/.venv/complete").exists()
 
 
-def test_without_any_of_them(machine):
-    """One message with the three ways and a command to paste."""
-    stand_in(machine / "path/python3", PYTHON, wrong=1)
-    done, log = make_setup(machine)
+@pytest.mark.parametrize(
+    ("programs", "options", "messages"),
+    [
+        ({"path/python3": WRONG}, (), NO_PYTHON),
+        (
+            {"path/python3.11": RIGHT, "old": WRONG},
+            ("PYTHON={}/old",),
+            ("/old is not Python 3.11, which requirements",),
+        ),
+    ],
+)
+def test_without_python_3_11(tmp_path, programs, options, messages):
+    """One message with what to do, and no environment."""
+    done, log = make_setup(tmp_path, programs, *options)
     assert done.returncode != 0 and log == []
-    message = done.stderr.splitlines()[0]
-    assert message.startswith("Python 3.11 is missing: it is neither on the path")
-    assert "Paste: python3 -m venv .uv && .uv/bin/pip install uv && make setup" in message
-    assert "pyenv install 3.11" in message and "make PYTHON=/path/to/python3.11" in message
-
-
-def test_a_python_that_is_named(machine):
-    """Is taken, or refused if it is of another version."""
-    stand_in(machine / "path/python3.11", PYTHON, wrong=0)
-    stand_in(machine / "mine", PYTHON, wrong=0)
-    stand_in(machine / "old", PYTHON, wrong=1)
-    done, log = make_setup(machine, f"PYTHON={machine / 'mine'}")
-    assert done.returncode == 0 and log == [f"{machine / 'mine'} -m venv --clear .venv"]
-    shutil.rmtree(machine / "checkout/.venv")
-    done, log = make_setup(machine, f"PYTHON={machine / 'old'}")
-    assert done.returncode != 0 and len(log) == 1
-    assert f"{machine / 'old'} is not Python 3.11, which requirements.txt needs." in done.stderr
+    for message in messages:
+        assert message in done.stderr.splitlines()[0]
 
 
 def test_make_here_has_one():
