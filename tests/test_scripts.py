@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CHECKOUT, SCORES, STAGES, clip_text
+from conftest import CHECKOUT, STAGES, clip_text
 
-from fergi.preference.results import search_preferences
+from fergi.files import FergiError
 
 BASELINE, REACTION, FILTER, SEARCH = STAGES
 CLIP_3 = "data/102/session_1/reaction_clip_3_features.csv"
@@ -78,26 +78,6 @@ def test_a_second_run_writes_the_same_bytes(tiny):
     assert tiny.snapshot() == before
 
 
-@pytest.mark.parametrize("mode", ["paper", "released"])
-@pytest.mark.parametrize("strict", [False, True])
-def test_options_reach_the_search(tiny, monkeypatch, mode, strict):
-    """Both switches, and the file's name with them."""
-    script = importlib.import_module(SEARCH)
-    searches = []
-
-    def recorded(images, search):
-        searches.append(search)
-        return search_preferences(images, search)
-
-    monkeypatch.setattr(script, "search_preferences", recorded)
-    before = set(tiny.snapshot())
-    tiny.path(f"{RESULTS}.csv").unlink()
-    tiny.run(SEARCH, "--mode", mode, *(["--strict-lopo"] if strict else []))
-    assert [(each.strict, each.product_valence) for each in searches] == [(strict, mode == "released")]
-    suffix = ("_released" if mode == "released" else "") + ("_strict" if strict else "")
-    assert set(tiny.snapshot()) == before - {f"{RESULTS}.csv"} | {f"{RESULTS}{suffix}.csv"}
-
-
 def test_a_spike_of_one_frame_is_divided_by_three(tiny):
     """30 FPS and a tenth of a second: 1.5 in one frame of 30 gives 0.5."""
     tiny.path(CLIP_3).write_text(clip_text(np.where(np.arange(30) == 20, 1.5, 0.0)))
@@ -152,53 +132,134 @@ def test_participants_with_no_pair_keep_their_row(tiny):
     assert found.loc["103", ["PickScore_n_correct", "PickScore_n_incorrect"]].sum() == 10
 
 
-# ---- feature files that cannot be used
+# ---- what they refuse, in one sentence, with all files as they were
+
+TABLES = {FILTER: "preparation/preprocessed_baseline_data/102.csv", SEARCH: f"{REACTIONS}/102.csv"}
+EXCLUDED, LISTED = "preparation/AU4_excluded_participants.json", "preparation/valid_sessions.json"
+FACELESS = clip_text(np.full(30, -1.0), face_detection_confidence_score=0.0)  # a clip that is not valid
 
 
-@pytest.mark.parametrize("stage", [BASELINE, REACTION])
-def test_missing_folders(tiny, stage):
-    """The data, a participant, a session: the first that is missing, of how many."""
-    tiny.path("data/103/session_2").rename(tiny.root / "elsewhere")
-    tiny.refuses(stage, "1 of 7 sessions", f"{tiny.root}/data/103/session_2 does not exist")
-    tiny.path("data/102").rename(tiny.root / "elsewhere" / "102")
-    tiny.refuses(stage, "3 of 7 sessions", f"{tiny.root}/data/102/session_1 does not exist", "fergi.published")
-    tiny.path("data").rename(tiny.root / "elsewhere" / "data")
-    tiny.refuses(stage, "7 of 7 sessions", f"{tiny.root}/data/101/session_1 does not exist")
+def without(name):
+    """A change of the data set: a file or folder is not there."""
+    return lambda tiny: tiny.path(name).rename(tiny.root.parent / "elsewhere")
+
+
+def with_text(name, text):
+    """Another content of a file."""
+    return lambda tiny: tiny.path(name).write_text(text)
+
+
+def with_json(name, change):
+    """Another content of a list."""
+    return lambda tiny: tiny.edit_json(name, change)
+
+
+def with_table(name, change):
+    """Another content of a table."""
+    return lambda tiny: tiny.edit_table(name, change)
+
+
+def with_score(value):
+    """A scorer that gives every image the same."""
+
+    def change(tiny):
+        for participant in ("101", "102", "103"):
+            tiny.edit_table(f"{IMAGES}/{participant}.csv", lambda table: table.assign(PickScore=value))
+
+    return change
+
+
+def numbered_from_0(tiny):
+    """Else each clip would be taken for the image before it."""
+    for kind in ("baseline", "reaction"):
+        for image in (1, 2, 3):
+            old, new = (tiny.path(f"data/102/session_1/{kind}_clip_{each}_features.csv") for each in (image, image - 1))
+            old.rename(new)
+
+
+def with_broken_windows(tiny):
+    """At 60 FPS a window is 6 frames: with every sixth lost, 25 of 30 are valid and none of the windows is."""
+    confidence = np.where(np.arange(30) % 6 == 5, 0.0, 0.95)
+    tiny.path(CLIP_3).write_text(clip_text(np.zeros(30), 60.0, face_detection_confidence_score=confidence))
+
+
+CLIP_STAGES = (BASELINE, REACTION)
+BLACK = "preparation/invalid_images.json"
+# What is wrong: stages, the change that makes it so, what the sentence says.
+REFUSALS = {
+    # Folders and clips: the first that is missing, of how many.
+    "no session": (CLIP_STAGES, without("data/103/session_2"),
+        ["1 of 7 sessions", "{root}/data/103/session_2 does not exist"]),
+    "no participant": (CLIP_STAGES, without("data/102"),
+        ["2 of 7 sessions", "{root}/data/102/session_1 does not exist", "fergi.published"]),
+    "no data": (CLIP_STAGES, without("data"), ["7 of 7 sessions", "{root}/data/101/session_1 does not exist"]),
+    "no list of sessions": (STAGES, without(LISTED), ["{root}/" + LISTED, "python -m fergi.published"]),
+    "last reaction lost": (CLIP_STAGES, without(CLIP_3), ["1 of 7 sessions", f"{CLIP_3} does not exist"]),
+    "numbered from 0": (CLIP_STAGES, numbered_from_0, ["1 of 7 sessions", "102/session_1 has clips numbered 0"]),
+    "broken windows": ([REACTION], with_broken_windows,
+        [f"{CLIP_3}: enough valid frames but never as many in a row as a window has"]),
+    "black only": ([REACTION], with_json(BLACK, lambda black: black.update({"104": {"1": [1, 2]}})),
+        ["1 of 4 participants has no valid reaction clip", "(first: 104"]),
+    "not in the black list": ([REACTION, SEARCH], with_json(BLACK, lambda black: black.pop("103")),  # not "none black"
+        ["participants is missing from", "invalid_images.json", "(first: 103)"]),
+    # Lists and tables that do not fit together: stages 6 and 7 miss a session's folder, stage 9 its images.
+    "session without clips": (CLIP_STAGES, with_json(LISTED, lambda sessions: sessions["102"].append(8)),
+        ["data/102/session_8 does not exist"]),
+    "session without images": ([SEARCH], with_json(LISTED, lambda sessions: sessions["102"].append(8)),
+        [f"valid_sessions.json has session 8, {{root}}/{IMAGES}/102.csv does not"]),
+    "session not in the list": ([SEARCH], with_json(LISTED, lambda sessions: sessions["102"].remove(3)),
+        [f"{IMAGES}/102.csv has session 3, valid_sessions.json does not"]),
+    "reaction without image": ([SEARCH], with_table(f"{IMAGES}/102.csv", lambda table: table.drop(index=1)),
+        [f"{REACTIONS}/102.csv has session 1, image 2, {{root}}/{IMAGES}/102.csv does not"]),
+    "somebody else excluded": ([SEARCH], with_text(EXCLUDED, '["104", "204"]'),
+        ["AU4_excluded_participants.json", "(first: 204)", f"Run {FILTER}.py again."]),
+    "no baseline table": ([FILTER], without(TABLES[FILTER]),
+        ["1 of 4 participants has no table in", "preprocessed_baseline_data (first: 102.csv)", f"{BASELINE}.py"]),
+    "no image table": ([SEARCH], without(f"{IMAGES}/103.csv"),
+        ["1 of 3 participants has no table in", "preprocessed_image_data (first: 103.csv)"]),
+    "no reaction table": ([SEARCH], without(TABLES[SEARCH]),
+        ["1 of 3 participants has no table in", "preprocessed_reaction_data (first: 102.csv)"]),
+    # What cannot be searched. 103 can be found, the third of three cannot; 20.1 is not the mean of three times 20.1.
+    "tied ranks": ([SEARCH], with_table(f"{IMAGES}/103.csv", lambda table: table.assign(rank_score=[5, 5, 3, 2, 1, 5])),
+        ["{root}/preparation", "participant 103, session 2 share a rank"]),
+    "one participant": ([SEARCH], with_text(EXCLUDED, '["102", "103", "104"]'),
+        ["holding out one participant needs at least two participants"]),
+    "nobody": ([SEARCH], with_text(EXCLUDED, '["101", "102", "103", "104"]'), ["excludes all 4 participants"]),
+    "one score for all": ([SEARCH], with_score(20.5), ["{root}/preparation", "PickScore is the same for all training"]),
+    "20.1 for all": ([SEARCH], with_score(20.1), ["{root}/preparation", "PickScore is the same for all training"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stages", "change", "fragments"), REFUSALS.values(), ids=REFUSALS)
+def test_refused(tiny, stages, change, fragments):
+    """The file or folder, what is wrong with it and what to do."""
+    change(tiny)
+    for stage in stages:
+        tiny.refuses(stage, *(fragment.replace("{root}", str(tiny.root)) for fragment in fragments))
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_missing_preparation(tiny, stage):
-    """Without the list of sessions no stage starts; it says how to get it."""
-    tiny.path("preparation/valid_sessions.json").unlink()
-    tiny.refuses(stage, f"{tiny.root}/preparation/valid_sessions.json", "python -m fergi.published")
-
-
-@pytest.mark.parametrize(
-    "stage",
-    [BASELINE, REACTION, FILTER, SEARCH],
-)
 def test_mistyped_root(tmp_path, stage):
     """A root that is not there is not made."""
-    run = subprocess.run(
-        [sys.executable, str(CHECKOUT / f"{stage}.py"), "--root", str(tmp_path / "mistyped")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 1
-    assert "mistyped" in run.stderr
+    with pytest.raises(FergiError, match="mistyped"):
+        importlib.import_module(stage).main(["--root", str(tmp_path / "mistyped")])
     assert os.listdir(tmp_path) == []
 
 
+def in_lines(change):
+    """A change of a text as one of its lines, of which the first is the header."""
+    return lambda text: "\n".join(change(text.splitlines())) + "\n"
+
+
 def cell(line, column, value):
-    """A change of one cell of a feature file, whose line 1 is the header."""
+    """A change of one cell."""
 
     def change(lines):
         cells = lines[line - 1].split(",")
         cells[lines[0].split(",").index(column)] = value
         return [*lines[: line - 1], ",".join(cells), *lines[line:]]
 
-    return change
+    return in_lines(change)
 
 
 def without_column(name):
@@ -208,56 +269,64 @@ def without_column(name):
         index = lines[0].split(",").index(name)
         return [",".join(value for i, value in enumerate(row.split(",")) if i != index) for row in lines]
 
-    return change
+    return in_lines(change)
+
+
+FEATURES = [
+    (in_lines(lambda lines: lines[:1]), " has a header but no frames"),
+    (without_column("AU12"), " has no column AU12"),
+    (lambda text: text.replace("AU1,AU2", "AU2,AU1"), " has its columns in another order"),
+    (cell(7, "AU4", "strong"), ", line 7, column AU4: 'strong' is not a number"),
+    (cell(7, "AU4", "nan"), ", line 7, column AU4: 'nan' is not a number"),
+    (cell(7, "AU4", ""), ", line 7, column AU4: '' is not a number"),
+    (cell(7, "AU4", "inf"), ", line 7, column AU4: 'inf' is not a number"),
+    (cell(7, "timestamp", "0.0"), ", line 7: time 0 s does not come after 0.133 s"),
+    (in_lines(lambda lines: [*lines[:6], *lines[5:]]), ", line 7: frame 5 stands where frame 6 belongs"),
+    (in_lines(lambda lines: [*lines[:6], *lines[7:]]), ", line 7: frame 7 stands where frame 6 belongs"),
+    (lambda text: "", " is empty"),
+    (lambda text: text[:-30], " is cut off in line 31"),
+    (lambda text: text[:-1], " is cut off in line 31"),
+    (lambda text: text[: len(text) // 2], " is cut off in line"),
+]
+ACTIVATIONS = [
+    (in_lines(lambda lines: lines[:1]), " has a header but no rows"),
+    (without_column("AU4_activation_value"), " has no column AU4_activation_value"),
+    (cell(3, "AU4_activation_value", "strong"), ", line 3, column AU4_activation_value: 'strong' is not a number"),
+    (cell(3, "AU4_activation_value", ""), ", line 3, column AU4_activation_value: nothing is not a number"),
+    (cell(3, "AU4_activation_value", "-inf"), ", line 3, column AU4_activation_value: '-inf' is not a number"),
+    (cell(3, "image_index", "b"), ", line 3, column image_index: 'b' is not a whole number"),
+    (in_lines(lambda lines: [*lines[:3], *lines[2:]]), ", line 4: session_index 1, image_index 2 stands there twice"),
+]
+SCORES = [
+    (lambda text: "", " is empty"),
+    (lambda text: text.rsplit(",", 1)[0] + "\n", ", line 6, column HPS_V2_score: nothing is not a number"),
+    (lambda text: text[:-3], " is cut off in line 6"),  # two digits fewer are another score
+    (lambda text: text.replace("PickScore", "Score"), " has no column PickScore"),
+    (lambda text: text.replace("PickScore", "rank_score", 1), " has no column PickScore"),
+    (lambda text: text.replace("\n3,1,", "\n1,1,"), ", line 5: session_index 1, image_index 1 stands there twice"),
+]
+FEATURE_ADVICE = "). Make them again with clips_facial_process.py, or: python -m fergi.published --replace"
 
 
 @pytest.mark.parametrize(
-    ("change", "cause"),
+    ("stage", "name", "what", "advice", "change", "cause"),
     [
-        (lambda lines: lines[:1], "has a header but no frames"),
-        (without_column("AU12"), "has no column AU12"),
-        (lambda lines: [lines[0].replace("AU1,AU2", "AU2,AU1"), *lines[1:]], "has its columns in another order"),
-        (cell(7, "AU4", "strong"), "line 7, column AU4: 'strong' is not a number"),
-        (cell(7, "AU4", "nan"), "line 7, column AU4: 'nan' is not a number"),
-        (cell(7, "AU4", ""), "line 7, column AU4: '' is not a number"),
-        (cell(7, "AU4", "inf"), "line 7, column AU4: 'inf' is not a number"),
-        (cell(7, "timestamp", "0.0"), "line 7: time 0 s does not come after 0.133 s"),
-        (lambda lines: [*lines[:6], lines[5], *lines[6:]], "line 7: frame 5 stands where frame 6 belongs"),
-        (lambda lines: [*lines[:6], *lines[7:]], "line 7: frame 7 stands where frame 6 belongs"),
+        *((REACTION, CLIP_3, "1 of 20 reaction feature files", FEATURE_ADVICE, *each) for each in FEATURES),
+        *((FILTER, TABLES[FILTER], "1 of 4 tables", f"Run {BASELINE}.py", *each) for each in ACTIVATIONS),
+        *((SEARCH, TABLES[SEARCH], "1 of 3 tables", f"Run {REACTION}.py", *each) for each in ACTIVATIONS),
+        *((SEARCH, f"{IMAGES}/102.csv", "1 of 3 tables", "fergi.published --replace", *each) for each in SCORES),
     ],
-    ids=["no rows", "column", "order", "text", "NaN", "empty", "inf", "backwards", "duplicate", "missing frame"],
 )
-def test_unusable_feature_file(tiny, change, cause):
-    """One sentence with the file, the place and the cause; all tables stay as they were."""
-    tiny.edit_lines(CLIP_3, change)
-    message = tiny.refuses(REACTION, f"1 of 20 reaction feature files is unusable (first: {tiny.path(CLIP_3)}", cause)
-    assert message.endswith("Make them again with clips_facial_process.py, or: python -m fergi.published --replace")
-
-
-@pytest.mark.parametrize(
-    ("content", "cause"),
-    [
-        (lambda text: "", "is empty"),
-        (lambda text: text[:-30], "is cut off in line 31"),
-        (lambda text: text[:-1], "is cut off in line 31"),
-        (lambda text: text[: len(text) // 2], "is cut off in line"),
-    ],
-    ids=["empty", "in a line", "last line end", "half"],
-)
-def test_truncated_feature_file(tiny, content, cause):
-    """Whatever the place where it was cut."""
-    text = tiny.path(CLIP_3).read_text()
-    tiny.path(CLIP_3).write_text(content(text))
-    tiny.refuses(REACTION, f"{CLIP_3} {cause}")
+def test_unusable_file(tiny, stage, name, what, advice, change, cause):
+    """Named, with the place, the cause and what to do."""
+    path = tiny.path(name)
+    path.write_text(change(path.read_text()))
+    tiny.refuses(stage, f"{what} is unusable (first: {path}{cause}", advice)
 
 
 def test_all_feature_files_are_looked_at(tiny):
     """How many are unusable is counted over all participants."""
-    for name in (
-        CLIP_3,
-        "data/103/session_2/reaction_clip_1_features.csv",
-        "data/103/session_4/reaction_clip_1_features.csv",
-    ):
+    for name in (CLIP_3, *(f"data/103/session_{each}/reaction_clip_1_features.csv" for each in (2, 4))):
         tiny.path(name).write_text("")
     tiny.refuses(REACTION, "3 of 20 reaction feature files are unusable", f"(first: {tiny.path(CLIP_3)} is empty)")
 
@@ -266,32 +335,31 @@ def test_feature_file_of_another_participant(tiny):
     """No two recordings agree to the last digit; clips without a face do, and are not valid anyway."""
     other = "data/103/session_2/reaction_clip_1_features.csv"
     tiny.path(other).write_bytes(tiny.path(CLIP_3).read_bytes())
-    tiny.refuses(
-        REACTION,
-        "1 of 20 reaction feature files is unusable",
-        f"(first: {tiny.path(other)} has the frames of {tiny.path(CLIP_3)}, another clip)",
-    )
-    faceless = clip_text(np.full(30, -1.0), face_detection_confidence_score=0.0)
+    same = f"(first: {tiny.path(other)} has the frames of {tiny.path(CLIP_3)}, another clip)"
+    tiny.refuses(REACTION, "1 of 20 reaction feature files is unusable", same)
     for name in (other, CLIP_3):
-        tiny.path(name).write_text(faceless)
+        tiny.path(name).write_text(FACELESS)
     tiny.run(REACTION)
 
 
-def test_lost_clip(tiny):
-    """The last reaction of a session, which no gap in the numbers shows, is missed beside its baseline clip."""
-    tiny.path(CLIP_3).unlink()
-    for stage in (BASELINE, REACTION):
-        tiny.refuses(stage, "1 of 7 sessions", f"{CLIP_3} does not exist")
+@pytest.mark.parametrize("kind", ["baseline", "reaction"])
+def test_participant_with_no_valid_clip(tiny, kind):
+    """Named, since nothing can be said about this person later on."""
+    for path in tiny.root.glob(f"data/103/*/{kind}_clip_*"):
+        path.write_text(FACELESS)
+    what = f"1 of 4 participants has no valid {kind} clip"
+    tiny.refuses(f"preprocess_{kind}_data", what, "(first: 103", "6 clips", "valid_sessions.json")
 
 
-def test_clips_numbered_from_0(tiny):
-    """Else each would be taken for the image before it."""
-    for kind in ("baseline", "reaction"):
-        for image in (1, 2, 3):
-            old, new = (tiny.path(f"data/102/session_1/{kind}_clip_{each}_features.csv") for each in (image, image - 1))
-            old.rename(new)
-    for stage in (BASELINE, REACTION):
-        tiny.refuses(stage, "1 of 7 sessions", "data/102/session_1 has clips numbered 0")
+def test_stages_in_the_wrong_order(tiny_inputs):
+    """Each names the script that has to run before it."""
+    tiny_inputs.refuses(FILTER, "4 of 4 participants have no table in", f"Run {BASELINE}.py first.")
+    tiny_inputs.refuses(SEARCH, "AU4_excluded_participants.json", f"Run {FILTER}.py first.")
+    tiny_inputs.path(EXCLUDED).write_text('["104"]')
+    tiny_inputs.refuses(SEARCH, "3 of 3 participants have no table in", f"Run {REACTION}.py")
+
+
+# ---- outputs that cannot be written
 
 
 @pytest.mark.parametrize("stage", [BASELINE, REACTION])
@@ -310,205 +378,21 @@ def test_a_disk_that_is_full_at_the_last_table(tiny, stage, monkeypatch):
     assert len(synced) == 3
 
 
-@pytest.mark.parametrize("kind", ["baseline", "reaction"])
-def test_participant_with_no_valid_clip(tiny, kind):
-    """Named, since nothing can be said about this person later on."""
-    faceless = clip_text(np.full(30, -1.0), face_detection_confidence_score=0.0)
-    for path in tiny.root.glob(f"data/103/*/{kind}_clip_*"):
-        path.write_text(faceless)
-    stage = BASELINE if kind == "baseline" else REACTION
-    tiny.refuses(
-        stage, f"1 of 4 participants has no valid {kind} clip (first: 103, with 6 clips", "valid_sessions.json"
-    )
-
-
-def test_participant_with_black_images_only(tiny):
-    """No reaction is left either."""
-    tiny.edit_json("preparation/invalid_images.json", lambda black: black.update({"104": {"1": [1, 2]}}))
-    tiny.refuses(REACTION, "1 of 4 participants has no valid reaction clip (first: 104")
-
-
-def test_valid_clip_whose_windows_are_all_broken(tiny):
-    """At 60 FPS a window is 6 frames: with every sixth lost, 25 of 30 are valid and none of the windows is."""
-    confidence = np.where(np.arange(30) % 6 == 5, 0.0, 0.95)
-    tiny.path(CLIP_3).write_text(clip_text(np.zeros(30), 60.0, face_detection_confidence_score=confidence))
-    tiny.refuses(REACTION, f"{CLIP_3}: enough valid frames but never as many in a row as a window has")
-
-
-# ---- lists and tables that do not fit together
-
-
-def test_black_list_without_a_participant(tiny):
-    """Silence is not "none black"."""
-    tiny.edit_json("preparation/invalid_images.json", lambda black: black.pop("103"))
-    for stage in (REACTION, SEARCH):
-        tiny.refuses(stage, "1 of 4 participants is missing from", "invalid_images.json (first: 103)")
-
-
-def test_session_that_only_the_list_has(tiny):
-    """Stages 6 and 7 miss its folder, stage 9 its images."""
-    tiny.edit_json("preparation/valid_sessions.json", lambda sessions: sessions["102"].append(8))
-    for stage in (BASELINE, REACTION):
-        tiny.refuses(stage, "data/102/session_8 does not exist")
-    tiny.refuses(SEARCH, f"valid_sessions.json has session 8, {tiny.root}/{IMAGES}/102.csv does not")
-
-
-def test_session_that_only_the_images_have(tiny):
-    """Taken out of the list, or never in it."""
-    tiny.edit_json("preparation/valid_sessions.json", lambda sessions: sessions["102"].remove(3))
-    tiny.refuses(SEARCH, f"{IMAGES}/102.csv has session 3, valid_sessions.json does not")
-
-
-def test_reaction_to_an_image_that_the_images_do_not_have(tiny):
-    """A row that is missing there would be lost in the join."""
-    tiny.edit_table(f"{IMAGES}/102.csv", lambda table: table.drop(index=1))
-    tiny.refuses(SEARCH, f"{REACTIONS}/102.csv has session 1, image 2, {tiny.root}/{IMAGES}/102.csv does not")
-
-
-def test_exclusion_of_somebody_else(tiny):
-    """A list made from other data."""
-    tiny.path("preparation/AU4_excluded_participants.json").write_text('["104", "204"]')
-    tiny.refuses(SEARCH, "AU4_excluded_participants.json is unusable (first: 204)", f"Run {FILTER}.py again.")
-
-
-TABLES = {FILTER: "preparation/preprocessed_baseline_data/102.csv", SEARCH: f"{REACTIONS}/102.csv"}
-
-
-@pytest.mark.parametrize("stage", [FILTER, SEARCH])
-@pytest.mark.parametrize(
-    ("change", "cause"),
-    [
-        (lambda lines: lines[:1], " has a header but no rows"),
-        (without_column("AU4_activation_value"), " has no column AU4_activation_value"),
-        (cell(3, "AU4_activation_value", "strong"), ", line 3, column AU4_activation_value: 'strong' is not a number"),
-        (cell(3, "AU4_activation_value", ""), ", line 3, column AU4_activation_value: nothing is not a number"),
-        (cell(3, "AU4_activation_value", "-inf"), ", line 3, column AU4_activation_value: '-inf' is not a number"),
-        (cell(3, "image_index", "b"), ", line 3, column image_index: 'b' is not a whole number"),
-        (lambda lines: [*lines[:3], *lines[2:]], ", line 4: session_index 1, image_index 2 stands there twice"),
-    ],
-    ids=["no rows", "column", "text", "empty", "inf", "key", "duplicate"],
-)
-def test_unusable_activation_table(tiny, stage, change, cause):
-    """Stages 8 and 9 refuse what stages 6 and 7 did not write."""
-    tiny.edit_lines(TABLES[stage], change)
-    tiny.refuses(stage, f"tables is unusable (first: {tiny.path(TABLES[stage])}{cause})")
-
-
-@pytest.mark.parametrize(
-    ("change", "cause"),
-    [
-        (lambda text: "", " is empty"),
-        (lambda text: text.rsplit(",", 1)[0] + "\n", ", line 6, column HPS_V2_score: nothing is not a number"),
-        (lambda text: text.replace("PickScore", "Score"), " has no column PickScore"),
-        (lambda text: text.replace("PickScore", "rank_score", 1), " has no column PickScore"),
-        (lambda text: text.replace("\n3,1,", "\n1,1,"), ", line 5: session_index 1, image_index 1 stands there twice"),
-    ],
-    ids=["empty", "short row", "no column", "column twice", "duplicate"],
-)
-def test_unusable_image_table(tiny, change, cause):
-    """Named with the file, and the published files as a way out."""
-    path = tiny.path(f"{IMAGES}/102.csv")
-    path.write_text(change(path.read_text()))
-    tiny.refuses(SEARCH, f"1 of 3 tables is unusable (first: {path}{cause}", "fergi.published --replace")
-
-
-def test_image_table_cut_off_inside_its_last_number(tiny):
-    """Two digits fewer are another score."""
-    path = tiny.path(f"{IMAGES}/102.csv")
-    path.write_text(path.read_text()[:-3])
-    tiny.refuses(SEARCH, f"{path} is cut off in line 6")
-
-
-def test_missing_participant(tiny):
-    """Of each kind of table."""
-    tiny.path(TABLES[FILTER]).unlink()
-    tiny.refuses(
-        FILTER, "1 of 4 participants has no table in", "preprocessed_baseline_data (first: 102.csv)", f"{BASELINE}.py"
-    )
-    tiny.path(f"{IMAGES}/103.csv").rename(tiny.root / "elsewhere")
-    tiny.refuses(SEARCH, "1 of 3 participants has no table in", "preprocessed_image_data (first: 103.csv)")
-    (tiny.root / "elsewhere").rename(tiny.path(f"{IMAGES}/103.csv"))
-    tiny.path(TABLES[SEARCH]).unlink()
-    tiny.refuses(SEARCH, "1 of 3 participants has no table in", "preprocessed_reaction_data (first: 102.csv)")
-
-
-def test_stages_in_the_wrong_order(tiny_inputs):
-    """Each names the script that has to run before it."""
-    tiny_inputs.refuses(FILTER, "4 of 4 participants have no table in", f"Run {BASELINE}.py first.")
-    tiny_inputs.refuses(SEARCH, "AU4_excluded_participants.json", f"Run {FILTER}.py first.")
-    tiny_inputs.path("preparation/AU4_excluded_participants.json").write_text('["104"]')
-    tiny_inputs.refuses(SEARCH, "3 of 3 participants have no table in", f"Run {REACTION}.py")
-
-
-# ---- what stage 9 cannot search
-
-
-def test_tied_ranks(tiny):
-    """Two best images are no ranking."""
-    tiny.edit_table(f"{IMAGES}/103.csv", lambda table: table.assign(rank_score=[5, 5, 3, 2, 1, 5]))
-    tiny.refuses(SEARCH, f"{tiny.root}/preparation", "session 2 share a rank")
-
-
-def test_tied_ranks_name_the_participant(tiny):
-    """103 can be found, the third of three cannot."""
-    tiny.edit_table(f"{IMAGES}/103.csv", lambda table: table.assign(rank_score=[5, 5, 3, 2, 1, 5]))
-    tiny.refuses(SEARCH, "participant 103, session 2 share a rank")
-
-
-def test_one_participant(tiny):
-    """Nobody is left to learn from."""
-    tiny.path("preparation/AU4_excluded_participants.json").write_text('["102", "103", "104"]')
-    tiny.refuses(SEARCH, "holding out one participant needs at least two participants")
-
-
-def test_nobody_left(tiny):
-    """Everybody's brows moved at rest."""
-    tiny.path("preparation/AU4_excluded_participants.json").write_text('["101", "102", "103", "104"]')
-    tiny.refuses(SEARCH, "participants")
-
-
-def test_constant_score(tiny):
-    """A model that gives every image the same."""
-    for participant in ("101", "102", "103"):
-        tiny.edit_table(f"{IMAGES}/{participant}.csv", lambda table: table.assign(PickScore=20.5))
-    tiny.refuses(SEARCH, f"{tiny.root}/preparation", "PickScore is the same for all training images")
-
-
-def test_constant_score_is_named(tiny):
-    """And one that is not a binary fraction."""
-    for participant in ("101", "102", "103"):
-        tiny.edit_table(f"{IMAGES}/{participant}.csv", lambda table: table.assign(PickScore=20.1))
-    tiny.refuses(SEARCH, f"{tiny.root}/preparation", "PickScore")
-
-
-# ---- outputs that cannot be written
-
-
 @pytest.mark.parametrize(
     ("stage", "folder"),
-    [
-        (BASELINE, "preparation/preprocessed_baseline_data"),
-        (REACTION, REACTIONS),
-        (SEARCH, "results"),
-    ],
+    [(BASELINE, "preparation/preprocessed_baseline_data"), (REACTION, REACTIONS), (SEARCH, "results")],
 )
 def test_file_where_the_output_folder_should_be(tiny, stage, folder):
     """Found before the work, and the file stays."""
-    tiny.path(folder).rename(tiny.root / "elsewhere")
+    without(folder)(tiny)
     tiny.path(folder).write_text("in the way")
     tiny.refuses(stage, f"Cannot write into {tiny.root}/{folder}: File exists")
 
 
-@pytest.mark.parametrize(
-    ("stage", "name"),
-    [(FILTER, "preparation/AU4_excluded_participants.json"), (SEARCH, f"{RESULTS}.csv")],
-)
+@pytest.mark.parametrize(("stage", "name"), [(FILTER, EXCLUDED), (SEARCH, f"{RESULTS}.csv")])
 def test_folder_where_the_output_should_be(tiny, stage, name):
     """The temporary file does not stay behind."""
-    if stage == FILTER:
-        tiny.path(name).unlink()
-    else:
-        tiny.path(name).rename(tiny.root / "elsewhere")
+    without(name)(tiny)
     tiny.path(name).mkdir()
     tiny.refuses(stage, f"Cannot write {tiny.path(name)}")
 
@@ -569,11 +453,6 @@ def test_unknown_option_and_mode():
     """Exit code 2, as usual; no option is guessed from its beginning."""
     assert command(SEARCH, "--mode", "original").returncode == 2
     assert command(SEARCH, "--strict").returncode == 2
-
-
-def test_scores_are_those_of_the_small_data_set(tiny):
-    """The fixture has all six, so that a missing column is the test's doing."""
-    assert set(SCORES) < set(pd.read_csv(tiny.path(f"{IMAGES}/102.csv")).columns)
 
 
 def test_output_that_nobody_reads(tmp_path):

@@ -1,7 +1,6 @@
 """Valence scores (eqs. 3–6), against values worked by hand."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -63,11 +62,3 @@ def test_more_smile_is_better_more_frown_is_worse(au4, low, high, decay, weight)
     frowns = combined_valence([low, high], [au4, au4], decay=decay, au4_weight=weight)
     assert smiles[0] <= smiles[1]
     assert frowns[0] >= frowns[1]
-
-
-@pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_weight_of_one_unit(weight):
-    """With w = 0 the smile alone counts, with w = 1 the frown alone."""
-    au4, au12 = np.array([0.2, 1.4]), np.array([0.9, 0.1])
-    expected = au4_valence(au4, decay=0.7) if weight else au12_valence(au12, decay=0.7)
-    assert_array_equal(combined_valence(au4, au12, decay=0.7, au4_weight=weight), expected)
