@@ -15,10 +15,9 @@ from typing import Any
 
 import pandas as pd
 
-from fergi.dataset import CLIP_KEY, ISSUES, Folders, read_black_images
+from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, Folders, read_black_images
 from fergi.files import FergiError, summarise
 from fergi.pictures import is_black, open_picture
-from fergi.statistics import EMOTIONS
 
 # Column → entry of the survey.
 RATINGS = {
@@ -31,41 +30,19 @@ HIGHEST_RATING = 7
 
 @dataclass(frozen=True)
 class RatedImage:
-    """One generated image and what its participant said about it.
-
-    Attributes
-    ----------
-    participant, session, image
-        Which one; images are numbered from 1.
-    path : Path
-        The picture.
-    prompt : str
-        What it was made from.
-    ratings : tuple of int
-        Overall, alignment, fidelity: 1 to 7, or 0 where none was given.
-    issues : tuple of bool, or None
-        In the order of ``ISSUES``; None where the answers are not reliable.
-    emotions : tuple of bool
-        In the order of ``EMOTIONS``.
-    rank_score : int
-        Number of the session's images less its place in the ranking, from 0: the best has the number of images.
-    black : bool
-        Whether every pixel is black.
-    fingerprint : str
-        SHA-256 of prompt and picture, by which a finished score is known to be of both.
-    """
+    """One generated image and what its participant said about it."""
 
     participant: str
     session: int
-    image: int
+    image: int  # from 1
     path: Path
     prompt: str
-    ratings: tuple[int, ...]
-    issues: tuple[bool, ...] | None
-    emotions: tuple[bool, ...]
-    rank_score: int
+    ratings: tuple[int, ...]  # overall, alignment, fidelity: 1 to 7, or 0 for none
+    issues: tuple[bool, ...] | None  # in the order of ``ISSUES``; None if the answers are not reliable
+    emotions: tuple[bool, ...]  # in the order of ``EMOTIONS``
+    rank_score: int  # number of the session's images less the place in the ranking, from 0: the best has that number
     black: bool
-    fingerprint: str
+    fingerprint: str  # SHA-256 of prompt and picture, by which a finished score is known to be of both
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -125,34 +102,30 @@ def _read_session(folders: Folders, participant: str, number: int, *, reliable: 
         raise ValueError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    matches = [re.fullmatch(r"image(\d+)\.png", each.name) for each in sorted(folder.iterdir())]
-    numbers = sorted(int(match[1]) for match in matches if match)
-    for match in filter(None, matches):
-        if match[1].startswith("0"):
-            raise ValueError(f"{folder / match[0]} is not numbered like image1.png, image2.png and so on")
-    expected = list(range(1, 1 + max(numbers, default=0)))
-    if not expected:
+    names = sorted(each.name for each in folder.iterdir() if re.fullmatch(r"image\d+\.png", each.name))
+    for name in names:
+        if name.startswith("image0"):
+            raise ValueError(f"{folder / name} is not numbered like image1.png, image2.png and so on")
+    if not names:
         raise ValueError(f"{folder} has no images (image1.png and so on)")
-    if numbers != expected:
-        gap = next(each for each in expected if each not in numbers)
-        raise ValueError(f"{folder / f'image{gap}.png'} does not exist")
+    pictures = [folder / f"image{number}.png" for number in range(1, 1 + len(names))]
+    for picture in pictures:
+        if picture.name not in names:
+            raise ValueError(f"{picture} does not exist")
     try:
-        prompt, ranks, surveys = _answers(content, len(numbers))
+        prompt, ranks, surveys = _answers(content, len(pictures))
         answers = [_survey(survey, place, reliable=reliable) for place, survey in enumerate(surveys, start=1)]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     images = []
-    for image, rank, (ratings, issues, emotions) in zip(numbers, ranks, answers, strict=True):
-        picture = folder / f"image{image}.png"
+    for image, (picture, rank, said) in enumerate(zip(pictures, ranks, answers, strict=True), start=1):
         try:
             data = picture.read_bytes()
         except OSError as error:
             raise ValueError(f"{picture} cannot be read: {error.strerror}") from None
         black = is_black(open_picture(data, str(picture)))
         fingerprint = hashlib.sha256(prompt.encode() + b"\0" + data).hexdigest()
-        images.append(
-            RatedImage(participant, number, image, picture, prompt, ratings, issues, emotions, rank, black, fingerprint)
-        )
+        images.append(RatedImage(participant, number, image, picture, prompt, *said, rank, black, fingerprint))
     return images
 
 

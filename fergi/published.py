@@ -16,11 +16,10 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
@@ -29,11 +28,7 @@ from fergi.script import argument_parser, run
 
 REPOSITORY = "https://github.com/ShuangquanFeng/FERGI"
 COMMIT = "02c8a2f121d5263702c8f7a6208984c757f7157c"  # the newest one lacks the list of excluded participants
-PATHS = (
-    "/data/",
-    "/preparation/",
-    "/results/image_preference_binary_classification_based_on_ranking.csv",
-)
+PATHS = ("data", "preparation", "results/image_preference_binary_classification_based_on_ranking.csv")
 # What the stages compute themselves is kept apart, to compare with.
 COMPUTED = (
     "preparation/preprocessed_baseline_data/",
@@ -41,38 +36,39 @@ COMPUTED = (
     "preparation/AU4_excluded_participants.json",
     "results/",
 )
-FEATURE_FILES = "*_features.csv"
 LIST = Path(__file__).with_name("published_files.txt")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A published file, or the feature files of one session.
+    """A published file, or the feature files of one session."""
 
-    Attributes
-    ----------
-    path : str
-        Where it is in the repository; a session's folder ends with a slash.
-    sha256 : str
-        Of the file. Of a session: of the lines that ``sha256sum *_features.csv`` prints in its folder.
-    """
-
-    path: str
-    sha256: str
-
-    def files(self, folder: Path) -> list[Path]:
-        """Its files below a copy of the repository, by name."""
-        if self.path.endswith("/"):
-            return sorted((folder / self.path).glob(FEATURE_FILES))
-        return [folder / self.path] if (folder / self.path).is_file() else []
+    path: str  # in the repository; a session's folder ends with a slash
+    sha256: str  # of the file; of a session: of the lines that ``sha256sum *_features.csv`` prints in its folder
 
     @property
-    def place(self) -> "Entry":
-        """The same with the path at which it belongs below the root."""
-        if self.path.startswith(COMPUTED):
-            _, *rest = PurePosixPath(self.path).parts
-            return Entry(str(PurePosixPath("results", "published", *rest)), self.sha256)
-        return self
+    def place(self) -> str:
+        """Where it belongs below the root."""
+        _, *rest = PurePosixPath(self.path).parts
+        return str(PurePosixPath("results", "published", *rest)) if self.path.startswith(COMPUTED) else self.path
+
+    def files(self, path: Path) -> list[Path]:
+        """Its files, if it lies at that path."""
+        if self.path.endswith("/"):
+            return sorted(path.glob("*_features.csv"))
+        return [path] if path.is_file() else []
+
+    def source(self, folder: Path) -> Path:
+        """Where it lies in a copy of the repository, which may have its results in a folder ``expected``."""
+        expected = folder / self.path.replace("results/", "expected/", 1)
+        return folder / self.path if (folder / self.path).exists() else expected
+
+    def state(self, path: Path) -> str:
+        """``missing``, ``whole`` or ``different`` at that path."""
+        files = self.files(path)
+        if not files:
+            return "missing"
+        return "whole" if digest(files, self.path.endswith("/")) == self.sha256 else "different"
 
 
 def digest(files: Sequence[Path], session: bool) -> str:
@@ -84,32 +80,9 @@ def digest(files: Sequence[Path], session: bool) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def list_entries(folder: Path) -> list[Entry]:
-    """The entries that a copy of the repository has: this is how published_files.txt was made."""
-    sessions = [f"{path.relative_to(folder).as_posix()}/" for path in folder.glob("data/*/session_*")]
-    tables = [path.relative_to(folder).as_posix() for path in folder.glob("preparation/**/*") if path.is_file()]
-    results = [path for path in (PATHS[-1].removeprefix("/"),) if (folder / path).is_file()]
-    entries = [Entry(path, "") for path in sorted([*sessions, *tables, *results])]
-    return [Entry(each.path, digest(each.files(folder), each.path.endswith("/"))) for each in entries]
-
-
 def read_entries(path: Path = LIST) -> list[Entry]:
     """The list of published files: lines of SHA-256, two spaces, path."""
     return [Entry(line[66:], line[:64]) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _state(entry: Entry, folder: Path) -> str:
-    """``missing``, ``whole`` or ``different``."""
-    files = entry.files(folder)
-    if not files:
-        return "missing"
-    return "whole" if digest(files, entry.path.endswith("/")) == entry.sha256 else "different"
-
-
-def _states(entries: Sequence[Entry], folder: Path, what: str) -> dict[Entry, str]:
-    """The state of each entry below a folder, with a progress bar."""
-    bar = tqdm(entries, desc=what, unit="folder", disable=None, leave=False)
-    return {entry: _state(entry, folder) for entry in bar}
 
 
 def fetch(
@@ -144,15 +117,15 @@ def fetch(
     Raises
     ------
     FergiError
-        If files in the way differ from the published ones, the source cannot be reached or is not the
-        published one, or the root cannot be written. Nothing is then put in place.
+        If files in the way differ from the published ones, or the source cannot be reached or is not the published
+        one: nothing is then put in place. If the disk is full: every file that is in place is whole.
     """
     check_writable(root)
     for leftover in root.glob(".fetching-*"):
         shutil.rmtree(leftover)
-    states = _states([entry.place for entry in entries], root, "checking")
-    wanted = [entry for entry in entries if states[entry.place] != "whole"]
-    in_the_way = [str(root / each.path) for each, state in states.items() if state == "different"]
+    states = {entry: entry.state(root / entry.place) for entry in _progress(entries, "checking")}
+    wanted = [entry for entry, state in states.items() if state != "whole"]
+    in_the_way = [str(root / entry.place) for entry, state in states.items() if state == "different"]
     if in_the_way and not replace:
         raise FergiError(
             f"{len(in_the_way)} of {len(entries)} published files or sessions differ from what is published "
@@ -160,108 +133,71 @@ def fetch(
         )
     if not wanted:
         return 0
-
-    staging = Path(tempfile.mkdtemp(prefix=".fetching-", dir=root))
+    if copy is not None and not copy.is_dir():
+        raise FergiError(f"FERGI_DATA is {copy}, which is not a folder. Set it to a copy of {REPOSITORY}.")
     try:
-        if copy is not None:
-            _copy(copy, wanted, staging)
-        else:
-            _check_out(remote, commit, staging)
-        source = str(copy) if copy is not None else f"{remote} at {commit[:7]}"
-        bad = [
-            f"{entry.path} is {state}"
-            for entry, state in _states(wanted, staging, "verifying").items()
-            if state != "whole"
-        ]
-        if bad:
-            raise summarise(
-                bad, len(wanted), f"files or sessions of {source}", f"Take the repository {REPOSITORY} at {COMMIT}."
-            )
-        for entry in wanted:
-            _put_in_place(entry, staging, root)
+        with TemporaryDirectory(prefix=".fetching-", dir=root) as staging:
+            if copy is None:
+                _check_out(remote, commit, Path(staging))
+            _put_in_place(wanted, copy or Path(staging), root, Path(staging, "file"))
     except OSError as error:
         raise FergiError(f"Cannot put the published files into {root}: {error}. Make room and call again.") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return len(wanted)
 
 
-def _copy(copy: Path, entries: Sequence[Entry], staging: Path) -> None:
-    """Copy the entries' files from a local copy of the repository."""
-    if not copy.is_dir():
-        raise FergiError(f"FERGI_DATA is {copy}, which is not a folder. Set it to a copy of {REPOSITORY}.")
-    for entry in tqdm(entries, desc="copying", unit="folder", disable=None, leave=False):
-        target = staging / entry.path if entry.path.endswith("/") else (staging / entry.path).parent
-        target.mkdir(parents=True, exist_ok=True)
-        for file in _files_in_copy(entry, copy):
-            shutil.copyfile(file, target / file.name)
+def _progress(entries: Sequence[Entry], what: str) -> tqdm:
+    return tqdm(entries, desc=what, unit="folder", disable=None, leave=False)
 
 
-def _files_in_copy(entry: Entry, copy: Path) -> list[Path]:
-    """An entry's files in a local copy, which may have its results in a folder ``expected``."""
-    files = entry.files(copy)
-    if not files and entry.path.startswith("results/"):
-        files = Entry(entry.path.replace("results/", "expected/", 1), entry.sha256).files(copy)
-    return files
-
-
-def _check_out(remote: str, commit: str, staging: Path) -> None:
-    """Check the wanted paths of one commit out, fetching no other commit and no other file's content.
+def _check_out(remote: str, commit: str, folder: Path) -> None:
+    """Check out the wanted paths of one commit; git fetches no other commit and no other file's content.
 
     Raises
     ------
     FergiError
-        If git is missing or the remote cannot be reached or lacks the commit.
+        If git is missing or the remote cannot be reached or lacks the commit; git itself says why on the terminal.
     """
-    commands = (
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as in a hook
+    for command in (
         ["init", "--quiet"],
-        ["config", "core.autocrlf", "false"],
         ["remote", "add", "origin", remote],
-        ["sparse-checkout", "set", "--no-cone", *PATHS],
-        ["fetch", "--progress", "--no-tags", "--depth=1", "--filter=blob:none", "origin", commit],
-        ["checkout", "--progress", "--detach", "FETCH_HEAD"],
-    )
-    for command in commands:
-        said = _git(command, staging)
-        if said is not None:
+        ["fetch", "--no-tags", "--depth=1", "--filter=blob:none", "origin", commit],
+        ["-c", "core.autocrlf=false", "checkout", "FETCH_HEAD", "--", *PATHS],
+    ):
+        try:
+            subprocess.run(["git", *command], cwd=folder, env=environment | {"GIT_TERMINAL_PROMPT": "0"}, check=True)
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
             raise FergiError(
-                f"Cannot fetch commit {commit[:7]} from {remote} (git: {said}). "
+                f"Cannot fetch commit {commit[:7]} from {remote} ({error}). "
                 "Connect this machine to it, or set FERGI_DATA to a local copy of the repository."
-            )
+            ) from error
 
 
-def _git(command: Sequence[str], folder: Path) -> str | None:
-    """Run git, showing its progress on a terminal. Returns what it says if it fails, else None."""
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # set inside a git hook
-        environment.pop(name, None)
-    try:
-        process = subprocess.Popen(
-            ["git", *command], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+def _put_in_place(entries: Sequence[Entry], source: Path, root: Path, temporary: Path) -> None:
+    """Verify all entries in the source, then copy each to a temporary name and rename it to its place."""
+    states = {entry: entry.state(entry.source(source)) for entry in _progress(entries, "verifying")}
+    bad = [f"{entry.path} is {state}" for entry, state in states.items() if state != "whole"]
+    if bad:
+        raise summarise(
+            bad, len(entries), "published files or sessions", f"Take the repository {REPOSITORY} at {COMMIT}."
         )
-    except FileNotFoundError:
-        return "not installed"
-    last = "it failed without a word"
-    with process:
-        for line in map(str.strip, process.stderr or ()):  # text mode ends lines at carriage returns too
-            if "%" in line and sys.stderr.isatty():
-                print(f"\r{line}", end="", file=sys.stderr)
-            elif line.startswith(("fatal:", "error:", "remote:")):
-                last = line
-    return last if process.returncode else None
-
-
-def _put_in_place(entry: Entry, staging: Path, root: Path) -> None:
-    """Move an entry from the staging folder, on the same disk, to where it belongs."""
-    source, target = staging / entry.path, root / entry.place.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not entry.path.endswith("/") or not target.exists():
-        os.replace(source, target)
-        return
-    for file in entry.files(root):
-        file.unlink()
-    for file in entry.files(staging):
-        os.replace(file, target / file.name)
+    for entry in _progress(entries, "copying"):
+        found, place = entry.source(source), root / entry.place
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if found.is_dir():
+            temporary.mkdir()
+            for file in entry.files(found):
+                shutil.copyfile(file, temporary / file.name)
+        else:
+            shutil.copyfile(found, temporary)
+        if not place.is_dir():
+            os.replace(temporary, place)
+            continue
+        for file in entry.files(place):  # a session's folder may also hold its videos
+            file.unlink()
+        for file in entry.files(temporary):
+            os.replace(file, place / file.name)
+        temporary.rmdir()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -38,44 +38,20 @@ SAFETENSORS = ".safetensors"
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file of weights that a stage needs.
+    """One file of weights that a stage needs."""
 
-    Attributes
-    ----------
-    name : str
-        What ``python -m fergi.weights fetch`` calls it.
-    path : str
-        Where it lies under the root.
-    what, source, licence : str
-        What is in it, who publishes it, on which terms.
-    advice : str
-        What to do if it is missing or not usable.
-    key : str, optional
-        Entry of the file that holds the state dict, if that is not the whole file.
-    repository : str, optional
-        Of the model hub, where the file has the same name.
-    revision : str, optional
-        Of the repository that it comes from.
-    url : str, optional
-        Where to fetch a file that is not on the hub.
-    size : int, optional
-        Its bytes, about.
-    sha256 : str, optional
-        Of the published file, if we know it.
-    """
-
-    name: str
-    path: str
-    what: str
-    source: str
+    name: str  # what ``python -m fergi.weights fetch`` calls it
+    path: str  # under the root
+    what: str  # is in it
+    source: str  # who publishes it
     licence: str
-    advice: str
-    key: str | None = None
-    repository: str | None = None
-    revision: str | None = None
-    url: str | None = None
-    size: int | None = None
-    sha256: str | None = None
+    advice: str  # what to do if it is missing or not usable
+    key: str | None = None  # entry of the file that holds the state dict, if that is not the whole file
+    repository: str | None = None  # of the model hub, where the file has the same name
+    revision: str | None = None  # of the repository
+    url: str | None = None  # of a file that is not on the hub
+    size: int | None = None  # bytes, about
+    sha256: str | None = None  # of the published file, if we know it
 
     def under(self, root: Path) -> Path:
         """The file under one root."""
@@ -142,7 +118,6 @@ AESTHETIC_HEAD = WeightFile(
     advice="Fetch it with: python -m fergi.weights fetch aesthetic",
     url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/"
     "6934dd81792f086e613a121dbce43082cb8be85e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
-    revision="6934dd81792f086e613a121dbce43082cb8be85e",
     size=3_714_759,
     sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
 )
@@ -205,16 +180,7 @@ BERT_VOCABULARY = _on_hub(
     size=231_508,
     sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 )
-SCORER_FILES = (
-    CLIP_L,
-    AESTHETIC_HEAD,
-    BLIP_LARGE,
-    IMAGE_REWARD,
-    PICK_SCORE,
-    HPS_V2,
-    HPS_V2_1,
-    BERT_VOCABULARY,
-)
+SCORER_FILES = (CLIP_L, AESTHETIC_HEAD, BLIP_LARGE, IMAGE_REWARD, PICK_SCORE, HPS_V2, HPS_V2_1, BERT_VOCABULARY)
 WEIGHT_FILES = (GLINT360K_IR50, MOBILEFACENET, AU_MODEL, *SCORER_FILES)
 
 
@@ -321,31 +287,23 @@ def load_strictly(
         raise ValueError(f"nothing is named {' or '.join(except_for)} in the module or in {source}")
     wanted = {name: value for name, value in own.items() if not ignored(name)}
     given = {name: value for name, value in state.items() if not ignored(name)}
-    problems = [
-        f"{len(names)} {what} (first: {names[0]})"
-        for what, names in (
-            ("missing", [name for name in wanted if name not in given]),
-            ("not known", [name for name in given if name not in wanted]),
-            (
-                "of another shape",
-                [
-                    f"{name}, {_shape(given[name])} instead of {_shape(value)}"
-                    for name, value in wanted.items()
-                    if name in given and given[name].shape != value.shape
-                ],
-            ),
-            (
-                "of another kind",
-                [
-                    f"{name}, {_kind(given[name])} instead of {_kind(value)}"
-                    for name, value in wanted.items()
-                    if name in given and given[name].is_floating_point() != value.is_floating_point()
-                ],
-            ),
-            ("not finite", [name for name, value in given.items() if not value.isfinite().all()]),
-        )
-        if names
-    ]
+    pairs = {name: (given[name], wanted[name]) for name in wanted if name in given}
+    found = {
+        "missing": [name for name in wanted if name not in given],
+        "not known": [name for name in given if name not in wanted],
+        "of another shape": [
+            f"{name}, {_shape(new)} instead of {_shape(old)}"
+            for name, (new, old) in pairs.items()
+            if new.shape != old.shape
+        ],
+        "of another kind": [
+            f"{name}, {_kind(new)} instead of {_kind(old)}"
+            for name, (new, old) in pairs.items()
+            if new.is_floating_point() != old.is_floating_point()
+        ],
+        "not finite": [name for name, value in given.items() if not value.isfinite().all()],
+    }
+    problems = [f"{len(names)} {what} (first: {names[0]})" for what, names in found.items() if names]
     if problems:
         raise FergiError(
             f"{source} does not fit {type(module).__name__} with its {len(wanted)} entries: {'; '.join(problems)}. "

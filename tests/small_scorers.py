@@ -5,7 +5,6 @@ official ones.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fergi.dataset import EMOTIONS, ISSUES
-from fergi.scorers.blip import BlipLayout
 from fergi.scorers.interface import Scorer, offline_import
 from fergi.scorers.registry import SCORERS, scorer_class
 from fergi.weights import (
@@ -30,26 +28,18 @@ from fergi.weights import (
 )
 
 CPU = torch.device("cpu")
+
+
+def encoder(width: int, inner: int) -> dict[str, int | str]:
+    """Sizes of one of CLIP's two, under transformers' names."""
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    return {"hidden_size": width, "intermediate_size": inner, **layers, "hidden_act": "quick_gelu"}
+
+
 CLIP = {
     "projection_dim": 24,
-    "vision_config": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "patch_size": 8,
-        "image_size": 32,
-        "hidden_act": "quick_gelu",
-    },
-    "text_config": {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "vocab_size": 49408,
-        "max_position_embeddings": 77,
-        "hidden_act": "quick_gelu",
-    },
+    "vision_config": {**encoder(32, 64), "patch_size": 8, "image_size": 32},
+    "text_config": {**encoder(16, 32), "vocab_size": 49408, "max_position_embeddings": 77},
 }
 HPS = {
     "embed_dim": 24,
@@ -60,14 +50,14 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
 WORDS += ["cat", "dog", "on", "the", "moon", "red"]
 # 224 pixels, 256 dimensions and a text width of 768 are fixed in the image-reward package.
-BLIP = BlipLayout(
-    side=224,
-    patch=56,
-    vision_width=32,
-    vision_depth=2,
-    vision_heads=2,
-    projection=256,
-    text={
+BLIP = {
+    "side": 224,
+    "patch": 56,
+    "vision_width": 32,
+    "vision_depth": 2,
+    "vision_heads": 2,
+    "projection": 256,
+    "text": {
         "hidden_size": 768,
         "intermediate_size": 32,
         "num_hidden_layers": 2,
@@ -76,16 +66,9 @@ BLIP = BlipLayout(
         "vocab_size": len(WORDS) + 2,
         "layer_norm_eps": 1e-12,
     },
-)
-LAYOUTS = {
-    "CLIP": CLIP,
-    "Aesthetic": CLIP,
-    "BLIP": asdict(BLIP),
-    "ImageReward": asdict(BLIP),
-    "PickScore": CLIP,
-    "HPSv2": HPS,
-    "HPSv2.1": HPS,
 }
+LAYOUTS = {"BLIP": BLIP, "ImageReward": BLIP, "HPSv2": HPS, "HPSv2.1": HPS}
+LAYOUTS |= dict.fromkeys(("CLIP", "Aesthetic", "PickScore"), CLIP)
 
 
 def spread_out(network: nn.Module, seed: int) -> nn.Module:
@@ -157,18 +140,13 @@ def package_blip(patch, root: Path) -> tuple[nn.Module, nn.Module]:
         return made
 
     def vision(*_):
-        return VisionTransformer(
-            img_size=BLIP.side,
-            patch_size=BLIP.patch,
-            embed_dim=BLIP.vision_width,
-            depth=BLIP.vision_depth,
-            num_heads=BLIP.vision_heads,
-        ), BLIP.vision_width
+        sizes = {"embed_dim": BLIP["vision_width"], "depth": BLIP["vision_depth"], "num_heads": BLIP["vision_heads"]}
+        return VisionTransformer(img_size=BLIP["side"], patch_size=BLIP["patch"], **sizes), BLIP["vision_width"]
 
     patch.setattr(pretrain, "create_vit", vision)
     patch.setattr(pretrain, "init_tokenizer", tokenizer)
     settings = root / "med_config.json"
-    settings.write_text(json.dumps(BLIP.text | {"add_cross_attention": True, "model_type": "bert"}))
+    settings.write_text(json.dumps(BLIP["text"] | {"add_cross_attention": True, "model_type": "bert"}))
     made = BLIPScore(med_config=str(settings)), ImageReward(med_config=str(settings))
     settings.unlink()
     return spread_out(made[0], 5), spread_out(made[1], 6)

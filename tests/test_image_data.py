@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 from small_scorers import BLACK, drawn, write_sessions
 
-from fergi import paper
 from fergi.dataset import Folders, read_valid_sessions
 from fergi.files import FergiError
 from fergi.image_data import (
@@ -15,6 +14,7 @@ from fergi.image_data import (
     image_tables,
     read_image_data,
 )
+from fergi.scorers.registry import PAPER_SCORERS, SCORERS
 
 FIRST = "data/001/session_1"
 
@@ -61,8 +61,7 @@ def test_what_is_read(root):
 def test_tables_are_those_published(root, published):
     """Columns, their order, and values as they are written; the black image leaves a gap."""
     images = read(root, unreliable_issues=["001"])
-    scores = {name: {image.key: 0.5 for image in images} for name in paper.TABLE_1 if name in paper.NAMES}
-    scores = {name: scores[name] for name in list(scores)[:6]}
+    scores = {SCORERS[name].column: {image.key: 0.5 for image in images} for name in PAPER_SCORERS}
     tables = image_tables(images, scores)
     theirs = (published / "preparation/preprocessed_image_data/001.csv").read_text().splitlines()
     ours = tables["001"].to_csv(index=False).splitlines()

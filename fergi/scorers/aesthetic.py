@@ -43,16 +43,12 @@ class Aesthetic(Scorer):
     name = "Aesthetic"
     files = (CLIP_L, AESTHETIC_HEAD)
     packages = ("transformers",)
+    official_layout = VIT_L_14
     method: ClassVar = {
         "picture": "shorter side to 224 pixels, bicubic, centre",
         "text": "not used",
         "score": "five linear layers on the normalised image embedding",
     }
-
-    @classmethod
-    def official_layout(cls) -> dict[str, Any]:
-        """ViT-L/14; the head follows from it."""
-        return VIT_L_14
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """The head and CLIP's encoders."""

@@ -4,7 +4,6 @@ The networks are those of the image-reward package, which ImageReward itself is 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,99 +18,73 @@ from fergi.weights import BERT_VOCABULARY, BLIP_LARGE
 TOKENS = 35  # the package's
 
 
-@dataclass(frozen=True)
-class BlipLayout:
-    """Sizes of BLIP; the defaults are those of the official files.
-
-    Attributes
-    ----------
-    side, patch : int
-        Pixels of the picture and of one patch.
-    vision_width, vision_depth, vision_heads : int
-        Of the image encoder.
-    projection : int
-        Dimensions in which text and image are compared.
-    text : dict
-        Of the text encoder, as arguments of transformers' ``BertConfig``.
-    """
-
-    side: int = 224
-    patch: int = 16
-    vision_width: int = 1024
-    vision_depth: int = 24
-    vision_heads: int = 16
-    projection: int = 256
-    text: dict[str, Any] = field(
-        default_factory=lambda: {
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "max_position_embeddings": 512,
-            "vocab_size": 30524,
-            "layer_norm_eps": 1e-12,
-        }
-    )
+# Pixels of the picture and of a patch, the image encoder's sizes, the dimensions in which text and image are compared,
+# and the text encoder's sizes under the names of transformers' BertConfig.
+BLIP_LAYOUT = {
+    "side": 224,
+    "patch": 16,
+    "vision_width": 1024,
+    "vision_depth": 24,
+    "vision_heads": 16,
+    "projection": 256,
+    "text": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 512,
+        "vocab_size": 30524,
+        "layer_norm_eps": 1e-12,
+    },
+}
 
 
 class BlipEncoders(nn.Module):
     """The image encoder and the text encoder, which can also look at the image."""
 
-    def __init__(self, layout: BlipLayout) -> None:
+    def __init__(self, layout: dict[str, Any]) -> None:
         super().__init__()
         with offline_import():
             from ImageReward.models.BLIP.med import BertConfig, BertModel
             from ImageReward.models.BLIP.vit import VisionTransformer
         self.visual_encoder = VisionTransformer(
-            img_size=layout.side,
-            patch_size=layout.patch,
-            embed_dim=layout.vision_width,
-            depth=layout.vision_depth,
-            num_heads=layout.vision_heads,
+            img_size=layout["side"],
+            patch_size=layout["patch"],
+            embed_dim=layout["vision_width"],
+            depth=layout["vision_depth"],
+            num_heads=layout["vision_heads"],
         )
-        text = BertConfig(**layout.text, encoder_width=layout.vision_width, add_cross_attention=True)
+        text = BertConfig(**layout["text"], encoder_width=layout["vision_width"], add_cross_attention=True)
         self.text_encoder = BertModel(config=text, add_pooling_layer=False)
 
 
 class BlipCosine(BlipEncoders):
     """The encoders and the projections by which text and image are compared."""
 
-    def __init__(self, layout: BlipLayout) -> None:
+    def __init__(self, layout: dict[str, Any]) -> None:
         super().__init__(layout)
-        self.vision_proj = nn.Linear(layout.vision_width, layout.projection)
-        self.text_proj = nn.Linear(layout.text["hidden_size"], layout.projection)
+        self.vision_proj = nn.Linear(layout["vision_width"], layout["projection"])
+        self.text_proj = nn.Linear(layout["text"]["hidden_size"], layout["projection"])
 
 
 class BlipScorer(Scorer):
-    """What the BLIP score and ImageReward have in common.
-
-    Attributes
-    ----------
-    network_class : type
-        Made from a ``BlipLayout``.
-    unused : tuple of str
-        Beginnings of names in the file of parts that the score does not need.
-    """
+    """What the BLIP score and ImageReward have in common."""
 
     packages = ("image-reward", "transformers", "timm")
-    network_class: ClassVar[type[nn.Module]]
-    unused: ClassVar[tuple[str, ...]]
+    official_layout = BLIP_LAYOUT
+    network_class: ClassVar[type[nn.Module]]  # made from a layout
+    unused: ClassVar[tuple[str, ...]]  # beginnings of names in the file of parts that the score does not need
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """Encoders and tokenizer."""
-        self.layout, file = BlipLayout(**layout), self.files[0]
-        self.tokenizer = bert_tokenizer(root, self.layout.text["vocab_size"])
+        self.layout, file = layout, self.files[0]
+        self.tokenizer = bert_tokenizer(root, self.layout["text"]["vocab_size"])
         network, state = self.network_class(self.layout), file.read(root)
         self.network = load_network(network, state, file.under(root), self.device, unused=self.unused)
 
-    @classmethod
-    def official_layout(cls) -> dict[str, Any]:
-        """Those of BLIP (large)."""
-        return asdict(BlipLayout())
-
     def pixels(self, picture: Image.Image) -> Tensor:
         """The centre, cut as torchvision does."""
-        return cropped_by_torchvision(picture, self.layout.side)
+        return cropped_by_torchvision(picture, self.layout["side"])
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token numbers and which of them count, both of shape (n, 35)."""
@@ -134,16 +107,8 @@ class Blip(BlipScorer):
     network_class = BlipCosine
     # Of its training: the slowly moving copies, their queues, the matching head and the caption decoder.
     unused = (
-        "visual_encoder_m.",
-        "vision_proj_m.",
-        "text_encoder_m.",
-        "text_proj_m.",
-        "text_decoder.",
-        "itm_head.",
-        "image_queue",
-        "text_queue",
-        "queue_ptr",
-        "temp",
+        *("visual_encoder_m.", "vision_proj_m.", "text_encoder_m.", "text_proj_m.", "text_decoder.", "itm_head."),
+        *("image_queue", "text_queue", "queue_ptr", "temp"),
     )
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:

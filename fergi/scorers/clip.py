@@ -13,26 +13,25 @@ from fergi.scorers.pixels import cropped_by_transformers
 from fergi.scorers.text import clip_tokens
 from fergi.weights import CLIP_L, WeightFile
 
+TOKENS = {"vocab_size": 49408, "max_position_embeddings": 77}
+PIXELS = {"patch_size": 14, "image_size": 224}
+
+
+def transformer(width: int, layers: int, heads: int, activation: str) -> dict[str, Any]:
+    """Sizes of one of CLIP's two encoders, under transformers' names."""
+    return {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "hidden_act": activation,
+    }
+
+
 VIT_L_14 = {
     "projection_dim": 768,
-    "vision_config": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "patch_size": 14,
-        "image_size": 224,
-        "hidden_act": "quick_gelu",
-    },
-    "text_config": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "vocab_size": 49408,
-        "max_position_embeddings": 77,
-        "hidden_act": "quick_gelu",
-    },
+    "vision_config": transformer(1024, 24, 16, "quick_gelu") | PIXELS,
+    "text_config": transformer(768, 12, 12, "quick_gelu") | TOKENS,
 }
 
 
@@ -83,16 +82,12 @@ class Clip(Scorer):
     name = "CLIP"
     files = (CLIP_L,)
     packages = ("transformers", "open_clip_torch")
+    official_layout = VIT_L_14
     method: ClassVar = {
         "picture": "shorter side to 224 pixels, bicubic, centre",
         "text": "77 tokens",
         "score": "cosine",
     }
-
-    @classmethod
-    def official_layout(cls) -> dict[str, Any]:
-        """ViT-L/14."""
-        return VIT_L_14
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """Both encoders."""

@@ -15,7 +15,12 @@ from fergi.scorers.pixels import padded
 from fergi.scorers.text import clip_tokens
 from fergi.weights import HPS_V2, HPS_V2_1
 
-VIT_H_14 = "ViT-H-14"  # open_clip's name of the layout
+# As open_clip's ViT-H-14 has it.
+VIT_H_14 = {
+    "embed_dim": 1024,
+    "vision_cfg": {"image_size": 224, "layers": 32, "width": 1280, "head_width": 80, "patch_size": 14},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 1024, "heads": 16, "layers": 24},
+}
 
 
 class HpsV2(Scorer):
@@ -24,18 +29,12 @@ class HpsV2(Scorer):
     name = "HPSv2"
     files = (HPS_V2,)
     packages = ("open_clip_torch",)
+    official_layout = VIT_H_14
     method: ClassVar = {
         "picture": "longer side to 224 pixels, bicubic, antialiased, padded with zeros",
         "text": "77 tokens",
         "score": "cosine",
     }
-
-    @classmethod
-    def official_layout(cls) -> dict[str, Any]:
-        """ViT-H/14."""
-        with offline_import():
-            import open_clip
-        return open_clip.get_model_config(VIT_H_14)
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """Both encoders."""

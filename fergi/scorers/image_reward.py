@@ -1,13 +1,13 @@
 """ImageReward: a head on BLIP's text encoder, which looks at the image while it reads the prompt."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fergi.scorers.aesthetic import LinearHead
-from fergi.scorers.blip import BlipEncoders, BlipLayout, BlipScorer
+from fergi.scorers.blip import BlipEncoders, BlipScorer
 from fergi.scorers.interface import once_each
 from fergi.weights import BERT_VOCABULARY, IMAGE_REWARD
 
@@ -19,10 +19,10 @@ SPREAD = 1.0333394966054072
 class ImageRewardNetwork(nn.Module):
     """The encoders of BLIP and the head."""
 
-    def __init__(self, layout: BlipLayout) -> None:
+    def __init__(self, layout: dict[str, Any]) -> None:
         super().__init__()
         self.blip = BlipEncoders(layout)
-        self.mlp = LinearHead(layout.text["hidden_size"])
+        self.mlp = LinearHead(layout["text"]["hidden_size"])
 
 
 class ImageReward(BlipScorer):

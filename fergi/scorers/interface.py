@@ -30,24 +30,13 @@ SAME = 1e-6
 
 
 class Scorer(ABC):
-    """Scores of images under their prompts.
+    """Scores of images under their prompts."""
 
-    Attributes
-    ----------
-    name : str
-        What ``--scorers`` calls it.
-    files : tuple of WeightFile
-        Everything that it loads.
-    packages : tuple of str
-        Libraries that its network comes from.
-    method : dict
-        How picture, text and score are computed, in words.
-    """
-
-    name: ClassVar[str]
-    files: ClassVar[tuple[WeightFile, ...]]
-    packages: ClassVar[tuple[str, ...]]
-    method: ClassVar[dict[str, str]]
+    name: ClassVar[str]  # what ``--scorers`` calls it
+    files: ClassVar[tuple[WeightFile, ...]]  # everything that it loads
+    packages: ClassVar[tuple[str, ...]]  # libraries that its network comes from
+    official_layout: ClassVar[dict[str, Any]]  # sizes of its network
+    method: ClassVar[dict[str, str]]  # how picture, text and score are computed, in words
 
     device: torch.device
 
@@ -71,7 +60,7 @@ class Scorer(ABC):
         """
         self.device = device
         try:
-            self.load(root, self.official_layout() if layout is None else layout)
+            self.load(root, self.official_layout if layout is None else layout)
             self._tells_pictures_apart()
         except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
             if layout is None:
@@ -82,11 +71,6 @@ class Scorer(ABC):
     @abstractmethod
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """Make the network of that layout, with the weights below ``root``, on the device."""
-
-    @classmethod
-    def official_layout(cls) -> dict[str, Any]:
-        """Sizes of its network, if there may be others."""
-        return {}
 
     def _tells_pictures_apart(self) -> None:
         white = Image.new("RGB", (224, 224), "white")

@@ -16,25 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RegisteredScorer:
-    """Where a scorer is and how the analysis uses its scores.
+    """Where a scorer is and how the analysis uses its scores."""
 
-    Attributes
-    ----------
-    module, class_name : str
-        Of its class, below ``fergi.scorers``.
-    column : str
-        Its column in the image tables.
-    paper : bool
-        Whether it is one of the paper's six (Section 6.2.3).
-    in_ensemble : bool
-        Whether it was trained on preferences, so that it joins the ensemble (eq. 7).
-    """
-
-    module: str
+    module: str  # below ``fergi.scorers``
     class_name: str
-    column: str
-    paper: bool = True
-    in_ensemble: bool = False
+    column: str  # in the image tables
+    paper: bool = True  # one of the paper's six (Section 6.2.3)
+    in_ensemble: bool = False  # trained on preferences, so that it joins the ensemble (eq. 7)
 
 
 # Name → where it is; the six of the paper in the order of their columns, then others.
@@ -80,7 +68,7 @@ def read_layouts(path: Path) -> dict[str, dict[str, Any]]:
             f"there are {', '.join(SCORERS)}. {advice}"
         )
     for name, sizes in content.items():
-        problem = _misnamed(sizes, scorer_class(name).official_layout())
+        problem = _misnamed(sizes, scorer_class(name).official_layout)
         if problem:
             raise FergiError(f"{path} has an unusable layout of {name}: {problem}. {advice}")
     return content
