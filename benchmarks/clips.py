@@ -7,11 +7,9 @@ Takes   about seven minutes on two cores.
 
 The plain loop does what the original does: one process, one frame at a time from decoding to the network, PyTorch's
 default layout, threads and float32 (which on CUDA is tf32). Ours is ``process_clips``, timed from the first frames that
-arrive, which do not count, to the last file written; the start of the workers is reported on its own. On a GPU the
-network's part of that time is reported as well. The network alone has faces ready and does nothing else, in the batches
-and layout of ours: with PyTorch's threads in each batch, and with one batch in each thread, as ours on a CPU. Weights
-are random, with outputs scaled to a standard deviation of one, so that the error of the reduced precision is in units
-of the outputs' spread.
+arrive, which do not count, to the last file written; the start of the workers is reported on its own. The network alone
+has faces ready and does nothing else, in the batches, layout and threads of ours. Weights are random, with outputs
+scaled to a standard deviation of one, so that the error of the reduced precision is in units of the outputs' spread.
 """
 
 import argparse
@@ -43,8 +41,7 @@ TITLES = {
     "float32": "ours",
     "tf32": "ours, tf32",
     "bfloat16": "ours, bfloat16",
-    "alone": "the network alone, batched, one batch at a time",
-    "threads": "the network alone, batched, one batch in each thread",
+    "network": "the network alone, batched",
 }
 
 
@@ -87,21 +84,10 @@ def plain(videos: list[Path], alignment: AlignmentSettings, weights: Path, name:
     return n_frames / (time.perf_counter() - started)
 
 
-class TimedEstimator(AUEstimator):
-    """Keeps when each batch began and ended."""
-
-    def estimate(self, faces: np.ndarray) -> np.ndarray:
-        """See ``AUEstimator``; the result is on the CPU, so the batch is finished."""
-        started = time.perf_counter()
-        values = super().estimate(faces)
-        self.spans = [*getattr(self, "spans", []), (started, time.perf_counter())]
-        return values
-
-
 def ours(
-    videos: list[Path], output: Path, alignment: AlignmentSettings, estimator: TimedEstimator, workers: int
-) -> tuple[float, float, float]:
-    """Frames per second after the first ones arrive, the network's part of that time, seconds before it."""
+    videos: list[Path], output: Path, alignment: AlignmentSettings, estimator: AUEstimator, workers: int
+) -> tuple[float, float]:
+    """Frames per second after the first ones arrive, and the seconds before."""
     news: list[tuple[float, int]] = []
     started = time.perf_counter()
     process_clips(
@@ -112,15 +98,14 @@ def ours(
         progress=lambda frames, clips: news.append((time.perf_counter(), frames)),
     )
     first, seconds = news[0][0], time.perf_counter() - news[0][0]
-    in_network = sum(end - begin for begin, end in estimator.spans if begin > first)
-    return sum(frames for _, frames in news[1:]) / seconds, in_network / seconds, first - started
+    return sum(frames for _, frames in news[1:]) / seconds, first - started
 
 
-def network_alone(estimator: AUEstimator, n_frames: int, n_threads: int, n_threads_of_a_batch: int) -> float:
+def network_alone(estimator: AUEstimator, n_frames: int, n_threads: int) -> float:
     """Frames per second of the network, for about as many frames."""
     size = estimator.batch_size
     batches = [np.random.default_rng(0).integers(0, 256, (size, SIDE, SIDE, 3), np.uint8)] * -(-n_frames // size)
-    with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(n_threads_of_a_batch,)) as threads:
+    with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         list(threads.map(estimator.estimate, batches[:n_threads]))
         started = time.perf_counter()
         list(threads.map(estimator.estimate, batches))
@@ -147,10 +132,8 @@ def main() -> None:
     device, workers = choose_device(chosen.device), chosen.workers
     on_cuda = device.type == "cuda"
     n_clips = chosen.clips or (max(12, 4 * workers) if on_cuda else 12)
-    n_frames = n_clips * chosen.frames // 2  # as many as the network alone needs to be timed
     speeds: dict[str, list[float]] = defaultdict(list)
     starts: list[float] = []
-    shares: list[tuple[float, float]] = []  # frames per second in float32, and the network's part of the time
     with tempfile.TemporaryDirectory() as folder:
         root, weights = Path(folder), Path(folder) / "weights.pth"
         videos = [root / f"clip_{index}.mp4" for index in range(n_clips)]
@@ -161,16 +144,13 @@ def main() -> None:
         for _ in range(chosen.repeats):
             speeds["plain"].append(plain(videos[:3], alignment, weights, chosen.network, device))
             for precision in (each for each in PRECISIONS if on_cuda or each != "tf32"):
-                estimator = TimedEstimator(weights, chosen.network, device, precision)
+                estimator = AUEstimator(weights, chosen.network, device, precision)
                 if precision == "float32":
-                    speeds["alone"].append(network_alone(estimator, n_frames, 1, workers))
-                    if not on_cuda:
-                        speeds["threads"].append(network_alone(estimator, n_frames, workers, 1))
-                speed, share, start = ours(videos, root / precision, alignment, estimator, workers)
+                    n_threads = 1 if on_cuda else workers
+                    speeds["network"].append(network_alone(estimator, n_clips * chosen.frames // 2, n_threads))
+                speed, start = ours(videos, root / precision, alignment, estimator, workers)
                 speeds[precision].append(speed)
                 starts.append(start)
-                if precision == "float32":
-                    shares.append((speed, share))
         difference = np.abs(features_of(videos, root / "float32") - features_of(videos, root / "bfloat16"))
 
     best = {name: max(speeds[name]) for name in TITLES if name in speeds}
@@ -181,14 +161,11 @@ def main() -> None:
     print(f"of 640 x 480; fastest of {chosen.repeats}.\n\n| | frames/s | of plain |\n|---|--:|--:|")
     for name, speed in best.items():
         print(f"| {TITLES[name]} | {speed:.1f} | {speed / best['plain']:.2f} |")
-    for name in best.keys() & {"alone", "threads"}:
-        print(f"\nOurs takes {best[name] / best['float32']:.2f} times as long as {TITLES[name]}.", end="")
     print(
-        f"\nIts workers take {min(starts):.0f} s to start. bfloat16 changes intensities by {difference.mean():.3f} on "
-        f"average and {difference.max():.3f} at most; over unlike pictures their standard deviation is 1."
+        f"\nOurs takes {best['network'] / best['float32']:.2f} times as long as the network alone; its workers take "
+        f"{min(starts):.0f} s to start. bfloat16 changes intensities by {difference.mean():.3f} on average and "
+        f"{difference.max():.3f} at most, where their standard deviation over unlike pictures is 1."
     )
-    if on_cuda:
-        print(f"The network takes {max(shares)[1]:.0%} of the time of ours in float32; {workers} workers align.")
 
 
 if __name__ == "__main__":

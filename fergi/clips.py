@@ -273,7 +273,7 @@ def process_clips(
             ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads,
             items_from_workers(_AlignedClips(alignment, unread, readers), n_readers) as items,
         ):
-            writer = _FeatureWriter(jobs, estimator, threads, slots=2 * n_threads)
+            writer = _FeatureWriter(jobs, estimator, threads, slots=4 * n_threads)
             for clip, news, part in items:
                 progress(len(news.times) if isinstance(news, _Frames) else 0, part)
                 writer.take(clip, news)

@@ -178,8 +178,12 @@ def items_from_workers(dataset: Dataset, workers: int) -> Iterator[Iterator[Any]
             raise
         raise WorkerDied(died.pid, died.exitcode) from error
     finally:
-        if workers and items is not None:
+        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would raise an exception for each worker
+        for process in set(multiprocessing.active_children()) - others:  # an item may take minutes
+            process.terminate()
+        if started:
             items._shutdown_workers()  # what its destructor does, which exceptions can delay
+        signal.signal(signal.SIGCHLD, handler)
 
 
 def _unchanged(item: Any) -> Any:

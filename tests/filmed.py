@@ -1,18 +1,13 @@
-"""Videos and pictures of a face for the tests, and threads in the place of the scripts' processes.
+"""Videos and pictures of a face for the tests, and scripts without worker processes.
 
 The face is Eileen Collins, from scikit-image, in the public domain: on it the real detector and landmarks work.
 """
 
 import functools
-import multiprocessing
 import os
-import queue
 import signal
-import threading
 import time
-import traceback
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -20,8 +15,11 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from fergi import clips
+from fergi.action_units import aligned_faces
 from fergi.faces import pipeline
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
+from fergi.processes import items_from_workers
 
 GREY = np.full((192, 192, 3), 128, np.uint8)
 RATE = 30
@@ -75,80 +73,30 @@ def shared_aligner(settings: AlignmentSettings) -> FaceAligner:
     return FaceAligner(settings)
 
 
-class _Queue(queue.Queue):
-    def cancel_join_thread(self) -> None:
-        """Threads need no such thing."""
-
-
-class _Thread(threading.Thread):
-    """A thread with what is used of multiprocessing's Process."""
-
-    def __init__(self, target, args, daemon: bool) -> None:
-        super().__init__(daemon=daemon)
-        self._work, self._arguments, self._code = target, args, None
-
-    def run(self) -> None:
-        try:
-            self._work(*self._arguments)
-            self._code = 0
-        except BaseException:  # noqa: BLE001  a process, too, prints it and ends
-            traceback.print_exc()
-            self._code = 1
-
-    @property
-    def exitcode(self) -> int | None:
-        return None if self.is_alive() else self._code
-
-    def terminate(self) -> None:
-        """Not in the middle of something, but before the next piece of work."""
-        for each in self._arguments:
-            if isinstance(each, _Queue):
-                while not each.empty():
-                    each.get_nowait()
-                for _ in range(4):
-                    each.put(None)
-            elif isinstance(each, threading.Semaphore):
-                each.release(1000)
-        self.join(30)
-        assert not self.is_alive()
-
-
-class _Threads:
-    """Stands for a context of multiprocessing."""
-
-    Process, Queue, Semaphore = _Thread, _Queue, threading.Semaphore
-
-
-def threads_for_processes(patch: pytest.MonkeyPatch) -> None:
-    """Let the code run its own functions in threads: a process takes seconds to import what it needs.
-
-    Use it with ``--workers 1``, since the models of one thread must not be used in another at the same time.
-    """
+def without_workers(patch: pytest.MonkeyPatch) -> None:
+    """Let this process do the work of the workers, which take seconds to import what they need."""
     import clips_facial_process
-    from fergi import clips
-    from fergi.action_units import aligned_faces
 
-    patch.setattr(multiprocessing, "get_context", lambda method: _Threads)
-    patch.setattr(aligned_faces, "ProcessPoolExecutor", lambda n, mp_context, **more: ThreadPoolExecutor(n, **more))
+    for module in (clips, aligned_faces):
+        patch.setattr(module, "items_from_workers", lambda dataset, workers: items_from_workers(dataset, 0))
     for module in (clips, aligned_faces, clips_facial_process, pipeline):
         patch.setattr(module, "FaceAligner", shared_aligner)
 
 
-def killed(*_) -> None:
-    """What a worker process may run into: the system ends it without a word."""
-    os.kill(os.getpid(), signal.SIGKILL)
+class FatalAlignment:
+    """Alignment settings that end the process at its first face, as the system does when memory runs out."""
 
+    pretrained_models, landmarks = Path("no weights"), "facemesh"
+    settings: dict[str, str] = {}  # noqa: RUF012
 
-def killed_while_reading(settings, number, jobs, messages, places, under_way) -> None:
-    """Likewise, brought down by its second video."""
-    for _ in range(2):
-        under_way[number] = jobs.get()[0] + 1
-    killed()
+    @property
+    def luma(self) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":  # what torchrun starts in a test
     time.sleep(4 * int(os.environ["RANK"]))
-    threads_for_processes(pytest.MonkeyPatch())
+    without_workers(pytest.MonkeyPatch())
     from clips_facial_process import main
     from fergi.script import run
 

@@ -17,7 +17,7 @@ import filmed
 import numpy as np
 import pandas as pd
 import pytest
-from filmed import GREY, film, moving_face, shared_aligner, snapshot, without_workers
+from filmed import GREY, film, moving_face, portrait, shared_aligner, snapshot, without_workers
 from numpy.testing import assert_array_equal
 from small_disk import run_with_room_for
 from test_disfa import change, disfa_label, write_disfa, write_disfa_plus
@@ -34,6 +34,7 @@ from fergi.files import FergiError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 UNITS = [f"AU{unit}" for unit in ACTION_UNITS]
+FACES = Path("preparation/DISFA_faces")
 LEFT_1, LEFT_2, RIGHT_1, RIGHT_2 = [
     f"Images_{camera}Camera/{subject}" for camera in ("Left", "Right") for subject in ("SN001", "SN002")
 ]
@@ -84,7 +85,7 @@ def disfa(_disfa, tmp_path) -> Path:
 def align(disfa: Path, root: Path, *options: str) -> Path:
     """Run stage 1 in this process; gives the folder it wrote."""
     preprocess_DISFA.main(["--root", str(root), "--disfa", str(disfa), "--workers", "1", *options])
-    return root / "preparation" / "DISFA_faces"
+    return root / FACES
 
 
 def expect(message: str, disfa: Path, root: Path, *options: str) -> None:
@@ -112,12 +113,12 @@ def finished(_finished, tmp_path) -> Path:
 @pytest.fixture
 def expected(_finished) -> dict[str, bytes]:
     """Every file of one undisturbed run."""
-    return snapshot(_finished / "preparation" / "DISFA_faces")
+    return snapshot(_finished / FACES)
 
 
 def test_the_index_names_every_face(_finished):
     """By subject, camera and frame, with its labels; 10 comes after 9."""
-    index = pd.read_csv(_finished / "preparation/DISFA_faces/index.csv")
+    index = pd.read_csv(_finished / FACES / "index.csv")
     assert list(index) == ["image", "subject", "part", "frame", *UNITS]
     wanted = [("SN001", "LeftCamera", frame) for frame in range(1, 35)]
     wanted += [("SN001", "RightCamera", frame) for frame in (1, 2, 4, 5)]
@@ -150,7 +151,7 @@ def test_pictures_are_those_of_the_aligner(_finished, folder):
     camera, subject = folder.removeprefix("Images_").split("/")
     for number, picture in enumerate(pictures_of(folder), 1):
         (face,) = aligner.align([picture])
-        file = _finished / "preparation/DISFA_faces" / subject / camera / f"{number}.png"
+        file = _finished / FACES / subject / camera / f"{number}.png"
         assert file.exists() == (face is not None)
         if face:
             assert_array_equal(cv2.imread(str(file))[..., ::-1], face.picture)
@@ -200,7 +201,7 @@ def test_running_it_again_does_nothing(disfa, finished, in_process, expected, mo
 
 def test_pictures_that_are_gone_are_made_again(disfa, finished, in_process, expected, capsys):
     """Or empty, as after a machine went down."""
-    folder = finished / "preparation/DISFA_faces"
+    folder = finished / FACES
     (folder / "SN001/LeftCamera/7.png").unlink()
     (folder / "SN001/RightCamera/2.png").write_bytes(b"")
     assert snapshot(align(disfa, finished)) == expected
@@ -231,18 +232,17 @@ def test_one_camera_and_then_both(disfa, in_process, tmp_path, expected, capsys)
     assert "4 parts, 2 of them done before." in capsys.readouterr().out
 
 
-def test_files_that_are_no_pictures(disfa, in_process, tmp_path, expected):
+def test_unreadable_pictures(disfa, in_process, tmp_path, expected):
     """They are named, the other parts are done, and there is no index; with better ones the result is the usual."""
     good = (disfa / RIGHT_1 / "5.png").read_bytes()
     for name, content in ((f"{RIGHT_1}/5.png", b"no picture"), (f"{RIGHT_2}/1.png", b"")):
         (disfa / name).write_bytes(content)
-    expect(
+    message = (
         r"^2 of 4 parts of DISFA are unusable \(first: .*Camera/SN00./.\.png is not a picture\)\. Replace the files "
-        r"and run again; the rest is done\.$",
-        disfa,
-        tmp_path,
+        r"and run again; the rest is done\.$"
     )
-    folder = tmp_path / "preparation/DISFA_faces"
+    expect(message, disfa, tmp_path)
+    folder = tmp_path / FACES
     assert not (folder / "index.csv").exists() and not (folder / "no_face.csv").exists()
     assert {path.name for path in (folder / "parts").iterdir()} == {"SN001_LeftCamera.csv", "SN002_LeftCamera.csv"}
     (disfa / RIGHT_1 / "5.png").write_bytes(good)
@@ -250,32 +250,17 @@ def test_files_that_are_no_pictures(disfa, in_process, tmp_path, expected):
     assert snapshot(align(disfa, tmp_path)) == expected
 
 
-def cut_png(path: Path) -> Path:
-    """The beginning of a picture."""
-    path.write_bytes(path.read_bytes()[:20_000])
-    return path
+PNG, JPEG = [cv2.imencode(ending, portrait()[..., ::-1])[1].tobytes() for ending in (".png", ".jpg")]
+FOUR = [number.to_bytes(4, "little") for number in (54, 40, 100_000, 100_000)]
+HUGE = b"BM" + bytes(8) + b"".join(FOUR) + b"\x01\0\x18\0" + bytes(124)  # the header of a bitmap of 100,000 × 100,000
 
 
-def cut_jpeg(path: Path) -> Path:
-    """Most of a JPEG."""
-    content = cv2.imencode(".jpg", cv2.cvtColor(pictures_of(RIGHT_1)[3], cv2.COLOR_RGB2BGR))[1].tobytes()
-    path.unlink()
-    path.with_suffix(".jpg").write_bytes(content[: len(content) * 3 // 4])
-    return path.with_suffix(".jpg")
-
-
-def huge_bitmap(path: Path) -> Path:
-    """The header of a bitmap of 100,000 × 100,000 pixels."""
-    path.unlink()
-    side, size = (100_000).to_bytes(4, "little"), (40).to_bytes(4, "little")
-    header = b"BM" + bytes(8) + (54).to_bytes(4, "little") + size + side + side + b"\x01\0\x18\0" + bytes(124)
-    path.with_suffix(".bmp").write_bytes(header)
-    return path.with_suffix(".bmp")
-
-
-@pytest.mark.parametrize("spoil", [cut_png, cut_jpeg, huge_bitmap])
-def test_a_picture_that_cannot_be_read(disfa, in_process, tmp_path, spoil):
-    path = spoil(disfa / RIGHT_1 / "4.png")
+@pytest.mark.parametrize(
+    ("ending", "content"), [(".png", PNG[:20_000]), (".jpg", JPEG[: len(JPEG) * 3 // 4]), (".bmp", HUGE)]
+)
+def test_a_picture_that_is_cut_off(disfa, in_process, tmp_path, ending, content):
+    path = (disfa / RIGHT_1 / "4.png").rename(disfa / RIGHT_1 / f"4{ending}")
+    path.write_bytes(content)
     expect(rf"^1 of 4 parts of DISFA is unusable \(first: {path} is not a picture\)\.", disfa, tmp_path)
 
 
@@ -293,7 +278,7 @@ def test_an_interrupted_run_is_resumed(disfa, in_process, tmp_path, expected, mo
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(aligned_faces, "write_table", interrupted)
         align(disfa, tmp_path)
-    folder = tmp_path / "preparation/DISFA_faces"
+    folder = tmp_path / FACES
     assert sorted(path.name for path in (folder / "parts").iterdir()) == sorted(done)
     assert not (folder / "index.csv").exists()
     for path in folder.glob("SN*/*/*.png"):
@@ -313,7 +298,7 @@ def test_a_run_that_is_killed_is_resumed(disfa, tmp_path):
     script = [sys.executable, str(CHECKOUT / "preprocess_DISFA.py"), "--disfa", str(disfa), "--cameras", "Left"]
     script += ["--root", str(tmp_path), "--workers"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    folder = tmp_path / "preparation/DISFA_faces"
+    folder = tmp_path / FACES
     first = subprocess.Popen([*script, "1"], stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
     try:
         for _ in range(6000):
@@ -337,23 +322,19 @@ def test_a_run_that_is_killed_is_resumed(disfa, tmp_path):
 
 def test_a_worker_that_dies(disfa, tmp_path, monkeypatch):
     monkeypatch.setattr(aligned_faces, "alignment_settings", lambda *_: filmed.FatalAlignment())
-    expect(
+    message = (
         r"^A worker process died while aligning DISFA, most likely out of memory\. Run again with fewer --workers; "
-        r"finished parts stay\.$",
-        disfa,
-        tmp_path,
+        r"finished parts stay\.$"
     )
+    expect(message, disfa, tmp_path)
     assert not list(tmp_path.rglob("index.csv"))
 
 
 def test_a_full_disk(disfa, in_process, tmp_path, expected):
     """The part without a face needs no room and is finished; the others are when there is room again."""
+    message = r"^Cannot write .*Camera/\d+\.png: File too large\. Make room and run again; finished parts stay\.$"
     with largest_file(8000):
-        expect(
-            r"^Cannot write .*Camera/\d+\.png: File too large\. Make room and run again; finished parts stay\.$",
-            disfa,
-            tmp_path,
-        )
+        expect(message, disfa, tmp_path)
     assert not list(tmp_path.rglob("index.csv"))
     assert snapshot(align(disfa, tmp_path)) == expected
 
@@ -377,17 +358,14 @@ def test_a_folder_that_cannot_be_written(disfa, in_process, tmp_path):
 # Settings
 
 
-def test_faces_of_different_settings_are_not_mixed(disfa, finished, in_process, expected):
-    """Nothing is changed."""
-    expect(
+def test_faces_of_different_settings_are_not_mixed(disfa, finished, in_process, expected, tmp_path):
+    """Nothing is changed. In another folder another luma gives other faces."""
+    message = (
         r"settings\.json says that luma was 'released' for the files that are there, and now it is 'correct'\. "
-        r"Use the same settings, or move DISFA_faces away\.$",
-        *(disfa, finished, "--luma", "correct"),
+        r"Use the same settings, or move DISFA_faces away\.$"
     )
-    assert snapshot(finished / "preparation/DISFA_faces") == expected
-
-
-def test_another_luma_gives_other_faces(disfa, in_process, tmp_path, expected):
+    expect(message, disfa, finished, "--luma", "correct")
+    assert snapshot(finished / FACES) == expected
     folder = align(disfa, tmp_path, "--cameras", "Right", "--luma", "correct")
     assert json.loads((folder / "settings.json").read_text())["luma"] == "correct"
     assert (folder / "SN002/RightCamera/1.png").read_bytes() != expected["SN002/RightCamera/1.png"]
@@ -420,18 +398,6 @@ def test_labels_that_were_corrected_are_taken_up(disfa, in_process, tmp_path):
     assert index["AU4"]["SN002/RightCamera/2.png"] == 0
 
 
-@pytest.mark.parametrize("number", ["0", "-1"])
-def test_at_least_one_worker(disfa, disfa_plus, tmp_path, capsys, number):
-    for script, option, folder in (
-        (preprocess_DISFA, "--disfa", disfa),
-        (preprocess_DISFAPlus, "--disfa-plus", disfa_plus),
-    ):
-        with pytest.raises(SystemExit, match="2"):
-            script.main(["--root", str(tmp_path / "root"), option, str(folder), "--workers", number])
-        assert "--workers must be at least 1" in capsys.readouterr().err
-        assert not (tmp_path / "root").exists()
-
-
 # Videos
 
 
@@ -451,9 +417,7 @@ def test_videos_give_as_many_faces_as_frames(filmed_disfa, in_process, tmp_path,
     assert set(found) == set(expected)
     for name in ("index.csv", "no_face.csv", "settings.json", "SN001/LeftCamera/7.png"):
         assert found[name] == expected[name]
-    first, second = (
-        read_picture(each / "SN001/RightCamera/4.png") for each in (folder, _finished / "preparation/DISFA_faces")
-    )
+    first, second = (read_picture(each / "SN001/RightCamera/4.png") for each in (folder, _finished / FACES))
     assert 0 < np.abs(first.astype(int) - second).mean() < 12
 
 
@@ -474,12 +438,9 @@ def test_frames_of_a_video_beyond_the_labels(filmed_disfa, in_process, tmp_path,
 
 def test_a_video_that_breaks_off(filmed_disfa, in_process, tmp_path):
     path = filmed_disfa / "Videos_RightCamera/RightVideoSN001_comp.avi"
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    expect(
-        rf"^1 of 2 parts of DISFA is unusable \(first: {path} breaks off after [23] of 5 frames\)\. Replace the files",
-        *(filmed_disfa, tmp_path, "--cameras", "Right"),
-    )
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    message = rf"^1 of 2 parts of DISFA is unusable \(first: {path} breaks off after [23] of 5 frames\)\. Replace the"
+    expect(message, filmed_disfa, tmp_path, "--cameras", "Right")
     assert [each.name for each in tmp_path.rglob("parts/*")] == ["SN002_RightCamera.csv"]
 
 
@@ -517,14 +478,17 @@ def test_disfa_plus(disfa_plus, in_process, tmp_path, capsys):
     assert faces.subjects.tolist() == ["SN001"] * 2 + ["SN003"] * 3
 
 
-def test_data_sets_that_are_not_there(tmp_path):
-    """Nothing is written."""
-    for script, option, what in (
-        (preprocess_DISFA, "--disfa", "ActionUnit_Labels"),
-        (preprocess_DISFAPlus, "--disfa-plus", "Images"),
-    ):
-        with pytest.raises(
-            FergiError, match=rf"/nowhere/{what} does not exist\. Request the data set from its authors"
-        ):
-            script.main(["--root", str(tmp_path / "root"), option, str(tmp_path / "nowhere")])
+SCRIPTS = [(preprocess_DISFA, "--disfa", "ActionUnit_Labels"), (preprocess_DISFAPlus, "--disfa-plus", "Images")]
+
+
+@pytest.mark.parametrize(("script", "option", "folder"), SCRIPTS)
+def test_what_both_scripts_refuse(tmp_path, capsys, script, option, folder):
+    """A data set that is not there, and fewer than one worker; nothing is written."""
+    options = ["--root", str(tmp_path / "root"), option, str(tmp_path / "nowhere")]
+    with pytest.raises(FergiError, match=rf"/nowhere/{folder} does not exist\. Request the data set from its authors"):
+        script.main(options)
+    for number in ("0", "-1"):
+        with pytest.raises(SystemExit, match="2"):
+            script.main([*options, "--workers", number])
+        assert "--workers must be at least 1" in capsys.readouterr().err
     assert not (tmp_path / "root").exists()
