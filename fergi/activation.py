@@ -146,16 +146,16 @@ def clip_table(
     problems: list[str] = []
     seen: dict[bytes, Path] = {}
     for participant, own in tqdm(clips.items(), f"{kind} clips", unit="participant", disable=None, leave=False):
-        features, unusable = read_clips([clip.path for clip in own])
+        features, unusable = read_clips(list(own.values()))
         problems += unusable
         if unusable:
             continue
         activation = clip_activation(features, valid_frames(features, limits), window_seconds)
         valid = activation.valid_share >= minimum_valid_share
-        problems += _problems([clip.path for clip in own], features, activation, valid, seen)
-        table = pd.DataFrame([(participant, clip.session, clip.image) for clip in own])
-        table = table.set_axis(["participant", *CLIP_KEY], axis=1)
-        table = table.assign(n_frames=features.lengths, valid=valid, first_window=activation.first_window)
+        problems += _problems(list(own.values()), features, activation, valid, seen)
+        table = pd.DataFrame(list(own), columns=list(CLIP_KEY)).assign(
+            participant=participant, n_frames=features.lengths, valid=valid, first_window=activation.first_window
+        )
         table[list(ACTIVATION_COLUMNS)] = activation.values
         tables.append(table)
     if problems:

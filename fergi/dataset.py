@@ -139,15 +139,6 @@ class Folders:
         return self.results / f"image_preference_binary_classification_based_on_ranking{suffix}.csv"
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One clip's feature file."""
-
-    session: int
-    image: int
-    path: Path
-
-
 def read_valid_sessions(folders: Folders) -> dict[str, list[int]]:
     """Participant → session numbers in ascending order; participants in ascending order.
 
@@ -213,8 +204,8 @@ def read_excluded_participants(folders: Folders, participants: Iterable[str]) ->
     return excluded
 
 
-def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> dict[str, list[Clip]]:
-    """The feature files of every participant's clips of one kind, by session and image.
+def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> dict[str, dict[tuple[int, int], Path]]:
+    """Participant → (session, image) → feature file of every clip of one kind, by session and image.
 
     The names of the files say which clips there are. An image has a baseline clip and a reaction clip, and a session's
     images are numbered from 1, so that a missing file is found here, unless both files of a session's last image are
@@ -226,10 +217,9 @@ def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> d
         If a participant's or session's folder is missing, or a session has a clip without its counterpart, or one
         numbered 0.
     """
-    clips: dict[str, list[Clip]] = {}
+    clips: dict[str, dict[tuple[int, int], Path]] = {participant: {} for participant in sessions}
     problems: list[str] = []
     for participant, numbers in sessions.items():
-        clips[participant] = []
         for session in numbers:
             folder = folders.session(participant, session)
             images = _images_with_features(folder)
@@ -241,7 +231,7 @@ def find_clips(folders: Folders, kind: str, sessions: dict[str, list[int]]) -> d
                 problems.append(f"{folder} has clips numbered 0, and images are numbered from 1")
             elif lost:
                 problems.append(f"{folder / lost[0]}_features.csv does not exist")
-            clips[participant] += [Clip(session, i, folder / f"{kind}_clip_{i}_features.csv") for i in expected]
+            clips[participant] |= {(session, i): folder / f"{kind}_clip_{i}_features.csv" for i in expected}
     if problems:
         raise summarise(
             problems,

@@ -62,7 +62,7 @@ class ClipFeatures:
 
 @dataclass(frozen=True)
 class FrameLimits:
-    """Which frames count as frontal and not occluded (Section 5.1, Appendix C). All bounds are included."""
+    """Which frames count as frontal and not occluded (Section 5.1, Appendix C). Bounds are included."""
 
     minimum_detection_confidence: float
     pitch_ratio: tuple[float, float]
@@ -107,7 +107,7 @@ def valid_frames(features: ClipFeatures, limits: FrameLimits) -> np.ndarray:
 def read_clips(paths: Sequence[Path]) -> tuple[ClipFeatures, list[str]]:
     """Read feature files and check them.
 
-    The files' rows are joined and parsed in one go, which is several times faster than file by file.
+    The rows of all files are parsed together, which is several times faster than file by file.
 
     Parameters
     ----------
@@ -117,10 +117,11 @@ def read_clips(paths: Sequence[Path]) -> tuple[ClipFeatures, list[str]]:
     Returns
     -------
     features : ClipFeatures
-        Without meaning if there are problems.
+        Not to be used if there are problems.
     problems : list of str
-        What is wrong with each unusable file (its path, the place, the cause); empty if all are good.
+        Path, place and cause for each unusable file.
     """
+    nothing = ClipFeatures(np.zeros(1, int), np.zeros((0, len(COLUMNS))))
     problems: list[str] = []
     bodies: list[bytes] = []
     for path in paths:
@@ -129,31 +130,23 @@ def read_clips(paths: Sequence[Path]) -> tuple[ClipFeatures, list[str]]:
         except ValueError as error:
             problems.append(str(error))
     if problems:
-        return ClipFeatures(np.zeros(1, int), np.zeros((0, len(COLUMNS)))), problems
+        return nothing, problems
+    values = _parse(b"".join(bodies))
+    if values is None:
+        return nothing, [cause for each in zip(paths, bodies, strict=True) if (cause := _bad_cell(*each))]
 
-    starts = np.concatenate([[0], np.cumsum([body.count(b"\n") for body in bodies])]).astype(int)
-    try:
-        values = _parse(b"".join(bodies))
-    except ValueError:
-        values = None
-    if values is None or not np.isfinite(values).all():
-        problems = [cause for path, body in zip(paths, bodies, strict=True) if (cause := _bad_cell(path, body))]
-        return ClipFeatures(starts, np.zeros((0, len(COLUMNS)))), problems
-
+    starts = np.cumsum([0, *(body.count(b"\n") for body in bodies)])
     features = ClipFeatures(starts, values)
-    numbered = np.arange(len(values)) - np.repeat(starts[:-1], features.lengths) + 1
-    time = features.column("timestamp")
-    backwards = np.concatenate([[False], np.diff(time) <= 0]) & (numbered > 1)
-    misplaced = (features.column("frame") != numbered) | backwards
-    for row in np.flatnonzero(misplaced):
-        clip = np.searchsorted(starts, row, side="right") - 1
-        cause = f"{paths[clip]}, line {numbered[row] + 1}: "
-        if features.column("frame")[row] != numbered[row]:
-            cause += f"frame {features.column('frame')[row]:g} stands where frame {numbered[row]} belongs"
+    frame, time = features.column("frame"), features.column("timestamp")
+    number = np.arange(len(values)) - np.repeat(starts[:-1], features.lengths) + 1
+    rows = np.flatnonzero((frame != number) | ((np.diff(time, prepend=-np.inf) <= 0) & (number > 1)))
+    clips, firsts = np.unique(np.searchsorted(starts, rows, side="right") - 1, return_index=True)
+    for clip, row in zip(clips, rows[firsts], strict=True):
+        if frame[row] != number[row]:
+            cause = f"frame {frame[row]:g} stands where frame {number[row]} belongs"
         else:
-            cause += f"time {time[row]:g} s does not come after {time[row - 1]:g} s"
-        if not any(problem.startswith(f"{paths[clip]},") for problem in problems):
-            problems.append(cause)
+            cause = f"time {time[row]:g} s does not come after {time[row - 1]:g} s"
+        problems.append(f"{paths[clip]}, line {number[row] + 1}: {cause}")
     return features, problems
 
 
@@ -197,23 +190,22 @@ def _rows(path: Path) -> bytes:
     return rows
 
 
-def _parse(rows: bytes) -> np.ndarray:
-    """Rows without a header as numbers; ValueError if a cell is text."""
+def _parse(rows: bytes) -> np.ndarray | None:
+    """Rows without a header as numbers; None if a cell is no finite number."""
     try:
-        return pd.read_csv(io.BytesIO(rows), header=None, names=list(COLUMNS), dtype=np.float64).to_numpy()
-    except pd.errors.ParserError as error:
-        # Reading from memory cannot fail: pandas makes this of Ctrl-C.
+        values = pd.read_csv(io.BytesIO(rows), header=None, names=list(COLUMNS), dtype=np.float64).to_numpy()
+    except ValueError as error:
+        # Reading from memory cannot fail: this is what pandas makes of Ctrl-C.
         if "Calling read(nbytes) on source failed" in str(error):
             raise KeyboardInterrupt from error
-        raise
+        return None
+    return values if np.isfinite(values).all() else None
 
 
 def _bad_cell(path: Path, rows: bytes) -> str | None:
-    """Where the first cell is that is not a finite number, or None."""
+    """Where the first cell is that is no finite number, if there is one."""
     cells = pd.read_csv(io.BytesIO(rows), header=None, names=list(COLUMNS), dtype=str, keep_default_na=False)
     numbers = cells.apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    bad = np.argwhere(~np.isfinite(numbers))
-    if not len(bad):
-        return None
-    row, column = bad[0]
-    return f"{path}, line {row + 2}, column {COLUMNS[column]}: {cells.iloc[row, column]!r} is not a number"
+    for row, column in np.argwhere(~np.isfinite(numbers)):
+        return f"{path}, line {row + 2}, column {COLUMNS[column]}: {cells.iloc[row, column]!r} is not a number"
+    return None
