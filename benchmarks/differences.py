@@ -70,15 +70,15 @@ def late_and_valid_clips(
     """
     black, late, n_valid = read_black_images(folders, sessions), [], 0
     for participant, clips in find_clips(folders, "reaction", sessions).items():
-        features, _ = read_clips([clip.path for clip in clips])
+        features, _ = read_clips(list(clips.values()))
         frames = valid_frames(ClipFeatures(features.starts, np.round(features.values, decimals)), config.FRAME_LIMITS)
         activation = clip_activation(features, frames, config.WINDOW_SECONDS)
         valid = activation.valid_share >= config.MINIMUM_VALID_SHARE
         n_valid += int(valid.sum())
         late += [
-            (participant, clip.session, clip.image)
-            for clip, is_late in zip(clips, valid & (activation.first_window > 0), strict=True)
-            if is_late and (clip.session, clip.image) not in black[participant]
+            (participant, *image)
+            for image, is_late in zip(clips, valid & (activation.first_window > 0), strict=True)
+            if is_late and image not in black[participant]
         ]
     return late, n_valid
 
