@@ -6,6 +6,7 @@ compare those with this on small random tables; ``benchmarks.stages`` compares t
 
 from itertools import combinations, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -95,10 +96,84 @@ def plain_valence(au4, au12, decay, au4_weight, *, product: bool) -> np.ndarray:
     return au4_weight * frown + (1 - au4_weight) * smile
 
 
+def _correct(score: np.ndarray, pairs: tuple[np.ndarray, np.ndarray]) -> int:
+    """How often the score is higher for the preferred image."""
+    preferred, other = pairs
+    return int(np.sum(score[preferred] > score[other]))
+
+
+def _weighted(weights: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Eq. 7."""
+    return weights[..., 0] * z[:, 0] + weights[..., 1] * z[:, 1] + weights[..., 2] * z[:, 2]
+
+
+def _pairs_where(pairs, wanted) -> tuple[np.ndarray, np.ndarray]:
+    """The preferred and the other images of the wanted participants' pairs."""
+    preferred, other = np.array([pair for *pair, who in pairs if wanted(who)], int).reshape(-1, 2).T
+    return preferred, other
+
+
+def _plain_fold(images: pd.DataFrame, activation, all_pairs, search: Search, held_out: str) -> SimpleNamespace:
+    """What a fold finds on its training pairs. Of equally good candidates ``max`` gives the first."""
+    pairs = preferred, other = _pairs_where(all_pairs, lambda who: who != held_out)
+    scores = images[list(TRAINED)].to_numpy(float)
+    training = scores[images["participant"] != held_out]
+    if not np.all(training.max(axis=0) > training.min(axis=0)):
+        raise ValueError("a score does not vary")
+    z = (scores - training.mean(axis=0)) / training.std(axis=0, ddof=1)
+    weights = max(search.ensemble_weights, key=lambda each: _correct(_weighted(each, z), pairs))
+
+    difference = {}
+    for k, w in product(search.decays, search.au4_weights):
+        score = plain_valence(*activation, k, w, product=False)
+        difference[k, w] = score[preferred] - score[other]
+
+    def objective(point: tuple[float, float, float]) -> float:
+        """Eq. 9."""
+        k, w, d = point
+        selected = np.abs(difference[k, w]) >= d
+        n_correct = np.sum(selected & (difference[k, w] > 0))
+        return n_correct - search.incorrect_penalty * (np.sum(selected) - n_correct)
+
+    k, w, d = max(product(search.decays, search.au4_weights, search.thresholds), key=objective)
+    return SimpleNamespace(pairs=pairs, z=z, weights=weights, k=k, w=w, d=d)
+
+
+def _plain_row(images: pd.DataFrame, activation, all_pairs, search: Search, folds: dict, held_out: str) -> dict:
+    """A fold's parameters, and what it counts on the pairs of the participant held out."""
+    fold = folds[held_out]
+    # Whose parameters each image carries: its participant's own, or in a strict fold those of the fold.
+    carried = [fold if search.strict else folds[participant] for participant in images["participant"]]
+    k, w, weights = (np.array([getattr(each, name) for each in carried]) for name in ("k", "w", "weights"))
+    valence = plain_valence(*activation, k, w, product=search.product_valence)
+    ensemble = _weighted(weights, fold.z)
+    own = preferred, other = _pairs_where(all_pairs, lambda who: who == held_out)
+    selecting = plain_valence(*activation, fold.k, fold.w, product=False)
+    selected = np.abs(selecting[preferred] - selecting[other]) >= fold.d
+    row = {"user_id": held_out}
+
+    def count(name: str, score: np.ndarray, pairs: tuple[np.ndarray, np.ndarray]) -> None:
+        row[f"{name}_n_correct"] = _correct(score, pairs)
+        row[f"{name}_n_incorrect"] = len(pairs[0]) - row[f"{name}_n_correct"]
+
+    for name, weight in zip(("ImageReward", "PickScore", "HPS_V2"), fold.weights, strict=True):
+        row[f"{name}_weight"] = weight
+    count("ensemble_baseline_score", ensemble, own)
+    row |= {"exp_decay_coef": fold.k, "AU4_coef": fold.w, "AU12_coef": 1 - fold.w, "diff_threshold": fold.d}
+    scores = {name: images[name].to_numpy() for name in SCORES}
+    for name, score in (scores | {"ensemble_baseline_score": ensemble, "AUcomb_valence_score": selecting}).items():
+        count(f"AUcomb_selected_{name}", score, (preferred[selected], other[selected]))
+    for name, score in (scores | {"AUcomb_valence_score": valence}).items():
+        count(name, score, own)
+    for name, score in zip(INTEGRATED, (*fold.z.T, ensemble), strict=True):
+        a = max(search.integration_weights, key=lambda a, score=score: _correct(score + a * valence, fold.pairs))
+        row[f"AUcomb_coef_for_{name}_score"] = a
+        count(f"{name}_score", score + a * valence, own)
+    return row
+
+
 def plain_search(images: pd.DataFrame, search: Search) -> pd.DataFrame:
     """What ``fergi.preference.results.search_preferences`` gives, with all training pairs compared at each grid point.
-
-    Of equally good candidates ``max`` gives the first.
 
     Raises
     ------
@@ -108,88 +183,9 @@ def plain_search(images: pd.DataFrame, search: Search) -> pd.DataFrame:
     everybody = sorted(set(images["participant"]))
     if len(everybody) < 2:
         raise ValueError("one participant")
-    owner = images["participant"].to_numpy()
-    all_pairs = plain_pairs(images)
-    au4, au12 = (images[f"AU{unit}_activation_value"].to_numpy(float) for unit in (4, 12))
+    activation = [images[f"AU{unit}_activation_value"].to_numpy(float) for unit in (4, 12)]
     if search.activation_decimals is not None:
-        au4, au12 = au4.round(search.activation_decimals), au12.round(search.activation_decimals)
-
-    def pairs_of(wanted) -> tuple[np.ndarray, np.ndarray]:
-        chosen = [(preferred, other) for preferred, other, participant in all_pairs if wanted(participant)]
-        preferred, other = np.array(chosen, int).reshape(-1, 2).T
-        return preferred, other
-
-    def correct(score: np.ndarray, preferred: np.ndarray, other: np.ndarray) -> int:
-        return int(np.sum(score[preferred] > score[other]))
-
-    def weighted(weights: np.ndarray, z: np.ndarray) -> np.ndarray:
-        return weights[..., 0] * z[:, 0] + weights[..., 1] * z[:, 1] + weights[..., 2] * z[:, 2]
-
-    def objective(difference: np.ndarray, threshold: float) -> float:
-        selected = np.abs(difference) >= threshold
-        n_correct = np.sum(selected & (difference > 0))
-        return n_correct - search.incorrect_penalty * (np.sum(selected) - n_correct)
-
-    # What each fold finds on its training pairs: z-scores, weights of the ensemble; k, w_AU4 and d.
-    training_pairs, z_scores, weights, k, w, d = {}, {}, {}, {}, {}, {}
-    for held_out in everybody:
-        training_pairs[held_out] = preferred, other = pairs_of(lambda who, held_out=held_out: who != held_out)
-        scores = images[list(TRAINED)].to_numpy(float)
-        training = scores[owner != held_out]
-        if not np.all(training.max(axis=0) > training.min(axis=0)):
-            raise ValueError("a score does not vary")
-        z_scores[held_out] = z = (scores - training.mean(axis=0)) / training.std(axis=0, ddof=1)
-        weights[held_out] = max(
-            search.ensemble_weights, key=lambda each, z=z, pairs=(preferred, other): correct(weighted(each, z), *pairs)
-        )
-        difference = {}
-        for point in product(search.decays, search.au4_weights):
-            score = plain_valence(au4, au12, *point, product=False)
-            difference[point] = score[preferred] - score[other]
-        k[held_out], w[held_out], d[held_out] = max(
-            product(search.decays, search.au4_weights, search.thresholds),
-            key=lambda point, difference=difference: objective(difference[point[:2]], point[2]),
-        )
-
-    rows = []
-    for held_out in everybody:
-        # Whose parameters each image carries: its participant's own, or in a strict fold those of the fold.
-        carried = [held_out if search.strict else participant for participant in owner]
-        valence = plain_valence(
-            au4,
-            au12,
-            np.array([k[each] for each in carried]),
-            np.array([w[each] for each in carried]),
-            product=search.product_valence,
-        )
-        z = z_scores[held_out]
-        ensemble = weighted(np.array([weights[each] for each in carried]), z)
-        own = preferred, other = pairs_of(lambda who, held_out=held_out: who == held_out)
-        selecting = plain_valence(au4, au12, k[held_out], w[held_out], product=False)
-        selected = np.abs(selecting[preferred] - selecting[other]) >= d[held_out]
-        row = {"user_id": held_out}
-
-        def count(name, score, pairs, row=row) -> None:
-            row[f"{name}_n_correct"] = correct(score, *pairs)
-            row[f"{name}_n_incorrect"] = len(pairs[0]) - row[f"{name}_n_correct"]
-
-        for name, weight in zip(("ImageReward", "PickScore", "HPS_V2"), weights[held_out], strict=True):
-            row[f"{name}_weight"] = weight
-        count("ensemble_baseline_score", ensemble, own)
-        row["exp_decay_coef"] = k[held_out]
-        row["AU4_coef"] = w[held_out]
-        row["AU12_coef"] = 1 - w[held_out]
-        row["diff_threshold"] = d[held_out]
-        scores = {name: images[name].to_numpy() for name in SCORES}
-        for name, score in (scores | {"ensemble_baseline_score": ensemble, "AUcomb_valence_score": selecting}).items():
-            count(f"AUcomb_selected_{name}", score, (preferred[selected], other[selected]))
-        for name, score in (scores | {"AUcomb_valence_score": valence}).items():
-            count(name, score, own)
-        for name, score in zip(INTEGRATED, (*z.T, ensemble), strict=True):
-            a = row[f"AUcomb_coef_for_{name}_score"] = max(
-                search.integration_weights,
-                key=lambda a, score=score: correct(score + a * valence, *training_pairs[held_out]),
-            )
-            count(f"{name}_score", score + a * valence, own)
-        rows.append(row)
-    return pd.DataFrame(rows)
+        activation = [each.round(search.activation_decimals) for each in activation]
+    known = images, activation, plain_pairs(images), search
+    folds = {held_out: _plain_fold(*known, held_out) for held_out in everybody}
+    return pd.DataFrame([_plain_row(*known, folds, held_out) for held_out in everybody])

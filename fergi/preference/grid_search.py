@@ -215,13 +215,24 @@ def _fit(images: pd.DataFrame, search: Search, folds: Sequence[int | None]) -> l
     fitted = []
     for number, held_out in enumerate(folds):
         source = carried(pairs.owner, held_out, strict=search.strict)
-        product = search.product_valence
-        valence = combined_valence(au4, au12, decay=decay[source], au4_weight=au4_weight[source], product=product)
+        valence = combined_valence(
+            au4, au12, decay=decay[source], au4_weight=au4_weight[source], product=search.product_valence
+        )
         added = search.integration_weights * valence[:, None]
         scores = (*z_scores[number].T, weighted_sum(z_scores[number], weights[source]))
-        integration = search.integration_weights[[_best(each[:, None] + added, held_out, pairs) for each in scores]]
-        found = weights[number], float(decay[number]), float(au4_weight[number]), float(threshold[number]), integration
-        fitted.append(Parameters(*moments[number], *found, search.activation_decimals, product))
+        best = [_best(each[:, None] + added, held_out, pairs) for each in scores]
+        fitted.append(
+            Parameters(
+                *moments[number],
+                ensemble_weights=weights[number],
+                decay=float(decay[number]),
+                au4_weight=float(au4_weight[number]),
+                threshold=float(threshold[number]),
+                integration_weights=search.integration_weights[best],
+                activation_decimals=search.activation_decimals,
+                product_valence=search.product_valence,
+            )
+        )
     return fitted
 
 
@@ -243,8 +254,8 @@ def _fit_valence(
 def selected_counts(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:
     """Correct and incorrect predictions on the selected pairs at each point of the (k, w, d) grid.
 
-    A pair is selected where the scores differ by d or more. How many thresholds it passes is found by sorting
-    it into them, so that all thresholds are counted at once.
+    A pair is selected where the scores differ by d or more. How many thresholds it reaches is looked up once, and all
+    thresholds are counted together.
 
     Returns
     -------
