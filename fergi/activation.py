@@ -84,11 +84,8 @@ def clip_activation(features: ClipFeatures, valid: np.ndarray, window_seconds: f
     # pandas' moving mean, which starts anew in every clip, gives the released values to the last bit.
     indexer = _WindowsWithinClips(start_of_frame=start_of_frame, length_of_frame=length_of_frame)
     means = pd.DataFrame(features.intensities).rolling(indexer, min_periods=1).mean().to_numpy()
-
-    end = np.arange(1, len(valid) + 1)
-    begin = np.maximum(end - length_of_frame, start_of_frame)
-    valid_before = np.concatenate([[0], np.cumsum(valid)])
-    complete = valid_before[end] - valid_before[begin] == length_of_frame
+    n_valid = pd.Series(valid.astype(float)).rolling(indexer, min_periods=1).sum().to_numpy()
+    complete = n_valid == length_of_frame
 
     highest = np.maximum.reduceat(np.where(complete[:, None], means, -np.inf), first)
     ends_of_windows = np.flatnonzero(complete)

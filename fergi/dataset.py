@@ -267,10 +267,9 @@ def find_videos(folders: Folders) -> dict[Path, Path]:
     """
     found = []
     for video in folders.data.glob("*/session_*/*_clip_*"):
-        session = re.fullmatch(r"session_(\d+)", video.parent.name)
-        clip = re.fullmatch(r"(baseline|reaction)_clip_(\d+)", video.stem)
-        if session and clip and video.suffix.lower() in VIDEO_ENDINGS and not video.is_dir():
-            found.append((video.parts[-3], int(session[1]), clip[1], int(clip[2]), video))
+        clip = re.fullmatch(r"session_(\d+)/(baseline|reaction)_clip_(\d+)", f"{video.parent.name}/{video.stem}")
+        if clip and video.suffix.lower() in VIDEO_ENDINGS and not video.is_dir():
+            found.append((video.parts[-3], int(clip[1]), clip[2], int(clip[3]), video))
     if not found:
         raise FergiError(
             f"There are no videos in {folders.data} (<participant>/session_<n>/reaction_clip_<i>.mp4 and the like). "
@@ -294,11 +293,13 @@ def find_videos_anywhere(folder: Path, output: Path) -> dict[Path, Path]:
     videos: list[Path] = []
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
-        first_time = os.path.realpath(parent) not in seen
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
         seen.add(os.path.realpath(parent))
-        folders[:] = sorted(name for name in folders if first_time and not name.startswith("."))
-        names = [name for name in files if first_time and not name.startswith(".")]
-        videos += [Path(parent, name) for name in names if Path(name).suffix.lower() in VIDEO_ENDINGS]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        there = (Path(parent, name) for name in files if not name.startswith("."))
+        videos += [path for path in there if path.suffix.lower() in VIDEO_ENDINGS]
     if not videos:
         raise FergiError(f"There is no video in {folder} (looked for {', '.join(VIDEO_ENDINGS)}). Name another folder.")
     return _each_its_own(

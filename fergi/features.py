@@ -93,15 +93,11 @@ def format_clip(timestamps: ArrayLike, values: ArrayLike, decimals: int) -> byte
 
 def valid_frames(features: ClipFeatures, limits: FrameLimits) -> np.ndarray:
     """Which frames have a confidently detected face that looks ahead (Appendix C), shape (n_frames,), bool."""
-    confidence = features.column("face_detection_confidence_score")
-    pitch, yaw = features.column("pitch_indicative_ratio"), features.column("yaw_indicative_ratio")
-    return (
-        (confidence >= limits.minimum_detection_confidence)
-        & (pitch >= limits.pitch_ratio[0])
-        & (pitch <= limits.pitch_ratio[1])
-        & (yaw >= limits.yaw_ratio[0])
-        & (yaw <= limits.yaw_ratio[1])
-    )
+    valid = features.column("face_detection_confidence_score") >= limits.minimum_detection_confidence
+    for name, (least, most) in (("pitch", limits.pitch_ratio), ("yaw", limits.yaw_ratio)):
+        ratio = features.column(f"{name}_indicative_ratio")
+        valid &= (ratio >= least) & (ratio <= most)
+    return valid
 
 
 def read_clips(paths: Sequence[Path]) -> tuple[ClipFeatures, list[str]]:

@@ -33,22 +33,11 @@ class Detection:
 
 
 def detector_model(pretrained_models: Path) -> tuple[Path, str]:
-    """The detector's file, in the folder of weights or else in the mediapipe package, and its name in the settings.
-
-    Raises
-    ------
-    FergiError
-        If it is in neither.
-    """
+    """The detector's file, in the folder of weights or else in the mediapipe package, and its name in the settings."""
     file = pretrained_models / MODEL_FILE
     if file.is_file():
         return file, f"{MODEL_FILE}, SHA-256 {sha256(file)}"
     bundled = Path(mediapipe.__file__).parent / "modules" / "face_detection" / "face_detection_short_range.tflite"
-    if not bundled.is_file():
-        raise FergiError(
-            f"{file} is missing, and mediapipe {mediapipe.__version__} does not include the detector. "
-            "Install the pinned mediapipe, or put the file there."
-        )
     return bundled, f"mediapipe {mediapipe.__version__}, bundled short-range detector"
 
 

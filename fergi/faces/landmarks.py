@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import mediapipe
 import numpy as np
@@ -28,16 +27,6 @@ FACEMESH_POINTS = (
 )  # fmt: skip
 
 
-class Landmarks(Protocol):
-    """A back end, made from the folder of weights: pictures with a face in, 68 points out."""
-
-    def locate(
-        self, pictures: Sequence[np.ndarray], faces: Sequence[Detection], crops: Sequence[Crop]
-    ) -> list[np.ndarray | None]:
-        """The landmarks of each face in pixels of its crop, shape (68, 2); None where none are found."""
-        ...
-
-
 class FaceMesh:
     """MediaPipe's FaceMesh, without tracking. The mediapipe package includes its models."""
 
@@ -51,7 +40,7 @@ class FaceMesh:
     def locate(
         self, pictures: Sequence[np.ndarray], faces: Sequence[Detection], crops: Sequence[Crop]
     ) -> list[np.ndarray | None]:
-        """See ``Landmarks``.
+        """The landmarks of each face in pixels of its crop, shape (68, 2); None where none are found.
 
         FaceMesh misses faces that fill the picture, so it gets the box and half a box more on each side, and if it
         finds nothing there, the whole picture. A face counts only if the middle between its eyes lies in the box.
@@ -103,7 +92,7 @@ class MobileFaceNetLandmarks:
     def locate(
         self, pictures: Sequence[np.ndarray], faces: Sequence[Detection], crops: Sequence[Crop]
     ) -> list[np.ndarray | None]:
-        """See ``Landmarks``."""
+        """See ``FaceMesh.locate``."""
         found: list[np.ndarray | None] = []
         for start in range(0, len(crops), MOBILEFACENET_BATCH):
             some = crops[start : start + MOBILEFACENET_BATCH]
@@ -116,4 +105,5 @@ class MobileFaceNetLandmarks:
         return found
 
 
+# Each is made from the folder of weights.
 BACK_ENDS = {"mobilefacenet": MobileFaceNetLandmarks, "facemesh": FaceMesh}
