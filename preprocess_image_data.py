@@ -109,8 +109,8 @@ def check_weights(scorers: Sequence[type[Scorer]], root: Path) -> None:
     )
 
 
-def write_settings(folders: Folders, scorer: type[Scorer], settings: dict[str, Any], *, redo: bool) -> None:
-    """Keep the settings of a scorer's scores, or stop if there are finished ones with other settings."""
+def write_settings(folders: Folders, scorer: type[Scorer], settings: dict[str, str], *, redo: bool) -> None:
+    """Write what a scorer's scores are made with, or stop if there are scores made with something else."""
     folder = folders.image_scores / scorer.name
     path, scores = folder / "settings.json", folder / "scores.csv"
     # Scores without settings could be of any checkpoint, and settings without scores bind nobody.
@@ -119,14 +119,9 @@ def write_settings(folders: Folders, scorer: type[Scorer], settings: dict[str, A
         path.unlink(missing_ok=True)
     advice = "Use the same files, sizes, libraries and device, or score again with --scorers"
     keep_settings(settings, path, f"{advice} {scorer.name} --redo.")
-
-
-def warn_of_other_files(scorers: Sequence[type[Scorer]], settings: Sequence[dict[str, Any]]) -> None:
-    """Name every weight file that is not the published one, once."""
-    found = {file: each[file.path] for scorer, each in zip(scorers, settings, strict=True) for file in scorer.files}
-    for file, sha in found.items():
-        if file.sha256 not in (None, sha):
-            print(f"Warning: {file.path} is not the published file; its SHA-256 is {sha}.")
+    for file in scorer.files:
+        if file.sha256 not in (None, settings[file.path]):
+            print(f"Warning: {scorer.name}: {file.path} is not the published file.")
 
 
 def unscored(images: Sequence[RatedImage], finished: Finished) -> list[RatedImage]:
@@ -206,10 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not folders.black_images.is_file():
         write_json(black_image_list(sessions, images), folders.black_images)
         print(f"Wrote {folders.black_images}.")
-    settings = [scorer.settings(folders.root, device, layouts.get(scorer.name)) for scorer in scorers]
-    for scorer, each in zip(scorers, settings, strict=True):
-        write_settings(folders, scorer, each, redo=chosen.redo)
-    warn_of_other_files(scorers, settings)
+    for scorer in scorers:
+        settings = scorer.settings(folders.root, device, layouts.get(scorer.name))
+        write_settings(folders, scorer, settings, redo=chosen.redo)
     for scorer in scorers:
         finish_scores(scorer, layouts.get(scorer.name), device, images, folders, chosen)
     write_image_tables(folders, images)

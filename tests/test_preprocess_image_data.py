@@ -16,7 +16,7 @@ from fergi.dataset import Folders
 from fergi.files import FergiError, sha256
 from fergi.scorers.hps import HpsV2
 from fergi.scorers.interface import Scorer
-from fergi.scorers.origin import EXPECTED, read_table_settings, score_origins, scorer_agreement, untrained_columns
+from fergi.scorers.origin import read_table_settings, score_origins, scorer_agreement, untrained_columns
 from fergi.scorers.registry import PAPER_SCORERS, SCORERS
 from fergi.weights import CLIP_L
 
@@ -81,7 +81,7 @@ def test_the_six_scores(root, capsys):
 
     settings = json.loads((root / "preparation/preprocessed_image_data/settings.json").read_text())
     assert settings[f"CLIP_score: {CLIP_L.path}"] == sha256(CLIP_L.under(root))
-    assert settings["CLIP_score: transformers"] and settings["HPS_V2_score: score"] == "cosine"
+    assert settings["CLIP_score: transformers"] and settings["HPS_V2_score: method"].startswith("cosine; picture: ")
     assert json.loads(settings["BLIP_score: layout"]) == LAYOUTS["BLIP"]
     assert all(isinstance(value, str) for value in settings.values())
     assert "Scores: CLIP_score made here with model.safetensors (" in out
@@ -348,7 +348,8 @@ def test_published_columns_of_untrained_networks(published):
 
 def test_what_counts_as_trained():
     """In the expected range and not all the same; of few images only the median counts."""
-    for column, (lowest, highest, least) in EXPECTED.items():
+    for scorer in SCORERS.values():
+        column, (lowest, highest, least) = scorer.column, scorer.expected
         middle = np.linspace(-2 * least, 2 * least, 20) + (lowest + highest) / 2
         assert untrained_columns(pd.DataFrame({column: middle})) == []
         assert len(untrained_columns(pd.DataFrame({column: middle / 100 + highest}))) == 1

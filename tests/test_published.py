@@ -78,21 +78,15 @@ IN_PLACE = {
 }
 
 
-def test_from_git_only_what_is_published_arrives_and_what_the_stages_compute_is_kept_apart(copy, entries, tmp_path):
-    commit, root = commit_all(copy), tmp_path / "root"
-    assert fetch(root, entries=entries, remote=str(copy), commit=commit) == len(entries) == 7
+@pytest.mark.parametrize("way", ["git", "copy", "copy with its results as expected ones"])
+def test_what_is_published_arrives_and_what_the_stages_compute_is_kept_apart(copy, entries, tmp_path, way):
+    root, source = tmp_path / "root", {"remote": NOWHERE, "copy": copy}
+    if way == "git":
+        source = {"remote": str(copy), "commit": commit_all(copy)}
+    elif way != "copy":
+        (copy / "results").rename(copy / "expected")
+    assert fetch(root, entries=entries, **source) == len(entries) == 7
     assert files_below(root) == IN_PLACE
-
-
-def test_from_a_local_copy(copy, entries, tmp_path):
-    assert fetch(tmp_path / "root", entries=entries, remote=NOWHERE, copy=copy) == 7
-    assert files_below(tmp_path / "root") == IN_PLACE
-
-
-def test_a_local_copy_may_keep_its_results_as_expected_ones(copy, entries, tmp_path):
-    (copy / "results").rename(copy / "expected")
-    fetch(tmp_path / "root", entries=entries, copy=copy)
-    assert files_below(tmp_path / "root") == IN_PLACE
 
 
 def test_a_second_call_needs_no_source(copy, entries, tmp_path):
@@ -111,26 +105,19 @@ def test_only_what_is_missing_is_fetched_again(copy, entries, tmp_path):
     assert files_below(root) == IN_PLACE
 
 
-def test_offline_without_a_copy_is_one_sentence_and_leaves_nothing(entries, tmp_path):
+def test_a_source_that_cannot_be_reached_leaves_nothing(copy, entries, tmp_path, monkeypatch):
     root = tmp_path / "root"
-    with pytest.raises(
-        FergiError, match=r"^Cannot fetch commit 02c8a2f from /nonexistent/repository \(.*git.*FERGI_DATA"
-    ):
+    with pytest.raises(FergiError, match=f"^Cannot fetch commit 02c8a2f from {NOWHERE} .*git.*FERGI_DATA"):
         fetch(root, entries=entries, remote=NOWHERE)
-    assert list(root.iterdir()) == []
-
-
-def test_a_remote_without_the_commit(copy, entries, tmp_path):
     commit_all(copy)
     with pytest.raises(FergiError, match=f"Cannot fetch commit 0000000 from {copy}"):
-        fetch(tmp_path / "root", entries=entries, remote=str(copy), commit="0" * 40)
-    assert list((tmp_path / "root").iterdir()) == []
-
-
-def test_git_missing(entries, tmp_path, monkeypatch):
+        fetch(root, entries=entries, remote=str(copy), commit="0" * 40)
+    with pytest.raises(FergiError, match=r"FERGI_DATA is .*nowhere, which is not a folder"):
+        fetch(root, entries=entries, copy=tmp_path / "nowhere")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(FergiError, match="No such file or directory: 'git'"):
-        fetch(tmp_path / "root", entries=entries, remote=NOWHERE)
+        fetch(root, entries=entries, remote=NOWHERE)
+    assert list(root.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -149,11 +136,6 @@ def test_a_damaged_copy_is_refused_whole(copy, entries, tmp_path, damage, messag
     with pytest.raises(FergiError, match=f"^1 of 7 published files or sessions is unusable .first: .*{message}"):
         fetch(tmp_path / "root", entries=entries, copy=copy)
     assert files_below(tmp_path / "root") == {}
-
-
-def test_a_copy_that_is_not_there(entries, tmp_path):
-    with pytest.raises(FergiError, match=r"FERGI_DATA is .*nowhere, which is not a folder"):
-        fetch(tmp_path / "root", entries=entries, copy=tmp_path / "nowhere")
 
 
 def test_files_that_differ_are_replaced_only_when_asked_for(copy, entries, tmp_path):
@@ -202,13 +184,6 @@ def test_unwritable_root(entries, copy, tmp_path):
     with pytest.raises(FergiError, match=r"Cannot write into .*root"):
         fetch(tmp_path / "root", entries=entries, copy=copy)
     assert (tmp_path / "root").read_text() == "a file in the way"
-
-
-def test_digest_of_a_file_is_its_sha256(tmp_path):
-    """The standard's own example, "abc"."""
-    (tmp_path / "abc").write_bytes(b"abc")
-    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert digest([tmp_path / "abc"], session=False) == expected
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")

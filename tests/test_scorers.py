@@ -464,11 +464,13 @@ def test_a_file_without_positions(copied, scorers):
     assert np.array_equal(scores, scorers["CLIP"].score(["a cat"], [drawn(40, 40)]))
 
 
-def test_what_is_not_used_must_not_be_needed(root):
+def test_what_is_not_used_must_not_be_needed(tmp_path):
     """A slip in the list of unused entries would otherwise leave random weights."""
     head = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    AESTHETIC_HEAD.under(tmp_path).parent.mkdir()
+    torch.save(head.state_dict(), AESTHETIC_HEAD.under(tmp_path))
     with pytest.raises(ValueError, match="entries among those that are not used"):
-        load_network(head, head.state_dict(), root, torch.device("cpu"), unused=("0.",))
+        load_network(head, AESTHETIC_HEAD, tmp_path, torch.device("cpu"), unused=("0.",))
 
 
 @pytest.mark.parametrize(

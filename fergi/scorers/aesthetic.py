@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from PIL import Image
 from torch import Tensor, nn
@@ -44,16 +44,11 @@ class Aesthetic(Scorer):
     files = (CLIP_L, AESTHETIC_HEAD)
     packages = ("transformers",)
     official_layout = VIT_L_14
-    method: ClassVar = {
-        "picture": "shorter side to 224 pixels, bicubic, centre",
-        "text": "not used",
-        "score": "five linear layers on the normalised image embedding",
-    }
+    method = "five linear layers on the embedding; picture: shorter side to 224 pixels, bicubic, centre; no text"
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """The head and CLIP's encoders."""
-        head, state = self.files[1], self.files[1].read(root)
-        self.head = load_network(LinearHead(layout["projection_dim"]), state, head.under(root), self.device)
+        self.head = load_network(LinearHead(layout["projection_dim"]), self.files[1], root, self.device)
         self.clip = ClipNetwork(self.files[0], root, self.device, layout)
 
     def pixels(self, picture: Image.Image) -> Tensor:

@@ -77,14 +77,14 @@ class BlipScorer(Scorer):
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """Encoders and tokenizer."""
-        self.layout, file = layout, self.files[0]
-        self.tokenizer = bert_tokenizer(root, self.layout["text"]["vocab_size"])
-        network, state = self.network_class(self.layout), file.read(root)
-        self.network = load_network(network, state, file.under(root), self.device, unused=self.unused)
+        self.side = layout["side"]
+        self.tokenizer = bert_tokenizer(root, layout["text"]["vocab_size"])
+        network = self.network_class(layout)
+        self.network = load_network(network, self.files[0], root, self.device, unused=self.unused)
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """The centre, cut as torchvision does."""
-        return cropped_by_torchvision(picture, self.layout["side"])
+        return cropped_by_torchvision(picture, self.side)
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token numbers and which of them count, both of shape (n, 35)."""
@@ -99,11 +99,7 @@ class Blip(BlipScorer):
 
     name = "BLIP"
     files = (BLIP_LARGE, BERT_VOCABULARY)
-    method: ClassVar = {
-        "picture": "shorter side to 224 pixels, bicubic, centre",
-        "text": "35 tokens",
-        "score": "cosine of the projected first tokens",
-    }
+    method = "cosine of projected tokens; picture: shorter side to 224 pixels, bicubic, centre; text: 35 tokens"
     network_class = BlipCosine
     # Of its training: the slowly moving copies, their queues, the matching head and the caption decoder.
     unused = (

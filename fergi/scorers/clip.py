@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL import Image
@@ -51,7 +51,6 @@ class ClipNetwork:
     """
 
     def __init__(self, file: WeightFile, root: Path, device: torch.device, layout: dict[str, Any]) -> None:
-        state = file.read(root)
         with offline_import():
             from transformers import CLIPConfig, CLIPModel
         dimension = layout["projection_dim"]
@@ -60,7 +59,7 @@ class ClipNetwork:
             vision_config=layout["vision_config"] | {"projection_dim": dimension},
             projection_dim=dimension,
         )
-        self.network = load_network(CLIPModel(config), state, file.under(root), device)
+        self.network = load_network(CLIPModel(config), file, root, device)
         self.side = config.vision_config.image_size
         self.length = config.text_config.max_position_embeddings
         self.device = device
@@ -83,11 +82,7 @@ class Clip(Scorer):
     files = (CLIP_L,)
     packages = ("transformers", "open_clip_torch")
     official_layout = VIT_L_14
-    method: ClassVar = {
-        "picture": "shorter side to 224 pixels, bicubic, centre",
-        "text": "77 tokens",
-        "score": "cosine",
-    }
+    method = "cosine; picture: shorter side to 224 pixels, bicubic, centre; text: 77 tokens"
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """Both encoders."""

@@ -5,7 +5,7 @@ The network is open_clip's, and pictures are padded, not cropped, as in the hpsv
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -30,19 +30,13 @@ class HpsV2(Scorer):
     files = (HPS_V2,)
     packages = ("open_clip_torch",)
     official_layout = VIT_H_14
-    method: ClassVar = {
-        "picture": "longer side to 224 pixels, bicubic, antialiased, padded with zeros",
-        "text": "77 tokens",
-        "score": "cosine",
-    }
+    method = "cosine; picture: longer side to 224 pixels, bicubic, antialiased, padded with zeros; text: 77 tokens"
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """Both encoders."""
-        file = self.files[0]
-        state = file.read(root)
         with offline_import():
             import open_clip
-        self.network = load_network(open_clip.CLIP(**layout), state, file.under(root), self.device)
+        self.network = load_network(open_clip.CLIP(**layout), self.files[0], root, self.device)
         self.side = layout["vision_cfg"]["image_size"]
         self.length = layout["text_cfg"]["context_length"]
 

@@ -1,7 +1,7 @@
 """ImageReward: a head on BLIP's text encoder, which looks at the image while it reads the prompt."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,7 @@ class ImageReward(BlipScorer):
 
     name = "ImageReward"
     files = (IMAGE_REWARD, BERT_VOCABULARY)
-    method: ClassVar = {
-        "picture": "shorter side to 224 pixels, bicubic, centre",
-        "text": "35 tokens",
-        "score": f"(head - {MEAN}) / {SPREAD}",
-    }
+    method = f"(head - {MEAN}) / {SPREAD}; picture: shorter side to 224 pixels, bicubic, centre; text: 35 tokens"
     network_class = ImageRewardNetwork
     unused = ("blip.vision_proj.", "blip.text_proj.")
 

@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -36,21 +36,14 @@ class Scorer(ABC):
     files: ClassVar[tuple[WeightFile, ...]]  # everything that it loads
     packages: ClassVar[tuple[str, ...]]  # libraries that its network comes from
     official_layout: ClassVar[dict[str, Any]]  # sizes of its network
-    method: ClassVar[dict[str, str]]  # how picture, text and score are computed, in words
+    method: ClassVar[str]  # how score, picture and text are computed
 
     device: torch.device
 
     def __init__(self, root: Path, device: torch.device, layout: dict[str, Any] | None = None) -> None:
         """Load every file below ``root``, and ask the scorer about two pictures.
 
-        Parameters
-        ----------
-        root : Path
-            Under which the weights lie.
-        device : torch.device
-            Where to compute.
-        layout : dict, optional
-            Sizes of the network under the names of ``official_layout``, which is the default.
+        ``layout`` gives the sizes of the network under the names of ``official_layout``, which is the default.
 
         Raises
         ------
@@ -135,7 +128,7 @@ class Scorer(ABC):
             "scorer": cls.name,
             **{file.path: sha256(file.under(root)) for file in cls.files},
             **{package: version(package) for package in ("torch", "torchvision", "pillow", *cls.packages)},
-            **cls.method,
+            "method": cls.method,
             "layout": "official" if layout is None else json.dumps(layout, sort_keys=True),
             "precision": "float32",
             "device": device.type,
@@ -143,9 +136,9 @@ class Scorer(ABC):
 
 
 def load_network(
-    network: nn.Module, state: Mapping[str, Tensor], source: Path, device: torch.device, *, unused: Sequence[str] = ()
+    network: nn.Module, file: WeightFile, root: Path, device: torch.device, *, unused: Sequence[str] = ()
 ) -> nn.Module:
-    """Put a state into a network, all of it or nothing, and make it ready for use.
+    """Load a file's weights into a network, all of them or nothing; gives the network in evaluation mode.
 
     Lists of positions (0, 1, 2, …), which some versions of the libraries store, may be there or not.
 
@@ -153,36 +146,30 @@ def load_network(
     ----------
     network : torch.nn.Module
         Just made.
-    state : mapping
-        Name → tensor.
-    source : Path
-        Where the state came from, for the error.
+    file : WeightFile
+        Its weights.
+    root : Path
+        Under which they lie.
     device : torch.device
-        Where it is to compute.
+        Where to compute.
     unused : sequence of str
         Beginnings of names in the file of parts that the score does not need, which the network does not have.
-
-    Returns
-    -------
-    torch.nn.Module
-        The same network, in evaluation mode.
 
     Raises
     ------
     FergiError
         Naming the first entry that does not fit.
     """
-    own = network.state_dict()
+    own, state, source = network.state_dict(), file.read(root), file.under(root)
     if any(name.startswith(tuple(unused)) for name in own):
         raise ValueError(f"{type(network).__name__} has entries among those that are not used: {', '.join(unused)}")
-    positions = {name: value for name, value in state.items() if name.endswith(POSITIONS)}
-    for name, value in positions.items():
+    for name in [name for name in state if name.endswith(POSITIONS)]:
+        value = state.pop(name)
         if not torch.equal(value.flatten().long(), torch.arange(value.numel())):
             raise FergiError(f"{source} does not fit: its entry {name} does not count 0, 1, 2, …")
-    given = {name: value for name, value in state.items() if name not in positions}
-    left_aside = [name for name in own if name.endswith(POSITIONS)]
-    left_aside += [start for start in unused if any(name.startswith(start) for name in given)]
-    load_strictly(network, given, source=source, except_for=left_aside)
+    ignored = [name for name in own if name.endswith(POSITIONS)]
+    ignored += [start for start in unused if any(name.startswith(start) for name in state)]
+    load_strictly(network, state, source=source, except_for=ignored)
     return network.eval().requires_grad_(False).to(device)
 
 

@@ -11,22 +11,8 @@ import pandas as pd
 
 from fergi.dataset import Folders
 from fergi.files import read_json, sha256, write_json
+from fergi.scorers.registry import SCORERS
 from fergi.weights import WEIGHT_FILES
-
-# Column → where the median of images under their own prompts lies, and the least standard deviation over images.
-# The ranges are wide: any trained scorer lies far inside, whatever the images.
-#   cosines (CLIP, BLIP, HPS v2): training pulls matching pairs together, so that their median is clearly above 0;
-#     without training it is near 0 or the same for all. PickScore is such a cosine times 100.
-#   Aesthetic: trained on ratings from 1 to 10. ImageReward: standardised to mean 0 and standard deviation 1.
-EXPECTED = {
-    "CLIP_score": (0.1, 0.6, 0.005),
-    "Aesthetic_score": (1.0, 10.0, 0.05),
-    "BLIP_score": (0.1, 0.9, 0.005),
-    "ImageReward_score": (-2.5, 2.5, 0.1),
-    "PickScore": (10.0, 40.0, 0.1),
-    "HPS_V2_score": (0.1, 0.6, 0.002),
-    "HPS_V2_1_score": (0.1, 0.6, 0.002),
-}
 
 
 def untrained_columns(scores: pd.DataFrame) -> list[str]:
@@ -35,12 +21,13 @@ def untrained_columns(scores: pd.DataFrame) -> list[str]:
     Parameters
     ----------
     scores : pandas.DataFrame
-        Images by columns; only columns of ``EXPECTED`` are looked at. Standard deviations need ten images.
+        Images by columns; those of registered scorers are looked at. Standard deviations need ten images.
     """
     sentences = []
-    for column, (lowest, highest, least) in EXPECTED.items():
-        if column not in scores or scores[column].count() == 0:
+    for column, expected in {scorer.column: scorer.expected for scorer in SCORERS.values()}.items():
+        if expected is None or column not in scores or scores[column].count() == 0:
             continue
+        lowest, highest, least = expected
         median, spread = scores[column].median(), scores[column].std()
         flat = scores[column].count() >= 10 and spread < least
         if not lowest <= median <= highest or flat:

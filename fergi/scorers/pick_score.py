@@ -1,7 +1,6 @@
 """PickScore: the scaled cosine of a CLIP ViT-H/14 that was trained further on people's choices."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,7 +20,7 @@ class PickScore(Clip):
     name = "PickScore"
     files = (PICK_SCORE,)
     official_layout = VIT_H_14
-    method: ClassVar = Clip.method | {"score": "exp(logit_scale) * cosine"}
+    method = f"exp(logit_scale) * {Clip.method}"
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Scaled cosines."""

@@ -22,18 +22,25 @@ class RegisteredScorer:
     class_name: str
     column: str  # in the image tables
     paper: bool = True  # one of the paper's six (Section 6.2.3)
-    in_ensemble: bool = False  # trained on preferences, so that it joins the ensemble (eq. 7)
+    in_ensemble: bool = False  # of the paper's, those trained on preferences make the ensemble (eq. 7)
+    # Where the median of images under their own prompts lies, and the least standard deviation over images.
+    expected: tuple[float, float, float] | None = None
 
 
-# Name → where it is; the six of the paper in the order of their columns, then others.
+# Name → where it is; the six of the paper in the order of their columns, then others. The expected ranges are wide: any
+# trained scorer lies far inside, whatever the images. Training pulls matching pairs together, so that the median of
+# cosines is clearly above 0; without training it is near 0 or the same for all. PickScore is a cosine times 100;
+# Aesthetic learned ratings from 1 to 10; ImageReward is standardised to mean 0 and standard deviation 1.
 SCORERS = {
-    "CLIP": RegisteredScorer("clip", "Clip", "CLIP_score"),
-    "Aesthetic": RegisteredScorer("aesthetic", "Aesthetic", "Aesthetic_score"),
-    "BLIP": RegisteredScorer("blip", "Blip", "BLIP_score"),
-    "ImageReward": RegisteredScorer("image_reward", "ImageReward", "ImageReward_score", in_ensemble=True),
-    "PickScore": RegisteredScorer("pick_score", "PickScore", "PickScore", in_ensemble=True),
-    "HPSv2": RegisteredScorer("hps", "HpsV2", "HPS_V2_score", in_ensemble=True),
-    "HPSv2.1": RegisteredScorer("hps", "HpsV21", "HPS_V2_1_score", paper=False),
+    "CLIP": RegisteredScorer("clip", "Clip", "CLIP_score", expected=(0.1, 0.6, 0.005)),
+    "Aesthetic": RegisteredScorer("aesthetic", "Aesthetic", "Aesthetic_score", expected=(1.0, 10.0, 0.05)),
+    "BLIP": RegisteredScorer("blip", "Blip", "BLIP_score", expected=(0.1, 0.9, 0.005)),
+    "ImageReward": RegisteredScorer(
+        "image_reward", "ImageReward", "ImageReward_score", in_ensemble=True, expected=(-2.5, 2.5, 0.1)
+    ),
+    "PickScore": RegisteredScorer("pick_score", "PickScore", "PickScore", in_ensemble=True, expected=(10.0, 40.0, 0.1)),
+    "HPSv2": RegisteredScorer("hps", "HpsV2", "HPS_V2_score", in_ensemble=True, expected=(0.1, 0.6, 0.002)),
+    "HPSv2.1": RegisteredScorer("hps", "HpsV21", "HPS_V2_1_score", paper=False, expected=(0.1, 0.6, 0.002)),
 }
 PAPER_SCORERS = tuple(name for name, scorer in SCORERS.items() if scorer.paper)
 
