@@ -18,8 +18,6 @@ With the published data the valence score selects 685 of 3,534 pairs and is righ
 
 from collections.abc import Iterable, Sequence
 
-import pandas as pd
-
 import config
 from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
 from fergi.files import FergiError, check_writable, write_table
@@ -67,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_table(results, output)
 
     print(f"{len(included)} participants ({len(excluded)} excluded), {len(images)} images with a valid reaction.")
-    print(shown(tables_1_and_2(results)))
+    accuracies = tables_1_and_2(results).rename_axis(None)[["correct", "total", "percent"]]
+    print(accuracies.to_string(float_format="{:.2f}".format, na_rep="no pairs"))
     for sentence in score_origins(folders, included, images[scorers]):
         print(sentence)
     print(f"Wrote {output}.")
@@ -78,15 +77,6 @@ def scorer_columns(folders: Folders, participants: Iterable[str]) -> list[str]:
     paths = [folders.image_tables / f"{participant}.csv" for participant in participants]
     headers = [path.read_text(errors="replace").partition("\n")[0] for path in paths if path.is_file()]
     return [*SCORERS, *additional_scorers(",".join(headers).split(","))]
-
-
-def shown(tables: pd.DataFrame) -> str:
-    """Correct and all predictions of each model, and percent: on selected pairs, on all pairs, and with AUs."""
-    part = tables["pairs"].mask(tables["with_aus"], "with AUs")
-    cell = tables.agg("{0[correct]}/{0[total]}  {0[percent]:5.2f} %".format, axis=1)
-    cell = cell.mask(tables["total"] == 0, "no pairs").set_axis(tables["name"])
-    columns = {name: cell[(part == name).to_numpy()] for name in part.unique()}
-    return pd.DataFrame(columns, index=tables["name"].unique()).fillna("").to_string()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from fergi.preference.valence import au4_valence, au12_valence, combined_valence
 
@@ -29,17 +29,6 @@ def test_released_slip_by_hand():
     au4, au12 = [0, LN2, 0, LN2], [0, 0, LN2, LN2]
     found = combined_valence(au4, au12, decay=1.0, au4_weight=0.6, product=True)
     assert_allclose(found, [0.0, 0.0, 0.2, -0.15 + 0.2], atol=1e-12)
-
-
-def test_parameters_for_each_reaction():
-    """One (k, w) a reaction: the same as reaction by reaction, to the last bit."""
-    au4, au12, decay, weight = [0.3, 1.1, 2.0], [0.2, 0.0, 0.7], [0.5, 1.0, 2.0], [0.0, 0.6, 1.0]
-    together = combined_valence(au4, au12, decay=decay, au4_weight=weight)
-    one_by_one = [
-        combined_valence([a4], [a12], decay=k, au4_weight=w)[0]
-        for a4, a12, k, w in zip(au4, au12, decay, weight, strict=True)
-    ]
-    assert_array_equal(together, one_by_one)
 
 
 activations = st.floats(0, 8)

@@ -31,18 +31,8 @@ def carried(owner: np.ndarray, held_out: int | None, *, strict: bool) -> np.ndar
 def mean_and_deviation(scores: pd.DataFrame, owner: np.ndarray, held_out: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (n − 1) of scores over the training images, for z-scores (Section 6.2.3).
 
-    Parameters
-    ----------
-    scores : pandas.DataFrame
-        One row an image, one column a scorer.
-    owner : ndarray of int, shape (n_images,)
-        Whose image it is.
-    held_out : int or None
-        Whose images are none of the training images.
-
-    Returns
-    -------
-    mean, deviation : ndarray, shape (n_scorers,)
+    ``scores`` has one row an image and one column a scorer, ``owner`` says whose image it is; both results have shape
+    (n_scorers,).
 
     Raises
     ------
