@@ -1,1 +1,1 @@
-"""A cohort that is made, not met: drawn faces, clips, pictures and scorers with a planted effect to recover."""
+"""A synthetic cohort: drawn faces, clips, pictures and tiny scorers, with a planted effect to recover."""

@@ -5,7 +5,7 @@ Run     python -m synthetic demo --root demo         everything, as ``make demo`
         python -m synthetic scorers --root DIR       tiny scorers only
         python -m synthetic compare --root DIR       planted beside recovered, from files that are there
 
-Each takes ``--help``. Faces are drawn; no figure of it speaks of real faces.
+Each takes ``--help``. All faces are drawn, so no result says anything about real faces.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Which folder synthetic data may take: what is made replaces and removes files, so nobody's own may lie there."""
+"""Which folders synthetic data may use: files there are replaced and removed, so nobody's own may be among them."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ TEXT = "python -m synthetic made this folder, and replaces and removes files in 
 
 
 def claim(root: Path) -> None:
-    """Take a folder for synthetic data: a new or empty one, or one that was taken before. A file in it says so.
+    """Take a folder for synthetic data: a new or empty one, or one that was taken before. ``MARKER`` in it says so.
 
     Raises
     ------
     FergiError
-        If it cannot be written, holds anything else, has a link to other places, or is or holds this project or the
-        user's home; nothing has changed then.
+        If it cannot be written, holds anything else, has a link to another place, or is or holds this project or the
+        user's home. Then nothing has changed.
     """
     root = root.resolve()
     for kept in (CHECKOUT, Path(os.path.expanduser("~")).resolve()):
@@ -46,7 +46,7 @@ def claim(root: Path) -> None:
 
 
 def clear(root: Path) -> None:
-    """Remove everything below a folder of synthetic data; the file that says what it is stays.
+    """Remove everything in a folder of synthetic data but ``MARKER``.
 
     Raises
     ------

@@ -1,11 +1,11 @@
-"""Who takes part in the synthetic study, what they see, and how their faces move. Plans only: nothing is drawn here.
+"""Plans of the synthetic study: who takes part, what they see, and how their faces move. Nothing is drawn here.
 
 The planted effect: the more a person likes an image, the more it raises AU12 (with AU6), the less, the more it raises
-AU4. Some reactions tell nothing, all faces also move for no reason, and at strength 0 they only do that. What a person
-likes is a picture's latent quality and their own taste, of which no scorer can know.
+AU4. Some reactions do not show it. All faces also move at random, and at strength 0 they do nothing else. A person's
+preference is the picture's latent quality plus their own taste, which no scorer can know.
 
-One seed gives one cohort. People, pictures, preferences and movements for no reason are the same at every strength,
-so that cohorts of two strengths differ in the effect alone.
+One seed gives one cohort. People, pictures, preferences and random movements are the same at every strength, so that
+cohorts of two strengths differ in the effect alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,17 +19,17 @@ from fergi.files import FergiError
 from synthetic.pictures import Scene, random_scene
 
 FRAMES_PER_SECOND = 30
-# The lips cannot be pulled up and down at once, nor the brows raised and lowered; the first of a pair wins.
+# AUs that exclude each other, such as lips pulled up and down. The first of a pair stays.
 LABELLED_OPPONENTS = ((12, 15), (1, 4), (12, 20), (9, 1))
 REACTING_OPPONENTS = ((4, 1), (4, 2), (12, 15), (12, 20))
-TASTE = 0.12  # standard deviation of what one person likes more or less than the picture is worth
+TASTE = 0.12  # standard deviation of a person's preference around the picture's quality
 BASELINE, REACTION = CLIP_KINDS
-AT_REST = 0.4  # size of movements for no reason while there is nothing to see, of what they are otherwise
-# The first is among those whose answers on issues are known to be spoilt (``config.UNRELIABLE_ISSUES``), no other is.
+AT_REST = 0.4  # size of random movements in baseline clips, relative to reaction clips
+# The first is in ``config.UNRELIABLE_ISSUES``, no other is.
 IDENTIFIERS = tuple(f"{number:03d}" for number in range(8, 40))
 UNREADABLE_ISSUES = IDENTIFIERS[0]
 UNSTEADY = IDENTIFIERS[2]  # the one whose AU4 moves at rest
-# Why a frame cannot be used, by the number in ``Take.disturbance``; 0: nothing is wrong with it.
+# Why a frame cannot be used, by the number in ``Take.disturbance``; 0 is a good frame.
 DISTURBANCES = ("", "turned away", "head raised", "eyes covered", "mouth covered", "dark")
 
 
@@ -43,14 +43,14 @@ class CohortSettings:
         If there can be no such cohort, naming the setting.
     """
 
-    seed: int = 0  # of everything that is drawn at random
+    seed: int = 0  # of all random numbers
     strength: float = 4.0  # intensity by which the best image raises AU12 and the worst one AU4; 0: no effect
     n_participants: int = 9  # of the mini FERGI
     n_sessions: int = 2  # of each participant
     n_images: int = 5  # of a session
     baseline_seconds: float = 1.5
     reaction_seconds: float = 3.0
-    telling_share: float = 0.45  # of the reactions that show anything of the preference
+    telling_share: float = 0.45  # of the reactions that show the preference
     n_black: int = 2  # images that come out black
     n_disfa: int = 36  # people of the mini DISFA
     n_disfa_plus: int = 6  # how many of them are in the mini DISFA+ as well
@@ -78,7 +78,7 @@ class CohortSettings:
 
 @dataclass(frozen=True)
 class Take:
-    """What the camera sees of a person, frame by frame."""
+    """What a camera records of a person, frame by frame."""
 
     intensities: np.ndarray  # shape (n_frames, 12): AUs in the order of ``ACTION_UNITS``, 0–5
     # x, y (inter-ocular distances), roll, yaw, pitch (degrees), scale, brightness (factors) → shape (n_frames,)
@@ -107,13 +107,12 @@ class PlannedSession:
     @property
     def ranking(self) -> list[int]:
         """Places of the images from 0, the one liked best first, black ones last."""
-        return sorted(
-            range(len(self.images)), key=lambda place: (self.images[place].black, -self.images[place].preference)
-        )
+        order = [(image.black, -image.preference, place) for place, image in enumerate(self.images)]
+        return [place for *_, place in sorted(order)]
 
 
 def stream(seed: int, *purpose: int | str) -> np.random.Generator:
-    """Random numbers for one purpose, whatever else is drawn."""
+    """Random numbers for one purpose, independent of all others."""
     words = [part if isinstance(part, int) else int.from_bytes(part.encode(), "big") for part in purpose]
     return np.random.default_rng([seed, *words])
 
@@ -130,8 +129,7 @@ def disfa_subjects(settings: CohortSettings) -> tuple[str, ...]:
 
 def plan_sessions(settings: CohortSettings) -> Iterator[tuple[str, int, PlannedSession]]:
     """Every participant's sessions: participant, number of the session from 1, and the plan."""
-    everyone = participants(settings)
-    sessions = [(who, number) for who in everyone for number in range(1, settings.n_sessions + 1)]
+    sessions = [(who, number) for who in participants(settings) for number in range(1, settings.n_sessions + 1)]
     with_black = stream(settings.seed, "black").permutation(len(sessions))[: settings.n_black]
     for place, (who, number) in enumerate(sessions):
         yield who, number, _plan_session(settings, who, number, place in with_black)
@@ -140,7 +138,7 @@ def plan_sessions(settings: CohortSettings) -> Iterator[tuple[str, int, PlannedS
 def _plan_session(settings: CohortSettings, participant: str, number: int, one_black: bool) -> PlannedSession:
     random = stream(settings.seed, "session", int(participant), number)
     n_images = settings.n_images
-    # Evenly spread and shuffled: a session has good images and bad ones.
+    # Evenly spread and shuffled, so that every session has good and bad images.
     quality = (random.permutation(n_images) + random.uniform(0.2, 0.8, n_images)) / n_images
     preference = quality + random.normal(0, TASTE, n_images)
     telling = random.random(n_images) < settings.telling_share
@@ -167,7 +165,7 @@ def _plan_session(settings: CohortSettings, participant: str, number: int, one_b
 
 
 def _plan_take(random: np.random.Generator, n_frames: int, shown: float, *, at_rest: bool, unsteady: bool) -> Take:
-    """A clip: smile or frown of the planted strength, movements for no reason, the head, and what goes wrong."""
+    """A clip: smile or frown of the planted strength, random movements, head motion, disturbed frames."""
     intensities = np.zeros((n_frames, len(ACTION_UNITS)))
 
     def move(units: tuple[int, ...], peak: float, share: tuple[float, ...]) -> None:
@@ -192,26 +190,26 @@ def _plan_take(random: np.random.Generator, n_frames: int, shown: float, *, at_r
         peak = random.uniform(*peaks) * (random.random() < chance)
         move(units, peak * (AT_REST if at_rest else 1), share)
     move((4,), random.uniform(2.5, 4.0) * (unsteady and random.random() < 0.6), (1.0,))
-    for one, other in REACTING_OPPONENTS:  # in the whole clip, so that no movement breaks off
+    for one, other in REACTING_OPPONENTS:  # in the whole clip, so that no movement stops suddenly
         if intensities[:, ACTION_UNITS.index(one)].any():
             intensities[:, ACTION_UNITS.index(other)] = 0
     return Take(intensities.clip(0, 5), _head_motion(random, n_frames), _disturbance(random, n_frames))
 
 
 def bump(random: np.random.Generator, n_frames: int) -> np.ndarray:
-    """A movement that comes, stays and goes, from 0 to 1 and back, shape (n_frames,); the first frames are still."""
+    """A movement from 0 to 1 and back, shape (n_frames,); the first frames are 0."""
     seconds = np.arange(n_frames) / FRAMES_PER_SECOND
     length = n_frames / FRAMES_PER_SECOND
     onset = random.uniform(0.12, 0.3) * length
     rise, fall = random.uniform(0.3, 0.5), random.uniform(0.3, 0.6)
     stay = random.uniform(0.2, 0.35) * length
     ramps = ((seconds - onset) / rise).clip(0, 1), ((seconds - onset - rise - stay) / fall).clip(0, 1)
-    up, down = (ramp**2 * (3 - 2 * ramp) for ramp in ramps)  # no jerk at their ends
+    up, down = (ramp**2 * (3 - 2 * ramp) for ramp in ramps)  # smooth at both ends
     return up - down
 
 
 def _head_motion(random: np.random.Generator, n_frames: int, size: float = 1.0) -> dict[str, np.ndarray]:
-    """A head that is never quite still, as it is before a screen."""
+    """Slow random motion of a head before a screen; see ``Take.head``."""
     seconds = np.arange(n_frames)[:, None] / FRAMES_PER_SECOND
 
     def sway(most: float) -> np.ndarray:
@@ -231,7 +229,7 @@ def _head_motion(random: np.random.Generator, n_frames: int, size: float = 1.0) 
 
 
 def _disturbance(random: np.random.Generator, n_frames: int) -> np.ndarray:
-    """Frames that cannot be used: none in most clips, a few in some, so many in one of fifteen that it is invalid."""
+    """Disturbed frames: none in most clips, a tenth in some, and too many for a valid clip in one of fifteen."""
     kind, fate, place = random.integers(1, len(DISTURBANCES)), random.random(), random.random()
     share = 0.35 if fate < 1 / 15 else 0.1 if fate < 0.2 else 0.0
     n_disturbed = round(share * n_frames)
@@ -242,13 +240,13 @@ def _disturbance(random: np.random.Generator, n_frames: int) -> np.ndarray:
 
 
 def plan_labelled(settings: CohortSettings, subject: str, part: str) -> Take:
-    """What a person of the mini DISFA does in one recording: every AU for itself, at every intensity.
+    """One recording of a person of the mini DISFA, in which AUs are independent and take every intensity.
 
     ``part`` names the recording. Intensities are whole numbers, as the labels are.
     """
     random = stream(settings.seed, "labelled", subject, part)
     n_frames = settings.n_disfa_frames
-    shares = [0.5 if unit in (4, 12) else 0.25 for unit in ACTION_UNITS]  # of the frames; the two that count have most
+    shares = [0.5 if unit in (4, 12) else 0.25 for unit in ACTION_UNITS]  # of the frames in which it is not 0
     shape = n_frames, len(ACTION_UNITS)
     intensities = random.integers(1, 6, shape) * (random.random(shape) < shares)
     for one, other in LABELLED_OPPONENTS:

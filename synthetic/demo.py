@@ -1,8 +1,8 @@
-"""The whole study on synthetic data: every script in its order, and at the end what was planted beside what came back.
+"""The whole study on synthetic data: every script in its order, and at the end planted beside recovered.
 
-Every step is a process of its own, the very script that real data go through. A finished step is not run again; one
-that was interrupted is, and resumes by itself. Everything is made anew when the code, the packages or the options have
-changed. What it was made with, and which steps are finished, lies in ``.steps/`` below the root.
+Every step is a process that runs the same script as real data. Finished steps are skipped; an interrupted step runs
+again and resumes. When the code, the packages or the options change, everything is made anew. ``.steps/`` below the
+root holds these settings and an empty file for each finished step.
 
 Run     python -m synthetic demo --root demo       what make demo does
         python -m synthetic demo --root demo0 --strength 0      nothing planted, so nothing to find
@@ -35,7 +35,7 @@ CODE = ("*.py", "*.ipynb", "fergi/**/*.py", "synthetic/**/*.py", "requirements.t
 
 @dataclass(frozen=True)
 class Size:
-    """How large the study is, how its AU network is trained, and how many scenes the tiny scorers learn from."""
+    """How large the study is, how its AU network is trained, and on how many scenes the tiny scorers are."""
 
     cohort: CohortSettings
     network: str
@@ -105,7 +105,7 @@ class Step:
 
 
 def steps(root: Path, size: Size) -> list[Step]:
-    """The study in order, with everything in its place."""
+    """The steps of ``STUDY`` with a root and a size filled in."""
     values = asdict(size) | {"seed": size.cohort.seed, "checkpoint": f"AU_models/checkpoint_epoch{size.epochs}.pth"}
     values["stage_9"] = "image_preference_binary_classification_based_on_ranking"
     values["cohort"] = " ".join(f"--{name.replace('_', '-')}={value}" for name, value in asdict(size.cohort).items())
@@ -117,12 +117,12 @@ def steps(root: Path, size: Size) -> list[Step]:
 
 
 def run_steps(root: Path, size: Size) -> None:
-    """Run what is not finished.
+    """Run the steps that are not finished.
 
     Raises
     ------
     FergiError
-        If synthetic data may not take the folder, or a step fails; it has said why.
+        If ``claim`` refuses the folder, or a step fails; its own message stands above.
     """
     claim(root)
     todo = steps(root, size)
@@ -153,7 +153,7 @@ def run_steps(root: Path, size: Size) -> None:
 
 
 def _code() -> str:
-    """Changes with every script, module and notebook, and with the packages."""
+    """The SHA-256 of all scripts, modules and notebooks and of the list of packages."""
     files = sorted(path for pattern in CODE for path in CHECKOUT.glob(pattern))
     return hashlib.sha256(
         "".join(f"{path.relative_to(CHECKOUT)} {sha256(path)}\n" for path in files).encode()
@@ -161,25 +161,25 @@ def _code() -> str:
 
 
 def _end_with_demo() -> None:
-    """What a step does first: have Linux end it when the demo is gone, even if that was killed."""
+    """First thing in a step's process: ask Linux to end it with the demo, even if the demo is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run every step, and give the verdict."""
+    """Run every step and print the verdict."""
     parser = argument_parser(__doc__, "python -m synthetic demo")
     parser.add_argument("--size", choices=SIZES, default="demo", help="default: %(default)s")
     parser.add_argument("--strength", type=float, help="of the planted effect, intensity 0-5; 0: none")
     parser.add_argument("--seed", type=int, help="another cohort")
-    parser.add_argument("--afresh", action="store_true", help="remove everything below --root before")
+    parser.add_argument("--afresh", action="store_true", help="remove everything in --root first")
     chosen = parser.parse_args(arguments)
     root, size = chosen.root.resolve(), SIZES[chosen.size]
     wishes = {name: getattr(chosen, name) for name in ("strength", "seed") if getattr(chosen, name) is not None}
     cohort = replace(size.cohort, **wishes)
     if chosen.afresh:
         clear(root)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the step at hand ends as well
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does, so that the running step ends as well
     run_steps(root, replace(size, cohort=cohort))
 
     table = pd.read_csv(Folders(root).planted_recovered, dtype=str)

@@ -1,4 +1,4 @@
-"""A drawn person before a camera: action units as displacements of the face, head pose, light, and things in the way.
+"""A drawn person before a camera: AUs as displacements of the face, head pose, light, and covered parts.
 
 A face is drawn once. For each frame, displacements in face coordinates (see ``people``) add up: those of the AUs,
 each times its intensity over 5, then the turn of the head seen on its relief. They are followed back from the pixels
@@ -22,11 +22,11 @@ from synthetic.people import LEFT, TOP, Person, draw_background, draw_person, op
 WIDTH, HEIGHT, UNIT = 320, 240, 42.0  # of the frames, and from eye to eye, in pixels
 EYE_HEIGHT = 0.52  # of the eyes in the frame, from above, as a share of its height
 NOISE = 1.6  # standard deviation of the camera's noise, of 255
-TURN = 1.5  # how much a turn of the head shows, of what its relief says
-LEAST_SCORE, TRIES = 0.9, 10  # of the detector in every trial frame; people who are tried
+TURN = 1.5  # factor of the relief's displacement when the head turns
+LEAST_SCORE, TRIES = 0.9, 10  # of the detector in every trial frame; people drawn until one is found
 HEAD = (-2.0, -2.0, 2.0, 2.8)  # left, top, right, bottom of what moves, in units
 
-# AU → anchor → (outwards, up) at intensity 5, in units; anchors of both sides; those not named stay where they are.
+# AU → anchor → (outwards, up) at intensity 5, in units, on both sides of the face; other anchors do not move.
 _BROW_UP = {"brow 1": (0, 0.17), "above 1": (0, 0.14), "brow 2": (0, 0.14), "above 2": (0, 0.12), "brow 3": (0, 0.06)}
 DISPLACEMENTS: Mapping[int, Mapping[str, tuple[float, float]]] = {
     1: {**_BROW_UP, "glabella": (0, 0.09)},
@@ -89,7 +89,7 @@ class View:
     yaw: float = 0.0  # turn of the head to the right of the picture, and upwards, within ±35 degrees
     pitch: float = 0.0
     brightness: float = 1.0  # factor of all pixels
-    cover: str | None = None  # "eyes" or "mouth": before what something dark is held
+    cover: str | None = None  # "eyes" or "mouth": what a dark sleeve covers
 
 
 def anchors(person: Person) -> dict[str, tuple[float, float]]:
@@ -132,7 +132,7 @@ def _displacements(person: Person, points: np.ndarray, without: tuple[str, ...])
 def _displacement_fields(person: Person, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Displacement right and down of a grid's points at each AU's intensity 5, shape (12, 2, *x.shape), in units.
 
-    Above the line where the lips meet the lower lip has no say, below it the upper lip has none.
+    Where the lips meet, only the upper lip moves points above the line, and only the lower lip points below it.
     """
     points = np.stack([x.ravel(), y.ravel()], axis=1)
     above, below = (_displacements(person, points, lip).reshape(-1, 2, *x.shape) for lip in (LOWER_LIP, UPPER_LIP))
@@ -180,7 +180,7 @@ class Actor:
         self.person = person
         self._drawing = draw_person(person, UNIT)
         self._wall = draw_background(person, WIDTH, HEIGHT)
-        # What moves is the head: the grid of displacements covers no more, at half the drawing's resolution.
+        # Only the head moves, so the grid of displacements covers no more, at half the drawing's resolution.
         self._step = 2 / UNIT
         left, top, right, bottom = HEAD
         columns, rows = np.arange(left, right, self._step), np.arange(top, bottom, self._step)
@@ -188,7 +188,7 @@ class Actor:
         moves, shadows = (make(person, self._x, self._y) for make in (_displacement_fields, _shadow_fields))
         self._fields = np.concatenate([moves, shadows[:, None]], axis=1)
         relief = person.relief(self._x, self._y, 1.15).astype(np.float32)
-        relief = TURN * relief**2 / (relief + 0.3).clip(0.3)  # flat towards the edge, so that nothing tears
+        relief = TURN * relief**2 / (relief + 0.3).clip(0.3)  # flat towards the edge, so that the picture does not tear
         self._relief = cv2.GaussianBlur(relief, (0, 0), 0.06 / self._step)
         pixels = np.meshgrid(np.arange(0.5, WIDTH, 2, dtype=np.float32), np.arange(0.5, HEIGHT, 2, dtype=np.float32))
         self._pixels = np.stack(pixels, axis=-1)
@@ -257,7 +257,7 @@ class Actor:
         """Displacements right and down, in units, of points at (x, y) and their depth after the head's turn as well."""
         if view.yaw or view.pitch:
             yaw, pitch = np.radians([view.yaw, view.pitch])
-            # The head turns about the middle between the ears, which lies below the eyes; what is not high stays.
+            # The head turns about the middle between the ears, below the eyes; points without relief stay.
             head, axis = np.clip(depth / 0.35, 0, 1), np.float32(0.35)
             x, y = x + right, y + down
             right = right + head * x * np.float32(np.cos(yaw) - 1) + depth * np.float32(np.sin(yaw))
@@ -285,7 +285,7 @@ class Actor:
             self._lip_line + np.stack(self._turned(*np.tensordot(weights, moves, 1), x, y, depth, view), axis=1)
             for moves in self._lip_moves
         )
-        gap = lower[:, 1] - upper[:, 1] - 0.02  # lips give a little before they part
+        gap = lower[:, 1] - upper[:, 1] - 0.02  # lips stretch a little before they part
         if gap.max() < 0.01:
             return
         lower = upper + np.stack([0 * gap, np.clip(gap + 0.02, 0, None)], axis=1)
@@ -315,7 +315,7 @@ class Actor:
         middle, half = {"eyes": (0.0, 0.42), "mouth": (1.05, 0.48)}[cover]
         along = opened(np.array([(-1.2, middle), (1.3, middle), (7.0, middle + 1.5)]))
         around = np.linspace(np.pi / 2, 3 * np.pi / 2, 20)
-        for share, brightness in ((1.0, 0.5), (0.75, 0.62), (0.4, 0.72)):  # a round thing, lit in front
+        for share, brightness in ((1.0, 0.5), (0.75, 0.62), (0.4, 0.72)):  # round, and lit in front
             width = half * share
             end = along[0] + width * np.stack([np.cos(around), np.sin(around)], axis=1)
             sides = along - np.array([0, width]), along[::-1] + np.array([0, width])
@@ -330,7 +330,7 @@ def _detector(pretrained_models: Path) -> FaceDetector:
 
 
 def trial_frames() -> list[tuple[np.ndarray, View]]:
-    """Faces that must be found for an actor to do: at rest, frowning, smiling, speaking, a little off the middle."""
+    """Frames in which the detector must find an actor: at rest, frowning, smiling, speaking, slightly moved."""
     faces = expression(), expression(AU4=4, AU9=1), expression(AU12=4, AU6=3), expression(AU1=2, AU25=2, AU26=3)
     turns = (-6, -6, 3, 0), (6, -6, 0, 4), (-6, 6, -3, 0), (6, 6, 0, -4)
     return [(face, View(x=x, y=y, roll=roll, yaw=yaw)) for face in faces for x, y, roll, yaw in ((0, 0, 0, 0), *turns)]

@@ -1,6 +1,6 @@
-"""Drawn people: what makes an identity, and its picture in colour and relief.
+"""Drawn people: the parameters of a face, and its picture in colour and relief.
 
-Everything is drawn; no picture of a person is read. Coordinates are those of the face: origin between the eyes, x to
+No picture of a person is read. Coordinates are those of the face: origin between the eyes, x to
 the right of the picture, y down, z towards the camera, unit = distance from eye to eye. Colours are RGB, 0–255.
 """
 
@@ -39,7 +39,7 @@ WALLS = (
 
 @dataclass(frozen=True)
 class Person:
-    """An identity. Shapes are relative to an average face: 0 is average, 0.1 is a tenth more."""
+    """The parameters of a face. Shapes are relative to an average face: 0 is average, 0.1 is a tenth more."""
 
     jaw: float  # width
     chin: float  # length
@@ -58,9 +58,9 @@ class Person:
     style: str  # of the hair: one of STYLES
     beard: str  # one of BEARDS
     age: float  # 0 (about twenty) to 1 (about eighty): folds, lines, shadows under the eyes
-    light: float  # how much it comes from the right: -0.25 to 0.25
+    light: float  # from the left (-0.25) or the right (0.25)
     gamma: float  # exponent of the picture's tones
-    texture: int  # seed of strands, freckles and what stands behind the person
+    texture: int  # seed of strands, skin grain and background
 
     @property
     def mouth_width(self) -> float:
@@ -139,7 +139,7 @@ class Person:
 
 
 def random_person(random: np.random.Generator) -> Person:
-    """An identity, drawn so that no skin, hair, age or light is the usual one."""
+    """A person whose skin, hair, age and light vary as widely as those of others."""
 
     def some(low: float, high: float) -> float:
         return float(random.uniform(low, high))
@@ -267,7 +267,7 @@ class Canvas:
 
 
 def draw_person(person: Person, unit: float) -> np.ndarray:
-    """A person before nothing, face forward and at rest.
+    """A person without background, face forward and at rest.
 
     Parameters
     ----------
@@ -360,7 +360,7 @@ def _draw_body(person: Person, canvas: Canvas) -> None:
 
 
 def _draw_skin(person: Person, canvas: Canvas, face: np.ndarray) -> None:
-    """Ears and face: skin, cheeks, lips, freckles, shadows under the eyes, before light falls on them."""
+    """Ears and face without light: skin, cheeks, lips, grain, shadows under the eyes."""
     skin, age = np.array(person.skin), person.age
     for side in (-1, 1):
         ear = closed(np.array([(1.02, -0.1), (1.16, -0.2), (1.24, -0.05), (1.2, 0.25), (1.1, 0.5), (1.02, 0.5)]))
@@ -411,7 +411,7 @@ def _draw_beard(person: Person, canvas: Canvas, face: np.ndarray) -> None:
         return
     random = np.random.default_rng(person.texture + 2)
     grain = cv2.GaussianBlur(random.normal(size=canvas.cover.shape).astype(np.float32), (0, 0), 0.014 * canvas.unit)
-    # Light hair on dark skin stays close to the skin, as it does where it is short.
+    # A mixture of hair and skin, as short hair looks.
     colour = 0.65 * np.array(person.hair) + 0.25 * np.array(person.skin)
     colour = colour * (1 + 0.08 * grain / grain.std())[..., None]
     wide, low = person.mouth_width, person.chin_end

@@ -1,7 +1,7 @@
-"""Prompts of simple scenes, and drawn pictures that show them well or badly: what stands in for generated images.
+"""Prompts of simple scenes, and drawn pictures of them, good and bad, in place of generated images.
 
-Two things make a picture good: how much of the prompt it shows (match) and how well it is drawn (fidelity). The
-light is a third thing, which tells nothing of quality: who likes warm pictures likes some of them for no good reason.
+A picture's quality is the mean of two cues: how much of the prompt it shows (match) and how well it is drawn
+(fidelity). Its light varies as well and is no part of the quality.
 """
 
 from dataclasses import dataclass
@@ -153,7 +153,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture and what is good about it: quality is the mean of match and fidelity."""
+    """A picture and its cues."""
 
     picture: Image.Image  # RGB, square
     match: float  # how much of the prompt it shows, 0–1

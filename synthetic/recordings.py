@@ -5,9 +5,9 @@ Below one root::
     FER_datasets/DISFA/      Videos_{Left,Right}Camera/, ActionUnit_Labels/
     FER_datasets/DISFAPlus/  Images/, Labels/
     data/<participant>/session_<n>/    data.json, image<i>.png, {baseline,reaction}_clip_<i>.mp4
-    data/synthetic.json      the settings; by this file every page and figure knows that the data are synthetic
+    data/synthetic.json      the settings; where this file is, every page and figure says that the data are synthetic
     preparation/valid_sessions.json
-    truth/images.csv         what each image is worth and whether the face tells
+    truth/images.csv         quality and preference of each image, and whether the face shows the preference
     truth/<participant>/session_<n>/{baseline,reaction}_clip_<i>.csv    injected AUs, frame by frame
     truth/people.png         the participants and what their faces do
 """
@@ -49,9 +49,8 @@ from synthetic.cohort import (
 from synthetic.expressions import HEIGHT, UNIT, WIDTH, Actor, View, contact_sheet, find_actor
 from synthetic.pictures import SIDE, draw_picture
 
-CAMERAS = {"Left": -7.0, "Right": 7.0}  # from where each camera of the mini DISFA looks, degrees
+CAMERAS = {"Left": -7.0, "Right": 7.0}  # yaw of each camera of the mini DISFA, degrees
 TRIALS = ("A1_FrownSmile", "B2_Mixed")
-AU_COLUMNS = [f"AU{unit}" for unit in ACTION_UNITS]
 TRUE_COLUMNS = ["participant", *CLIP_KEY, "quality", "match", "fidelity", "preference", "black", "telling"]
 
 
@@ -82,20 +81,17 @@ def data_sets(root: Path) -> tuple[Path, Path]:
 
 
 def write_cohort(root: Path, settings: CohortSettings, *, workers: int) -> None:
-    """Draw and write everything in worker processes; what is there already stays, so that an interrupted run resumes.
+    """Draw and write everything in worker processes; existing films stay, so that an interrupted run resumes.
 
     Raises
     ------
     FergiError
-        If the folder may not be taken for synthetic data, cannot be written or holds a cohort of other settings.
+        If ``claim`` refuses the folder, it cannot be written, or it holds a cohort of other settings.
     """
     folders = Folders(root)
     claim(root)
-    keep_settings(
-        {"synthetic": "drawn faces and pictures, no real people"} | asdict(settings),
-        folders.synthetic_truth,
-        "Choose another --root.",
-    )
+    what = {"synthetic": "drawn faces and pictures, no real people"}
+    keep_settings(what | asdict(settings), folders.synthetic_truth, "Choose another --root.")
     sessions = {who: list(range(1, settings.n_sessions + 1)) for who in participants(settings)}
     write_json(sessions, folders.valid_sessions)
     rows = [row for plan in plan_sessions(settings) for row in _write_session(folders, settings, *plan)]
@@ -124,7 +120,7 @@ def _write_session(
         random = stream(settings.seed, "picture", int(who), number, place)
         drawing = draw_picture(session.scene, image.quality, random)
         match, fidelity = drawing.match, drawing.fidelity
-        picture = Image.new("RGB", (SIDE, SIDE)) if image.black else drawing.picture  # what a safety filter leaves
+        picture = Image.new("RGB", (SIDE, SIDE)) if image.black else drawing.picture
         _save_png(picture, folder / f"image{place + 1}.png")
         surveys.append(_survey(image, match, fidelity, random, readable=who != UNREADABLE_ISSUES))
         planned = image.quality, match, fidelity, image.preference, image.black, image.telling
@@ -147,7 +143,7 @@ def _survey(
     issues = {
         "unmentioned_content": match < 0.4,
         "blurry": fidelity < 0.4,
-        "repeated_generation": chance[0] < 0.05,  # nothing worse is ever drawn
+        "repeated_generation": chance[0] < 0.05,  # no other issue is ever drawn
     }
     by_chance = dict(zip(EMOTIONS, chance[1:], strict=True))
     liked = image.preference
@@ -171,9 +167,9 @@ def _survey(
 
 
 class Films(Dataset):
-    """All films of each person, filmed when a worker process asks for them; what is there already stays.
+    """Item by item all films of one person, made by a worker process; existing films stay.
 
-    Its items are None, or what kept a person from being filmed.
+    An item is None, or the error that stopped it.
     """
 
     def __init__(self, root: Path, settings: CohortSettings):
@@ -193,12 +189,12 @@ class Films(Dataset):
 
 
 def _drawn_when_needed(root: Path, settings: CohortSettings, who: str) -> Callable[[], Actor]:
-    """Gives somebody whose face the detector finds; drawn the first time, and never if all films are there."""
+    """A function that gives the actor: drawn at the first call, and so not at all if every film exists."""
     return functools.cache(lambda: find_actor(stream(settings.seed, "person", who), Folders(root).pretrained_models))
 
 
 def _film_participant(root: Path, settings: CohortSettings, who: str) -> None:
-    """All clips of one participant of the mini FERGI that are not there yet."""
+    """The missing clips of one participant of the mini FERGI."""
     actor = _drawn_when_needed(root, settings, who)
     for participant, number, session in plan_sessions(settings):
         if participant != who:
@@ -214,14 +210,14 @@ def _film_participant(root: Path, settings: CohortSettings, who: str) -> None:
 
 
 def _write_course(take: Take, path: Path) -> None:
-    table = pd.DataFrame(take.intensities, columns=AU_COLUMNS)
+    table = pd.DataFrame(take.intensities, columns=[f"AU{unit}" for unit in ACTION_UNITS])
     table.insert(0, "frame", np.arange(1, len(table) + 1))
     table["disturbance"] = [DISTURBANCES[kind] for kind in take.disturbance]
     write_table(table, path)
 
 
 def _film_subject(root: Path, settings: CohortSettings, subject: str) -> None:
-    """All recordings of one person of the mini DISFA, and of the mini DISFA+ if they are in it, with their labels."""
+    """The missing recordings of one person of the mini DISFA, and of the mini DISFA+ if they are in it; labels."""
     disfa, disfa_plus = data_sets(root)
     actor = _drawn_when_needed(root, settings, subject)
     take = plan_labelled(settings, subject, "DISFA")

@@ -1,7 +1,7 @@
-"""What was planted in a synthetic cohort beside what the scripts recovered from its films.
+"""The effects planted in a synthetic cohort beside what the scripts recovered from its films.
 
-The injected courses are summarised here once more, in a few lines of their own and not by the code that is tested.
-Whether faces tell more than by chance is decided by ``by_chance``.
+The injected courses are summarised here by a few lines of their own, not by the code that is tested. ``by_chance``
+decides whether accuracies are beyond chance.
 
 Run     python -m synthetic compare --root DIR
 """
@@ -43,10 +43,10 @@ WINDOW = 3  # frames (eq. 1: 0.1 s at 30 FPS)
 MOST_DISTURBED = 0.2  # share of a clip's frames (Section 5.1)
 MOST_LOST = 0.05  # of the other clips
 LEAST_CORRELATION = 0.9
-LEAST_SHARE = 0.9  # of the clips in which an AU moves, that must reach this correlation each
+LEAST_SHARE = 0.9  # of the clips in which an AU moves: so many must reach that correlation
 MOVES = 1.0  # intensity by which an AU changes in the clips in which its course is compared
-LEAST_SPREAD = 0.3  # standard deviation of injected activation values from which their correlation says anything
-TELLING = 1.0  # difference of injected AU12 − AU4 activation from which on a pair can be told
+LEAST_SPREAD = 0.3  # standard deviation of injected activation values below which there is no correlation
+TELLING = 1.0  # difference of injected AU12 − AU4 activation of pairs in which faces tell
 CHANCE = 3.0  # standard deviations
 SHUFFLES = 1000
 COLUMNS = ["quantity", "planted", "recovered", "required", "verdict"]
@@ -154,7 +154,7 @@ def clips_row(name: str, correlations: Sequence[float], error: float, strength: 
 
 
 def _correlation(quantity: str, found: float | None, strength: float) -> Row:
-    """A row on a correlation; None where faces move too little for one, as they may at strength 0 only."""
+    """A row on a correlation; None if faces move too little for one, which is right at strength 0 only."""
     if found is None:
         return quantity, "–", "hardly moves", "nothing at strength 0", strength == 0
     return quantity, "1", f"{found:.3f}", f"≥ {LEAST_CORRELATION}", found >= LEAST_CORRELATION
@@ -202,7 +202,7 @@ def _listed(names: Iterable[str | Clip]) -> str:
 
 
 def _preferences(folders: Folders, courses: Courses, strength: float) -> list[Row]:
-    """Accuracies: beyond what shuffled reactions give if an effect was planted, and within it at strength 0."""
+    """Accuracies: beyond those of shuffled reactions if an effect was planted, and within them at strength 0."""
     images, results = read_preferences(folders)
     pairs, chance = pairs_of(images), by_chance(images, results)
     models = {"selected": f"AUcomb_selected_{VALENCE}", "all": VALENCE}
@@ -249,13 +249,13 @@ def read_preferences(folders: Folders) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def by_chance(images: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """What stage 9 counts, and what it would count if faces told nothing.
+    """What stage 9 counts, and what it would count by chance.
 
-    The null: reactions have nothing to do with which image of a session is preferred. Each session's reactions are
-    dealt out anew among its images, at random, and the pairs are counted again. All else stays: rankings, scores of
-    images, how much each person moves, and the parameters of each fold, which were found on other people. So the
-    pairs of one session depend on each other as they do, and a gain, the difference of two accuracies on the same
-    pairs, is held against such differences.
+    The null hypothesis: reactions are independent of which image of a session is preferred. A shuffle permutes each
+    session's reactions among its images, and the pairs are counted again. All else stays: rankings, scores, how much
+    each person moves, and the parameters of each fold, which were found on other people. So pairs of one session stay
+    as dependent as they are, and a gain, the difference of two accuracies on the same pairs, is compared with such
+    differences.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ def by_chance(images: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
     random = np.random.default_rng(0)
     session = images.groupby(["participant", "session_index"]).ngroup().to_numpy()
     place = np.argsort(session, kind="stable")
-    valence = np.repeat(scores[[VALENCE]].to_numpy(), 1 + SHUFFLES, axis=1)  # the first column stays as it is
+    valence = np.repeat(scores[[VALENCE]].to_numpy(), 1 + SHUFFLES, axis=1)  # the first column is not shuffled
     for column in range(1, 1 + SHUFFLES):
         valence[place, column] = valence[np.lexsort((random.random(len(images)), session)), 0]
     right = pairs.agrees(valence)
@@ -292,9 +292,9 @@ def by_chance(images: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _planted_accuracies(images: pd.DataFrame, pairs: Pairs, courses: Courses) -> dict[str, str]:
-    """How often the injected AU12 less the injected AU4 prefers the right image: all pairs, and those it tells.
+    """Accuracy of the injected AU12 less the injected AU4: on all pairs, and on those that differ by ``TELLING``.
 
-    Two faces that did not move at all are told apart by a coin, as an estimate's noise does.
+    Equal faces count half.
     """
     injected = []
     for clip in images[["participant", *CLIP_KEY]].itertuples(index=False, name=None):

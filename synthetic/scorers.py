@@ -1,8 +1,8 @@
-"""Tiny scorers that look at drawn pictures: their files are made here, and stage 5 loads them as it loads any other.
+"""Tiny scorers for drawn pictures: their files are made here, and stage 5 loads them like any others.
 
-Each is a small network of the same libraries as the official one. It learns in seconds, on pictures of its own, to
-weigh what is good about a picture (match and fidelity) and a taste for light, which has nothing to do with quality:
-the scorers agree with quality and with each other in part, as real ones do, and leave something for faces to tell.
+Each is a small network of the same library as the official one. In seconds it is trained, on pictures of its own, to
+weigh match and fidelity, which make up quality, and light, which does not. So the scorers agree with quality and with
+each other in part, as real ones do, and leave something for faces to add.
 
 Writes  pretrained_models/        weights under the official names, and ``scorer_layouts.json`` with the sizes
 """
@@ -41,14 +41,14 @@ from synthetic.claim import claim
 from synthetic.pictures import COLOURS, FLYING, GROUNDS, NUMBERS, STANDING, TIMES, draw_picture, random_scene
 
 LAYOUT_FILE = "pretrained_models/scorer_layouts.json"
-N_SCENES, N_PICTURES = 512, 4  # to learn from, and pictures of each
+N_SCENES, N_PICTURES = 512, 4  # to train on, and pictures of each
 SIDE = 128  # their pixels; the networks see any picture at 64
-FOREIGN = 0.4  # share of the scenes that are shown with another one's prompt
-BATCH = 16  # scenes; each prompt is then read once for its pictures
+FOREIGN = 0.4  # share of the scenes that are shown with another scene's prompt
+BATCH = 16  # scenes, with all their pictures
 RATE = 5e-3
 CPU = torch.device("cpu")
 
-# Sizes, in the form of the official ones. The prompts have at most 20 tokens of CLIP's vocabulary, which stays whole.
+# Sizes, in the form of the official ones. CLIP's vocabulary stays whole; a prompt has at most 20 tokens.
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz,")
 CLIP = {
     "projection_dim": 32,
@@ -69,7 +69,7 @@ HPS = {
 
 
 class Taste(NamedTuple):
-    """What a scorer looks for, as weights of cues with deviation 1, and the numbers in which it says so."""
+    """The weights that a scorer gives to standardised cues, the range of its scores, and its training."""
 
     match: float  # this and fidelity make up quality
     fidelity: float
@@ -77,7 +77,7 @@ class Taste(NamedTuple):
     brightness: float
     location: float  # about the mean of its scores
     spread: float  # about their standard deviation
-    passes: int  # times that it sees all pictures
+    epochs: int
 
 
 TASTES = {
@@ -88,7 +88,7 @@ TASTES = {
     "PickScore": Taste(0.8, 1.0, 0.15, 0.3, 21.0, 1.4, 10),
     "HPSv2": Taste(0.8, 1.0, -0.25, -0.25, 0.27, 0.016, 10),
 }
-# Those that share a file learn together.
+# Those that share a file are trained together.
 GROUPS = (("CLIP", "Aesthetic"), ("BLIP",), ("ImageReward",), ("PickScore",), ("HPSv2",))
 
 
@@ -111,20 +111,20 @@ def layouts() -> dict[str, dict[str, Any]]:
 
 
 def make_scorers(root: Path, seed: int, names: Sequence[str] = PAPER_SCORERS, *, n_scenes: int = N_SCENES) -> None:
-    """Make scorers, teach them, and write their files and ``scorer_layouts.json`` below a root.
+    """Make scorers, train them, and write their files and ``scorer_layouts.json`` below a root.
 
     The same seed gives the same bytes, whichever scorers are made beside it.
 
     Parameters
     ----------
     root : Path
-        Files of the same names there are lost; it must be a folder that ``claim`` lets synthetic data take.
+        A folder that ``claim`` accepts; files of the same names there are replaced.
     seed : int
-        Of the first weights and of the pictures to learn from, which are no participant's.
+        Of the initial weights and of the training pictures, which no participant sees.
     names : sequence of str
         Of the paper's six. CLIP and Aesthetic share a file and are always made together.
     n_scenes : int
-        To learn from, in whole batches; with few the scorers are made quickly and know little.
+        To train on, a multiple of ``BATCH``.
 
     Raises
     ------
@@ -149,17 +149,14 @@ def make_scorers(root: Path, seed: int, names: Sequence[str] = PAPER_SCORERS, *,
                 if len(scorers) == 2:
                     scorers[1].clip = scorers[0].clip  # one network for both
                 pixels = torch.stack([*map(scorers[0].pixels, pictures)])
-                _teach(scorers, prompts, pixels, cues, np.random.default_rng([seed, place]))
+                _train(scorers, prompts, pixels, cues, np.random.default_rng([seed, place]))
                 for scorer in scorers:
                     _write(*_own_part(scorer), root)
 
 
 @contextmanager
 def _torch_seed(*seed: int) -> Iterator[None]:
-    """PyTorch's own random numbers seeded and one thread, both as they were afterwards.
-
-    Networks as small as these are no quicker with more threads, and sums over one thread are the same everywhere.
-    """
+    """Seed PyTorch and use one thread; afterwards both are as before. Sums over one thread are the same everywhere."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
@@ -181,7 +178,7 @@ def _draw_examples(seed: int, n_scenes: int) -> tuple[list[str], list[Image.Imag
 
 
 def _write_random(root: Path, group: Sequence[str]) -> None:
-    """First weights of a group's files."""
+    """Initial weights of a group's files."""
     with offline_import():
         import open_clip
         from transformers import CLIPConfig, CLIPModel
@@ -208,7 +205,7 @@ def _write_random(root: Path, group: Sequence[str]) -> None:
 
 
 def _lively(network: nn.Module) -> nn.Module:
-    """Random weights of a size at which signals keep theirs; the libraries' are meant for wide networks."""
+    """Random weights that keep the size of signals; the libraries' defaults are for wide networks."""
     with torch.no_grad():
         for name, value in network.named_parameters():
             if "token_embedding" in name or "word_embeddings" in name:
@@ -240,25 +237,25 @@ def _write(file: WeightFile, network: nn.Module, root: Path) -> None:
     save_weights(state if file.key is None else {file.key: state}, path)
 
 
-def _teach(
+def _train(
     scorers: Sequence[Scorer], prompts: Sequence[str], pixels: Tensor, cues: Tensor, random: np.random.Generator
 ) -> None:
-    """Bring the scores of each scorer close to its taste, all of them at once."""
+    """Train scorers together, each towards its taste."""
     n_scenes = len(prompts)
     pixels = pixels.unflatten(0, (n_scenes, N_PICTURES))
-    targets = [TASTES[scorer.name] for scorer in scorers]
-    weights = torch.tensor([taste[:4] for taste in targets]).T
+    tastes = [TASTES[scorer.name] for scorer in scorers]
+    weights = torch.tensor([taste[:4] for taste in tastes]).T
     weights /= weights.norm(dim=0)
     centre, scale = cues.mean(dim=(0, 1)), cues.std(dim=(0, 1))
     learning = nn.ModuleList([_own_part(scorer)[1] for scorer in scorers])
     for name, value in learning.named_parameters():
-        # Random ones tell words apart well enough, and there are many.
+        # Random embeddings of words are good enough, and there are many.
         value.requires_grad_("token_embedding" not in name and "logit_scale" not in name)
     parameters = [value for value in learning.parameters() if value.requires_grad]
     optimiser = torch.optim.AdamW(parameters, RATE, fused=True)
-    passes = targets[0].passes
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=passes * (n_scenes // BATCH))
-    for _ in range(passes):
+    epochs = tastes[0].epochs
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=epochs * (n_scenes // BATCH))
+    for _ in range(epochs):
         for batch in random.permutation(n_scenes).reshape(-1, BATCH):
             n_foreign = round(FOREIGN * BATCH)
             shown = np.concatenate([np.roll(batch[:n_foreign], 1), batch[n_foreign:]])
@@ -268,9 +265,9 @@ def _teach(
             read = [prompts[scene] for scene in shown.repeat(N_PICTURES)]
             seen = pixels[batch].flatten(0, 1)
             if random.random() < 0.5:
-                seen = seen.flip(-1)  # left and right tell nothing
+                seen = seen.flip(-1)
             loss = torch.zeros(())
-            for scorer, taste, each in zip(scorers, targets, wanted.T, strict=True):
+            for scorer, taste, each in zip(scorers, tastes, wanted.T, strict=True):
                 said = (scorer.compute(read, seen) - taste.location) / taste.spread
                 loss = loss + nn.functional.smooth_l1_loss(said.float(), each)
             optimiser.zero_grad()
@@ -283,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Make the paper's six."""
     parser = argument_parser(__doc__, "python -m synthetic scorers")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--scenes", type=int, default=N_SCENES, help="to learn from (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=N_SCENES, help="to train on (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     make_scorers(chosen.root.resolve(), chosen.seed, n_scenes=chosen.scenes)
 

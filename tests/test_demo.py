@@ -126,7 +126,7 @@ def test_a_step_ends_with_the_demo(study, how):
         time.sleep(0.05)
     running.send_signal(how)
     said = running.communicate(timeout=30)[1]
-    assert how == signal.SIGKILL or "Interrupted; every finished file is whole." in said
+    assert how == signal.SIGKILL or "Interrupted; finished files are complete." in said
     until = time.monotonic() + 10
     while runs(int((root / "pid").read_text())):
         assert time.monotonic() < until, "the step runs on"

@@ -153,7 +153,7 @@ def test_faces_read_the_wrong_way_round_recover_nothing(tmp_path):
 
 
 def test_nothing_planted_is_recovered_as_nothing(tmp_path):
-    """At strength 0 every row holds: who and what is left out is the same, and faces tell no preference."""
+    """At strength 0 every row holds: exclusions are the same, and faces tell no preference."""
     table = verdicts(study(tmp_path, replace(COHORT, strength=0.0)))
     assert "ensemble of scorers with AUs, gain on all pairs" in table.index
     assert (table == RECOVERED).all(), table
