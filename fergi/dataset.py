@@ -1,4 +1,4 @@
-"""Where things lie under one root, and which participants, sessions and clips there are."""
+"""The folders and files under one root, and which participants, sessions and clips there are."""
 
 import os
 import re
@@ -68,12 +68,12 @@ class Folders:
 
     @property
     def synthetic_truth(self) -> Path:
-        """What was planted in synthetic data (JSON); real data have no such file."""
+        """The settings of synthetic data (JSON); real data have no such file."""
         return self.data / "synthetic.json"
 
     @property
     def published(self) -> Path:
-        """The release's own tables of what the stages compute, kept apart to compare with."""
+        """The release's own results, to compare ours with."""
         return self.results / "published"
 
     @property
@@ -192,7 +192,7 @@ def read_excluded_participants(folders: Folders, participants: Iterable[str]) ->
     Raises
     ------
     FergiError
-        If the file is missing, is not a list, or names somebody who is not among ``participants``.
+        If the file is missing, is not a list, or names a participant who is not among ``participants``.
     """
     path, again = folders.excluded_participants, "Run filter_participants_based_on_AU4.py again."
     excluded = read_json(path, "Run filter_participants_based_on_AU4.py first.")

@@ -139,7 +139,7 @@ def read_clips(paths: Sequence[Path]) -> tuple[ClipFeatures, list[str]]:
     clips, firsts = np.unique(np.searchsorted(starts, rows, side="right") - 1, return_index=True)
     for clip, row in zip(clips, rows[firsts], strict=True):
         if frame[row] != number[row]:
-            cause = f"frame {frame[row]:g} stands where frame {number[row]} belongs"
+            cause = f"frame {frame[row]:g} instead of frame {number[row]}"
         else:
             cause = f"time {time[row]:g} s does not come after {time[row - 1]:g} s"
         problems.append(f"{paths[clip]}, line {number[row] + 1}: {cause}")

@@ -1,7 +1,7 @@
 """Reading with clear errors, writing all or nothing.
 
-A file is written under a temporary name in its own folder and then renamed, so that a reader
-(or a later run) sees the old content or the new one, never half of it.
+A file is written under a temporary name in its folder and then renamed, so that readers find the old content or the
+new one, never a part of it.
 """
 
 import contextlib
@@ -232,12 +232,12 @@ def read_table(
     repeated = np.flatnonzero(table.duplicated(names))
     if len(repeated):
         row = ", ".join(f"{name} {table[name].iloc[repeated[0]]}" for name in names)
-        raise ValueError(f"{path}, line {repeated[0] + 2}: {row} stands there twice")
+        raise ValueError(f"{path}, line {repeated[0] + 2}: {row} appears twice")
     return table[wanted]
 
 
 def _numbers(column: pd.Series, path: Path, *, whole: bool) -> pd.Series:
-    """A column as numbers, int if they are to be ``whole``; ValueError names the first cell that is none."""
+    """A column as numbers, int if ``whole``; ValueError names the first cell that is no such number."""
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
     bad = np.flatnonzero(~np.isfinite(numbers) | (whole & (numbers % 1 != 0)))
     if len(bad):

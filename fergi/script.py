@@ -65,8 +65,8 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
         script = Path(sys.argv[0])
         sys.exit(f"{script.parent.name if script.name == '__main__.py' else script.name}: {error}")
     except KeyboardInterrupt:
-        sys.exit("Interrupted; every finished file is whole.")
+        sys.exit("Interrupted; finished files are complete.")
     except BrokenPipeError as error:
         with open(os.devnull, "w") as nowhere:  # else Python tries once more, when it ends
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        sys.exit(f"Nobody reads the output any more ({error.strerror}); every finished file is whole.")
+        sys.exit(f"The output was closed ({error.strerror}); finished files are complete.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-# Containers may promise a little more than they hold; a tenth less is a recording that was cut off.
+# Some containers name a few frames more than they have; a recording without a tenth of its frames is cut off.
 LEAST_SHARE = 0.9
 
 

@@ -153,9 +153,9 @@ UNUSABLE = {
     "row too long": (line(4, lambda row: row + ",1"), ", line 4: 18 values instead of 17"),
     "row too short": (line(4, lambda row: row.rsplit(",", 1)[0]), ", line 4: 16 values instead of 17"),
     "blank line": (lambda text: text + "\n", ", line 6: 1 values instead of 17"),
-    "missing frame": (repeat_line(3, 0), ", line 3: frame 3 stands where frame 2 belongs"),
-    "missing first frame": (repeat_line(2, 0), ", line 2: frame 2 stands where frame 1 belongs"),
-    "duplicate row": (repeat_line(3, 2), ", line 4: frame 2 stands where frame 3 belongs"),
+    "missing frame": (repeat_line(3, 0), ", line 3: frame 3 instead of frame 2"),
+    "missing first frame": (repeat_line(2, 0), ", line 2: frame 2 instead of frame 1"),
+    "duplicate row": (repeat_line(3, 2), ", line 4: frame 2 instead of frame 3"),
     "time backwards": (cell(4, "timestamp", "0.020"), ", line 4: time 0.02 s does not come after 0.033 s"),
     "time stands still": (cell(4, "timestamp", "0.033"), ", line 4: time 0.033 s does not come after 0.033 s"),
     # These stop pandas' parser itself.

@@ -228,7 +228,7 @@ CELL = ", line 3, column "
         (GOOD.replace("1e-3", "inf"), f"{CELL}score: 'inf' is not a number"),
         (GOOD.replace("1,2,False", "1.5,2,False"), f"{CELL}session_index: '1.5' is not a whole"),
         (GOOD.replace("1,2,False", ",2,False"), f"{CELL}session_index: nothing is not a whole"),
-        (GOOD.replace("1,2,False", "1,1,False"), ", line 3: session_index 1, image_index 1 stands there twice"),
+        (GOOD.replace("1,2,False", "1,1,False"), ", line 3: session_index 1, image_index 1 appears twice"),
         (GOOD.replace("0.5", '"0.5'), " is not a CSV table"),
         (GOOD.replace("x", "\udcff"), " is not a CSV table"),
         (GOOD.replace(",1e-3", ""), f"{CELL}score: nothing is not a number"),
