@@ -272,8 +272,8 @@ FEATURES = [
     (cell(7, "AU4", ""), ", line 7, column AU4: '' is not a number"),
     (cell(7, "AU4", "inf"), ", line 7, column AU4: 'inf' is not a number"),
     (cell(7, "timestamp", "0.0"), ", line 7: time 0 s does not come after 0.133 s"),
-    (in_lines(lambda lines: [*lines[:6], *lines[5:]]), ", line 7: frame 5 stands where frame 6 belongs"),
-    (in_lines(lambda lines: [*lines[:6], *lines[7:]]), ", line 7: frame 7 stands where frame 6 belongs"),
+    (in_lines(lambda lines: [*lines[:6], *lines[5:]]), ", line 7: frame 5 instead of frame 6"),
+    (in_lines(lambda lines: [*lines[:6], *lines[7:]]), ", line 7: frame 7 instead of frame 6"),
     (lambda text: "", " is empty"),
     (lambda text: text[:-30], " is cut off in line 31"),
     (lambda text: text[:-1], " is cut off in line 31"),
@@ -286,7 +286,7 @@ ACTIVATIONS = [
     (cell(3, "AU4_activation_value", ""), ", line 3, column AU4_activation_value: nothing is not a number"),
     (cell(3, "AU4_activation_value", "-inf"), ", line 3, column AU4_activation_value: '-inf' is not a number"),
     (cell(3, "image_index", "b"), ", line 3, column image_index: 'b' is not a whole number"),
-    (in_lines(lambda lines: [*lines[:3], *lines[2:]]), ", line 4: session_index 1, image_index 2 stands there twice"),
+    (in_lines(lambda lines: [*lines[:3], *lines[2:]]), ", line 4: session_index 1, image_index 2 appears twice"),
 ]
 SCORES = [
     (lambda text: "", " is empty"),
@@ -294,7 +294,7 @@ SCORES = [
     (lambda text: text[:-3], " is cut off in line 6"),  # two digits fewer are another score
     (lambda text: text.replace("PickScore", "Score"), " has no column PickScore"),
     (lambda text: text.replace("PickScore", "rank_score", 1), " has no column PickScore"),
-    (lambda text: text.replace("\n3,1,", "\n1,1,"), ", line 5: session_index 1, image_index 1 stands there twice"),
+    (lambda text: text.replace("\n3,1,", "\n1,1,"), ", line 5: session_index 1, image_index 1 appears twice"),
 ]
 FEATURE_ADVICE = "). Make them again with clips_facial_process.py, or: python -m fergi.published --replace"
 
@@ -460,5 +460,5 @@ def test_output_that_nobody_reads(tmp_path):
     )
     assert script.stdout.readline() == "a line\n"
     script.stdout.close()
-    assert script.stderr.read() == "Nobody reads the output any more (Broken pipe); every finished file is whole.\n"
+    assert script.stderr.read() == "The output was closed (Broken pipe); finished files are complete.\n"
     assert script.wait(60) == 1
