@@ -1,6 +1,6 @@
 """result_analysis.ipynb: clean in the repository, and runs from top to bottom on small, drawn and published data."""
 
-import json
+import importlib
 import os
 import re
 import shutil
@@ -11,20 +11,15 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import STAGES
 from PIL import Image
 from test_examples import run_stages, write_data
 
-from fergi import paper
-from fergi.dataset import Folders
-from fergi.features import ACTION_UNITS
+from fergi import accuracy_intervals, paper, section_6_1
 from fergi.files import FergiError
-from fergi.preference.results import SCORERS
 from fergi.script import CHECKOUT
-from fergi.statistics import EMOTIONS
 
 NOTEBOOK = CHECKOUT / "result_analysis.ipynb"
-STAGE_9 = "image_preference_binary_classification_based_on_ranking"
-MODES = {"paper": (), "released": ("--mode", "released"), "strict": ("--strict-lopo",)}
 FIGURES = ("figure_3", "figure_4", "participants", "accuracy", "selection_curve", "search_objective")
 
 
@@ -42,32 +37,19 @@ def execute(root, output):
     )
 
 
-def all_outputs(folder):
+def outputs(folder):
     """All that the cells of an executed notebook gave, by cell id: a list of kind of content → content."""
     notebook = nbformat.read(folder / NOTEBOOK.name, as_version=4)
-    return {
-        cell.id: [output["data"] if "data" in output else {"printed": output["text"]} for output in cell.outputs]
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    }
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not [output for cell in code for output in cell.outputs if "data" not in output]  # nothing printed
+    return {cell.id: [output["data"] for output in cell.outputs] for cell in code if cell.outputs}
 
 
-def outputs(folder):
-    """What the cells of an executed notebook showed first, by cell id: kind of content → content."""
-    data = {name: [each for each in given if "printed" not in each] for name, given in all_outputs(folder).items()}
-    return {name: each[0] for name, each in data.items() if each}
-
-
-def printed(folder, cell):
-    """What a cell printed."""
-    return "".join(each.get("printed", "") for each in all_outputs(folder)[cell])
-
-
-def words(folder):
-    """All words in the outputs of an executed notebook."""
-    kinds = ("printed", "text/plain", "text/html", "text/markdown")
+def text(shown, *cells):
+    """All text that some cells showed, or all of them."""
+    given = [each for cell in cells or shown for each in shown[cell]]
     return " ".join(
-        each[kind] for given in all_outputs(folder).values() for each in given for kind in kinds if kind in each
+        each[kind] for each in given for kind in ("text/plain", "text/html", "text/markdown") if kind in each
     )
 
 
@@ -76,8 +58,9 @@ def rows(data):
     return [re.findall(r">([^<>\n]+)</t[hd]>", row) for row in data["text/html"].split("</tr>")]
 
 
-def check_figures(root, names=FIGURES):
-    """Every figure is there in both forms, and nothing else is; none is blank."""
+def check_figures(root, shown, names=FIGURES):
+    """Every figure is shown and there in both forms, and nothing else is; none is blank."""
+    assert len(re.findall('<img width="900" alt="[^"]{40}', text(shown))) == len(names)
     written = {path.name: path.read_bytes()[:4] for path in (root / "figures").iterdir()}
     expected = {f"{name}.pdf": b"%PDF" for name in names} | {f"{name}.png": b"\x89PNG" for name in names}
     assert written == expected
@@ -92,48 +75,23 @@ def stamped(root, name):
     return bool((corner == (255, 241, 220)).all(axis=2).sum() > 1000)
 
 
+def write_results(root):
+    """Stage 9 in all its modes, and what is computed from it."""
+    for options in ([], ["--mode", "released"], ["--strict-lopo"]):
+        importlib.import_module(STAGES[-1]).main(["--root", str(root), *options])
+    section_6_1.main(["--root", str(root)])
+    accuracy_intervals.main(["--root", str(root), "--resamples", "50"])
+
+
 @pytest.fixture(scope="module")
 def small_root(tmp_path_factory):
-    """Five people, three sessions of five images each; faces follow the ratings, and the last one's move at rest."""
-    root = tmp_path_factory.mktemp("small")
-    folders = Folders(root)
-    rng = np.random.default_rng(7)
-    people = ["001", "002", "003", "004", "005"]
-    for folder in (folders.image_tables, folders.activation_tables("baseline"), folders.activation_tables("reaction")):
-        folder.mkdir(parents=True)
-    for person in people:
-        images = pd.DataFrame(
-            [(session, image) for session in (1, 2, 3) for image in range(1, 6)],
-            columns=["session_index", "image_index"],
-        )
-        images["rank_score"] = np.concatenate([rng.permutation(5) + 1 for _ in range(3)])
-        images["overall_rating"] = images["rank_score"] + rng.integers(0, 3, len(images))
-        for number, emotion in enumerate(EMOTIONS):
-            images[emotion] = (images["overall_rating"] + number) % 3 == 0
-        for scorer in SCORERS:
-            images[scorer] = images["rank_score"] + rng.normal(0, 3, len(images))
-        images.to_csv(folders.image_tables / f"{person}.csv", index=False)
-        for kind, size in (("baseline", 2.0 if person == people[-1] else 0.1), ("reaction", 0.2)):
-            clips = images[["session_index", "image_index"]].copy()
-            for unit in ACTION_UNITS:
-                clips[f"AU{unit}_activation_value"] = rng.uniform(0, size, len(clips)).round(3)
-            if kind == "reaction":
-                clips["AU4_activation_value"] += 0.2 * (7 - images["overall_rating"])
-                clips["AU12_activation_value"] += 0.2 * images["overall_rating"]
-            clips.to_csv(folders.activation_tables(kind) / f"{person}.csv", index=False)
-    folders.valid_sessions.write_text(json.dumps({person: [1, 2, 3] for person in people}))
-    folders.black_images.write_text(json.dumps({person: {} for person in people}))
-    folders.excluded_participants.write_text(json.dumps(people[-1:]))
-    run_stage_9(root)
-    intervals = {
-        mode: paper.tables_1_and_2(
-            paper.read_results(folders, "released" if mode == "released" else "paper", mode == "strict"),
-            resamples=20,
-            seed=0,
-        )
-        for mode in MODES
-    }
-    pd.concat(intervals, names=["mode"]).to_csv(folders.results / "accuracy_intervals.csv")
+    """Five people, three sessions of five images each, the last person excluded; nothing is left of data/."""
+    root = tmp_path_factory.mktemp("small") / "root"
+    folders = write_data(root, {f"00{number}": [1, 2, 3] for number in range(1, 6)}, n_images=5)
+    run_stages(root, *STAGES[:2])
+    shutil.rmtree(folders.data)
+    folders.excluded_participants.write_text('["005"]')
+    write_results(root)
     pd.DataFrame(
         [
             ("Table 1", "CLIP, selected pairs, %", "58.25", "50.00", "51.00", "agrees", ""),
@@ -141,15 +99,8 @@ def small_root(tmp_path_factory):
             ("5", "per-frame features from the videos", "", "", "", "not checkable", "Needs the videos."),
         ],
         columns=["section", "claim", "paper", "released", "paper mode", "verdict", "reason"],
-    ).to_csv(folders.results / "paper_check.csv", index=False)
+    ).to_csv(folders.paper_check, index=False)
     return root
-
-
-def run_stage_9(root):
-    """Stage 9 in all its modes."""
-    for options in MODES.values():
-        command = [sys.executable, f"{STAGE_9}.py", "--root", str(root), *options]
-        subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
 
 
 def test_notebook_is_stored_without_results():
@@ -167,79 +118,87 @@ def test_notebook_is_stored_without_results():
         assert section in prose
 
 
-def test_notebook_runs_on_a_small_data_set(small_root, tmp_path):
-    """Every cell runs, every figure is written and shown, and the tables are those of the files."""
+def test_notebook_and_report_on_a_small_data_set(small_root, tmp_path):
+    """Every cell runs, every figure is written and shown, the tables are those of the files; the report has no code."""
     done = execute(small_root, tmp_path)
     assert done.returncode == 0, done.stderr
-    check_figures(small_root)
     shown = outputs(tmp_path)
-    assert sum("image/png" in data for data in shown.values()) == len(FIGURES)
-    counts = rows(shown["counts"])
+    check_figures(small_root, shown)
+    counts = rows(shown["counts"][0])
     assert ["all", "15", "75", "75", "75", "120"] in counts  # 4 people x 3 sessions x 10 pairs
     assert ["005", "3", "15", "15", "15", "0", "yes"] in counts
-    assert any(row[-4:-1] == ["58.25", "50.00", "51.00"] for row in rows(shown["tables-1-2"]))
-    assert "These are drawn numbers." in shown["disagreements"]["text/html"]
-    assert "Needs the videos." in shown["not-checkable"]["text/html"]
-    assert "videos and prompts and images are not public" in printed(tmp_path, "figure-5")
-    assert printed(tmp_path, "figure-6") == ""
-    assert "ynthetic" not in words(tmp_path)
+    assert any(row[-4:-1] == ["58.25", "50.00", "51.00"] for row in rows(shown["tables-1-2"][0]))
+    assert "These are drawn numbers." in text(shown, "disagreements")
+    assert "Needs the videos." in text(shown, "not-checkable")
+    assert "videos and prompts and images are not public" in text(shown, "figure-5")
+    assert "figure-6" not in shown
+    assert "ynthetic" not in text(shown)
     assert not any(stamped(small_root, name) for name in FIGURES)
+
+    command = next(line for line in (CHECKOUT / "Makefile").read_text().splitlines() if "nbconvert" in line)
+    command = command.replace("$(BIN)/jupyter", f"{sys.executable} -m jupyter").replace("$$", "$")
+    command = command.replace("--execute ", "").replace(NOTEBOOK.name, str(tmp_path / NOTEBOOK.name))  # done above
+    subprocess.run(command, shell=True, env=os.environ | {"FERGI_ROOT": str(tmp_path)}, check=True)
+    page = (tmp_path / "results" / "result_analysis.html").read_text()
+    assert page.count('src="data:image/png') == len(FIGURES) and "These are drawn numbers." in page
+    assert "read_valid_sessions" not in page and "In&nbsp;[" not in page
 
 
 def test_notebook_on_synthetic_data(tmp_path):
-    """Every section and figure says so; examples from the videos; nothing of the paper, not even an old check."""
+    """The page and every figure say so; examples from the videos; nothing of the paper, not even an old check."""
     root = tmp_path / "root"
     people = {"001": [1, 2], "002": [1], "003": [2, 4], "004": [1, 2]}
     folders = write_data(root, people, n_images=4, silent=["002"])
-    run_stages(root)
+    run_stages(root, *STAGES[:3])
     folders.synthetic_truth.write_text("{}")
-    paper.main(["--root", str(root), "--without-check", "--resamples", "50"])
-    (folders.results / "paper_check.csv").write_text("an old check")
-    rows_planted = [("AU12 of each frame", "1", "0.97", "0.90", "recovered")]
+    write_results(root)
+    folders.paper_check.write_text("an old check")
+    planted = ("AU12 of each frame", "1", "0.97", "0.90", "recovered")
     columns = ["quantity", "planted", "recovered", "required", "verdict"]
-    pd.DataFrame(rows_planted, columns=columns).to_csv(folders.results / "planted_recovered.csv", index=False)
+    pd.DataFrame([planted], columns=columns).to_csv(folders.results / "planted_recovered.csv", index=False)
     done = execute(root, tmp_path)
     assert done.returncode == 0, done.stderr
-    names = (*FIGURES, "figure_5", "figure_6")
-    check_figures(root, names)
-    assert all(stamped(root, name) for name in names)
-    given = all_outputs(tmp_path)
-    assert "speaks of real faces" in given["root"][0]["text/markdown"]
-    for section in range(1, 7):
-        assert "Synthetic data" in given[f"mark-{section}"][0]["text/markdown"]
     shown = outputs(tmp_path)
-    assert sum("image/png" in data for data in shown.values()) == len(names)
-    assert "ranked last" in printed(tmp_path, "figure-5") and "ranked first" in printed(tmp_path, "figure-6")
-    assert ["all", "7", "28", "28", "28", "42"] in rows(shown["counts"])
-    assert rows(shown["tables-1-2"])[0][-3:] == ["released", "paper mode", "strict"]
-    table = [row[-4:] for row in rows(shown["tables-1-2"]) if len(row) >= 4]
-    intervals = pd.read_csv(folders.results / "accuracy_intervals.csv")
+    names = (*FIGURES, "figure_5", "figure_6")
+    check_figures(root, shown, names)
+    assert all(stamped(root, name) for name in names)
+    label, note = shown["synthetic"]
+    assert "position: fixed" in label["text/html"] and "synthetic data: drawn faces" in label["text/html"]
+    assert "speaks of real faces" in note["text/markdown"].replace("\n", " ")
+    assert "ranked last" in text(shown, "figure-5") and "ranked first" in text(shown, "figure-6")
+    assert ["all", "7", "28", "28", "28", "42"] in rows(shown["counts"][0])
+    no_values, table = shown["tables-1-2"]
+    assert "not the published data" in no_values["text/markdown"]
+    assert rows(table)[0][-3:] == ["released", "paper mode", "strict"]
+    found = [row[-4:] for row in rows(table) if len(row) >= 4]
+    intervals = pd.read_csv(folders.accuracy_intervals)
     of_model = intervals[intervals["kind"] == "accuracy"].groupby("figure", sort=False)
-    modes = ("released", "paper", "strict")
     assert len(of_model) == 8 + 12
     expected = [
-        [name, *(f"{group.set_index('mode').at[mode, 'estimate']:.2f}" for mode in modes)] for name, group in of_model
+        [name, *(f"{group.set_index('mode').at[mode, 'estimate']:.2f}" for mode in ("released", "paper", "strict"))]
+        for name, group in of_model
     ]
-    assert table == [[cell.replace("nan", "no pairs") for cell in row] for row in expected]
-    assert len({tuple(row[1:]) for row in table}) > 3
-    assert rows(shown["agreement"])[0] == [
+    assert found == [[cell.replace("nan", "no pairs") for cell in row] for row in expected]
+    assert len({tuple(row[1:]) for row in found}) > 3
+    assert rows(shown["agreement"][0])[0] == [
         *("CLIP", "Aesthetic", "BLIP", "ImageReward", "PickScore", "HPS V2"),
         *("overall rating", "pairs correct"),
     ]
-    assert "not the published data" in printed(tmp_path, "tables-1-2")
-    assert "not the published data" in printed(tmp_path, "verdicts")
-    assert not {"verdicts", "disagreements", "not-checkable"} & set(shown)
-    assert "–" in shown["emotion-table"]["text/html"]  # nobody was scared
-    heading, mark, result = given["planted"]
+    assert "not the published data" in text(shown, "verdicts") and len(shown["verdicts"]) == 1
+    assert not {"disagreements", "not-checkable"} & set(shown)
+    assert "–" in text(shown, "emotion-table")  # nobody was scared
+    heading, result = shown["planted"]
     assert "What was planted, and what came back" in heading["text/markdown"]
-    assert "Synthetic data" in mark["text/markdown"]
-    assert list(rows_planted[0]) in rows(result)
+    assert list(planted) in rows(result)
 
 
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        ("results/accuracy_intervals.csv", "FergiError: 1 of 1 table of accuracies .*Run python -m fergi.paper first"),
+        (
+            "results/accuracy_intervals.csv",
+            "FergiError: 1 of 1 table of intervals .*Run python -m fergi.accuracy_intervals first",
+        ),
         ("preparation/preprocessed_baseline_data/003.csv", "FergiError: 1 of 5 participants has no table in .*003.csv"),
     ],
 )
@@ -258,23 +217,23 @@ def test_notebook_runs_on_the_published_data(published, tmp_path):
     """The printed values of Tables 1 and 2 beside ours, with no gap, and the totals that the paper gives."""
     root = tmp_path / "root"
     shutil.copytree(published / "preparation", root / "preparation")
-    run_stage_9(root)
+    write_results(root)
     for kind in ("baseline", "reaction"):
         name = f"preprocessed_{kind}_data"
         shutil.copytree(published / "preparation" / name, root / "results/published" / name)
-    shutil.copy(published / "expected" / f"{STAGE_9}.csv", root / "results/published")
+    shutil.copy(published / "expected" / f"{STAGES[-1]}.csv", root / "results/published")
     try:
-        paper.main(["--root", str(root), "--resamples", "200"])
+        paper.main(["--root", str(root)])
     except FergiError:
-        pass  # a claim that fails is the matter of another test; the tables are written first
+        pass  # a claim that fails is the matter of another test; the table is written first
     done = execute(root, tmp_path)
     assert done.returncode == 0, done.stderr
-    check_figures(root)
     shown = outputs(tmp_path)
-    assert ["all", "576", "2827", "2044", "2217", "3534"] in rows(shown["counts"])
-    table = {row[-5]: row[-4:] for row in rows(shown["tables-1-2"]) if len(row) >= 5}
+    check_figures(root, shown)
+    assert ["all", "576", "2827", "2044", "2217", "3534"] in rows(shown["counts"][0])
+    table = {row[-5]: row[-4:] for row in rows(shown["tables-1-2"][0]) if len(row) >= 5}
     assert len(table) == 8 + 8 + 4
     assert table["AUcomb, selected"] == ["72.70"] * 4
     assert table["ensemble with AUs, all"] == ["67.49", "67.49", "68.28", "68.08"]  # strict: 2406 of 3534
     assert not any("nan" in row for row in table.values())
-    assert "ynthetic" not in words(tmp_path)
+    assert "ynthetic" not in text(shown)
