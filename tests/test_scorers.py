@@ -31,7 +31,7 @@ from small_scorers import (
 from fergi.files import FergiError
 from fergi.pictures import is_black, open_picture
 from fergi.scorers.interface import load_network, offline_import
-from fergi.scorers.pixels import cropped_by_torchvision, cropped_by_transformers, padded
+from fergi.scorers.pixels import padded
 from fergi.scorers.registry import PAPER_SCORERS, SCORERS, scorer_class
 from fergi.scorers.text import clip_tokens
 from fergi.weights import (
@@ -143,15 +143,11 @@ def test_tokens_equal_those_of_openai(monkeypatch):
 
 def test_what_fills_up_does_not_matter(scorers):
     """Zeros as open_clip has them, or the end token and a mask as transformers' tokenizer: the same embedding."""
-    tokens = clip_tokens(["a red cat"], 77)
-    end = int(tokens.max())
-    filled = torch.where(torch.arange(77) > int(tokens.argmax()), end, tokens)
-    model = scorers["CLIP"].clip.network
+    tokens, model = clip_tokens(["a red cat"], 77), scorers["CLIP"].clip.network
+    filled = tokens.where(torch.arange(77) <= tokens.argmax(), tokens.max())
     with torch.inference_mode():
-        ours, theirs = (
-            model.get_text_features(input_ids=tokens),
-            model.get_text_features(input_ids=filled, attention_mask=(tokens != 0).long()),
-        )
+        ours = model.get_text_features(input_ids=tokens)
+        theirs = model.get_text_features(input_ids=filled, attention_mask=(tokens != 0).long())
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -274,7 +270,7 @@ def kinds(folder):
     return {name: folder / f"{name}.png" for name in made}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["CLIP", "BLIP", "HPSv2"])  # one for each way of preparing a picture
 def test_every_kind_of_picture_has_a_number(scorers, tmp_path, name):
     """What shows the same has the same score."""
     files = kinds(tmp_path)
@@ -338,14 +334,6 @@ def test_black():
     assert not is_black(black)
 
 
-@pytest.mark.parametrize(("prepare", "left"), [(cropped_by_transformers, 1), (cropped_by_torchvision, 2)])
-def test_three_columns_too_many(prepare, left):
-    """One is cut off at the left, or two."""
-    picture = drawn(35, 32)
-    expected = by_hand(picture.crop((left, 0, left + 32, 32)), 32)[0]
-    torch.testing.assert_close(prepare(picture, 32), expected, atol=1e-6, rtol=0)
-
-
 # ---- weights
 
 
@@ -371,30 +359,22 @@ def needed(state):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kind", ["missing", "renamed", "reshaped", "broken", "additional", "whole"])
+@pytest.mark.parametrize("kind", ["missing", "additional"])
 def test_a_checkpoint_that_does_not_fit(copied, name, kind):
-    """Refused; the file and the entry are named."""
-    file = first_file(name)
+    """Refused by every scorer; the file and the entry are named."""
     entry = []
 
     def change(state):
-        entry.append(needed(state))
-        value = state.pop(entry[0])
-        if kind == "additional":
-            state |= {entry[0]: value, "more.weight": torch.zeros(2)}
-        elif kind == "renamed":
-            state[f"{entry[0]}s"] = value
-        elif kind != "missing":
-            changed = {"reshaped": value[:-1].clone(), "broken": value * torch.nan, "whole": (100 * value).int()}
-            state[entry[0]] = changed[kind]
+        entry.append(needed(state) if kind == "missing" else "more.weight")
+        if kind == "missing":
+            del state[entry[0]]
+        else:
+            state[entry[0]] = torch.zeros(2)
 
-    rewrite(file, copied, change)
+    rewrite(first_file(name), copied, change)
     with pytest.raises(FergiError) as caught:
         load_small(name, copied)
-    message = str(caught.value)
-    assert Path(file.path).name in message
-    assert ("more.weight" if kind == "additional" else entry[0]) in message
-    assert kind != "whole" or f"1 of another kind (first: {entry[0]}, int32 instead of float32)" in message
+    assert Path(first_file(name).path).name in str(caught.value) and entry[0] in str(caught.value)
 
 
 def constant(value):
@@ -420,27 +400,6 @@ def test_weights_that_cannot_tell_pictures_apart(copied, name, file, change):
     with pytest.raises(FergiError, match=message) as caught:
         load_small(name, copied)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"half"])
-def test_a_file_that_is_no_checkpoint(copied, name, content):
-    """A text, or half a file, under the right name."""
-    path = first_file(name).under(copied)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content == b"half" else content)
-    with pytest.raises(FergiError, match=rf"{re.escape(path.name)} .*(cut off|not a file of plain PyTorch weights)"):
-        load_small(name, copied)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_missing_file(copied, name):
-    """Where it belongs and how to get it."""
-    for file in scorer_class(name).files:
-        path = file.under(copied)
-        path.rename(path.with_name("away"))
-        with pytest.raises(FergiError, match=rf"{re.escape(str(path))}.* python -m fergi.weights fetch {file.name}"):
-            load_small(name, copied)
-        path.with_name("away").rename(path)
 
 
 def test_positions_that_do_not_count(copied):
@@ -483,6 +442,9 @@ def test_another_vocabulary_is_refused(copied, change):
     for name in ("BLIP", "ImageReward"):
         with pytest.raises(FergiError, match=r"vocab\.txt is not the vocabulary of this network: it (has|lacks) "):
             load_small(name, copied)
+    path.unlink()
+    with pytest.raises(FergiError, match=r"vocab\.txt.* python -m fergi\.weights fetch bert-vocabulary"):
+        load_small("BLIP", copied)
 
 
 def test_a_checkpoint_that_gives_no_numbers(copied):
@@ -499,6 +461,7 @@ def test_the_six_of_the_paper(published):
     """Names, columns and their order as published."""
     header = next((published / "preparation" / "preprocessed_image_data").glob("*.csv")).read_text().splitlines()[0]
     assert [SCORERS[name].column for name in PAPER_SCORERS] == header.split(",")[-6:]
+    assert len({scorer.column for scorer in SCORERS.values()}) == len(SCORERS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -510,12 +473,6 @@ def test_every_scorer_says_what_it_is(name, root):
     assert all(re.fullmatch("[0-9a-f]{64}", settings[file.path]) for file in scorer.files)
     assert settings["device"] == "cpu" and settings["torch"] == version("torch") and settings["layout"] == "official"
     assert all(isinstance(value, str) for value in settings.values())
-
-
-def test_columns_differ():
-    """No scorer writes over another one's."""
-    columns = [scorer.column for scorer in SCORERS.values()]
-    assert len(set(columns)) == len(columns)
 
 
 def test_importing_does_no_work():

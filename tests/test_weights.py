@@ -127,13 +127,17 @@ def altered(change) -> dict[str, torch.Tensor]:
             lambda state: state.update({"body.weight": torch.zeros(4, 1, 3, 3)}),
             r"1 of another shape \(first: body\.weight, 4 x 1 x 3 x 3 instead of 4 x 3 x 3 x 3\)",
         ),
+        (
+            lambda state: state.update({"fc.bias": torch.zeros(2, dtype=torch.int32)}),
+            r"1 of another kind \(first: fc\.bias, int32 instead of float32\)",
+        ),
         (lambda state: state["fc.bias"].fill_(torch.nan), r"1 not finite \(first: fc\.bias\)"),
         (
             lambda state: (state.pop("fc.bias"), state.pop("fc.weight"), state.update(head=torch.zeros(1))),
             r"2 missing \(first: fc\.weight\); 1 not known \(first: head\)",
         ),
     ],
-    ids=["missing", "unexpected", "shape", "nan", "both"],
+    ids=["missing", "unexpected", "shape", "kind", "nan", "both"],
 )
 def test_nothing_is_loaded_unless_all_fits(change, message):
     """Every kind of misfit is counted, its first entry named, and the module is as before."""
