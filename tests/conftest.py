@@ -24,7 +24,6 @@ STAGES = (
     "filter_participants_based_on_AU4",
     "image_preference_binary_classification_based_on_ranking",
 )
-FAILED = pytest.StashKey[bool]()
 SCORES = ("CLIP_score", "Aesthetic_score", "BLIP_score", "ImageReward_score", "PickScore", "HPS_V2_score")
 
 # The same examples every time, so that a red test is red for everybody.
@@ -32,32 +31,25 @@ settings.register_profile("fergi", deadline=None, derandomize=True, max_examples
 settings.load_profile("fergi")
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    """Let fixtures know whether their test failed."""
-    outcome = yield
-    if outcome.get_result().failed:
-        item.session.stash[FAILED] = item.stash[FAILED] = True
-
-
 @pytest.fixture
 def tmp_path(tmp_path, request) -> Path:
-    """Pytest's, cleared away unless the test fails: networks' weights add up to 13 GB over all tests."""
+    """Pytest's, removed unless the test fails: the tests write 13 GB of weights in all."""
+    n_failed = request.session.testsfailed
     yield tmp_path
-    if FAILED not in request.node.stash:
+    if request.session.testsfailed == n_failed:
         shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _clear_what_tests_shared(tmp_path_factory, request):
-    """Likewise for the folders that several tests read."""
+def _remove_shared_folders(tmp_path_factory, request):
+    """Likewise the folders that several tests read."""
     yield
-    if FAILED not in request.session.stash:
+    if not request.session.testsfailed:
         shutil.rmtree(tmp_path_factory.getbasetemp(), ignore_errors=True)
 
 
 def shared_folder(name: str) -> Path:
-    """Published files and reference values lie outside the checkout; a test that needs them is skipped without."""
+    """A folder of published files or reference values, which are outside the checkout; without it tests are skipped."""
     folder = Path(os.environ.get("FERGI_SHARED") or CHECKOUT.parent / "shared") / name
     if not folder.is_dir():
         pytest.skip(f"{folder} does not exist, so there is nothing to compare with; set FERGI_SHARED")
@@ -92,6 +84,15 @@ def published_root(published, tmp_path_factory) -> Path:
     return root
 
 
+def snapshot(folder: Path, *patterns: str) -> dict[str, bytes]:
+    """Every file below a folder (that fits one of the patterns, if there are any) and its content."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and (not patterns or any(path.match(pattern) for pattern in patterns))
+    }
+
+
 def clip_text(intensities: np.ndarray, frames_per_second: float = 30.0, **columns) -> str:
     """A feature CSV.
 
@@ -123,7 +124,7 @@ class Tiny:
     """A small data set on disk and the scripts on it.
 
     Four participants; images per session as in ``IMAGES``. The image 2 of session 1 of 101 is black. The brows of
-    104 move at rest, so that stage 8 leaves 104 out. 103 has a session of one image.
+    104 move at rest, so that stage 8 excludes 104. 103 has a session of one image.
     """
 
     root: Path
@@ -165,15 +166,11 @@ class Tiny:
         importlib.import_module(stage).main(["--root", str(self.root), *options])
 
     def snapshot(self) -> dict[str, bytes]:
-        """Every file below the root and what is in it."""
-        return {
-            str(path.relative_to(self.root)): path.read_bytes()
-            for path in sorted(self.root.rglob("*"))
-            if path.is_file()
-        }
+        """Every file below the root and its content."""
+        return snapshot(self.root)
 
     def refuses(self, stage: str, *fragments: str, options: tuple[str, ...] = ()) -> str:
-        """Assert that a script stops with a sentence that has all fragments, and leaves every file as it was."""
+        """Assert that a script stops with a message that has all fragments, and leaves every file as it was."""
         before = self.snapshot()
         with pytest.raises(FergiError) as caught:
             self.run(stage, *options)

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import snapshot as snapshot
 from skimage.data import astronaut
 
 from fergi import clips
@@ -50,15 +51,6 @@ def film(path: Path, pictures: Iterable[np.ndarray], codec: str = "mp4v", rate: 
         writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     writer.release()
     return path
-
-
-def snapshot(folder: Path, *patterns: str) -> dict[str, bytes]:
-    """Every file below a folder (that fits one of the patterns, if there are any) and what is in it."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and (not patterns or any(path.match(pattern) for pattern in patterns))
-    }
 
 
 @functools.cache

@@ -8,8 +8,7 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import CHECKOUT
-from filmed import snapshot
+from conftest import CHECKOUT, snapshot
 
 from fergi.files import (
     FergiError,
