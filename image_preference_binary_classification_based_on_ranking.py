@@ -6,7 +6,7 @@ on the pairs of the participant held out. Scores of registered scorers beside th
 Reads   preparation/preprocessed_image_data/<participant>.csv
         preparation/preprocessed_reaction_data/<participant>.csv
         preparation/AU4_excluded_participants.json, valid_sessions.json, invalid_images.json
-        preparation/preprocessed_image_data/scores.json    if stage 5 made the image tables
+        preparation/preprocessed_image_data/settings.json    if stage 5 made the image tables
 Writes  results/image_preference_binary_classification_based_on_ranking.csv
         (with _released or _strict before .csv for --mode released or --strict-lopo)
 Run     python image_preference_binary_classification_based_on_ranking.py
