@@ -45,6 +45,9 @@ def score_images(
 ) -> Iterator[float]:
     """Scores of images, in their order; the next batch's pictures are decoded while the network works.
 
+    The pictures were decoded once before, when all of them were checked. Kept decoded they would take 2 GB for the
+    paper's 2,880; decoding one again takes 6 ms beside the network's 500.
+
     Parameters
     ----------
     scorer : Scorer
