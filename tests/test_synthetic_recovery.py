@@ -96,7 +96,7 @@ def test_what_faces_cannot_change_has_no_deviation(rated):
 
 
 def test_reactions_stay_in_their_session(rated):
-    """Faces that never move in one session are right on none of its pairs, however they are dealt out."""
+    """Faces that never move in one session are right on none of its pairs, however they are permuted."""
     images, results = rated
     images.loc[:3, "AU12_activation_value"] = 0.0
     table = by_chance(images, results)
@@ -125,7 +125,7 @@ def verdicts(folders: Folders) -> pd.Series:
 
 
 def test_everything_planted_is_recovered_from_true_features(told):
-    """Every row; and what is held against chance is what stage 9 has counted."""
+    """Every row; and what is compared with chance is what stage 9 has counted."""
     table = verdicts(told)
     assert len(table) == 12
     assert (table == RECOVERED).all(), table
@@ -140,13 +140,9 @@ def test_everything_planted_is_recovered_from_true_features(told):
 
 def test_faces_read_the_wrong_way_round_recover_nothing(tmp_path):
     """A smile for a frown: all rows on preferences fail, and all on AU4 and AU12."""
-
-    def exchanged(course: np.ndarray) -> np.ndarray:
-        order = np.arange(course.shape[1])
-        order[[AU4, AU12]] = AU12, AU4
-        return course[:, order]
-
-    table = verdicts(study(tmp_path, COHORT, exchanged))
+    exchanged = np.arange(12)
+    exchanged[[AU4, AU12]] = AU12, AU4
+    table = verdicts(study(tmp_path, COHORT, lambda course: course[:, exchanged]))
     failing = table[table.index.str.contains(f"{ON_PREFERENCES}|frame by frame|activation values")]
     assert len(failing) == 7
     assert (failing == NOT_RECOVERED).all(), table

@@ -31,11 +31,6 @@ def drawing(quality, seed=0, scene=RED, side=64):
     return draw_picture(scene, quality, np.random.default_rng(seed), side)
 
 
-def levels(picture):
-    """Shape (side, side, 3)."""
-    return np.asarray(picture, float)
-
-
 # ---- pictures
 
 
@@ -71,13 +66,13 @@ def test_same_seed_same_picture():
 
 def red_share(picture):
     """Share of clearly red pixels; nothing else in the scene is."""
-    red, green, blue = levels(picture).transpose(2, 0, 1)
+    red, green, blue = np.asarray(picture, float).transpose(2, 0, 1)
     return np.mean((red > 1.8 * green) & (red > 1.8 * blue))
 
 
 def roughness(picture):
     """How much neighbours differ where there should be plain sky: in the first rows."""
-    return np.abs(np.diff(levels(picture)[:6], axis=1)).mean()
+    return np.abs(np.diff(np.asarray(picture, float)[:6], axis=1)).mean()
 
 
 def test_a_good_picture_shows_what_was_asked_for_and_a_bad_one_does_not():
@@ -176,11 +171,9 @@ def unseen():
     random = np.random.default_rng(77)
     scenes = [random_scene(random) for _ in range(60)]
     qualities = random.random((len(scenes), 5))
-    made = [
-        [draw_picture(scene, quality, random, 128).picture for quality in row]
-        for scene, row in zip(scenes, qualities, strict=True)
-    ]
-    return [scene.prompt for scene in scenes for _ in range(5)], [each for row in made for each in row], qualities
+    shown = [scene for scene in scenes for _ in range(5)]
+    made = [draw_picture(*each, random, 128).picture for each in zip(shown, qualities.flat, strict=True)]
+    return [scene.prompt for scene in shown], made, qualities
 
 
 @pytest.mark.parametrize("name", ["BLIP", "PickScore"])
