@@ -88,6 +88,8 @@ def test_frame_by_hand(upright_face):
     assert (frame.width, frame.height) == (80, 93)
     assert frame.pitch_ratio == pytest.approx(28 / 40)
     assert frame.yaw_ratio == pytest.approx(0.5)
+    upright_face[0], upright_face[16] = (35, 50), (95, 50)  # the jaw 5 from the left eye and 15 from the right one
+    assert face_frame(upright_face).yaw_ratio == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("degrees", [-40, 17, 90])
@@ -98,12 +100,6 @@ def test_frame_turns_with_the_face(upright_face, degrees):
     np.testing.assert_allclose(turned.corners, frame.corners @ turn * 2.5 + 300)
     assert turned.pitch_ratio == pytest.approx(frame.pitch_ratio)
     assert turned.yaw_ratio == pytest.approx(frame.yaw_ratio)
-
-
-def test_yaw_ratio_by_hand(upright_face):
-    """The jaw 5 from the left eye and 15 from the right one."""
-    upright_face[0], upright_face[16] = (35, 50), (95, 50)
-    assert face_frame(upright_face).yaw_ratio == pytest.approx(0.25)
 
 
 def test_alignment_of_an_upright_frame_cuts_it_out(upright_face):

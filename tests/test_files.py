@@ -50,15 +50,14 @@ def write_three(folder, value):
     write_tables({folder / name: pd.DataFrame({"x": [value]}) for name in TABLES})
 
 
-def values(folder):
-    """What is in them now."""
-    assert sorted(os.listdir(folder)) == list(TABLES)
-    return [int(pd.read_csv(folder / name).x.iloc[0]) for name in TABLES]
+def three(*values):
+    """Their contents, for a comparison with all that is in the folder."""
+    return {name: f"x\n{value}\n".encode() for name, value in zip(TABLES, values, strict=True)}
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
 def test_tables_that_belong_together_stay_old_if_one_cannot_be_synced(tmp_path, monkeypatch, failing):
-    """None takes its name before all are on the disk."""
+    """None is renamed before all are on the disk."""
     write_three(tmp_path, 1)
     calls = []
 
@@ -70,18 +69,25 @@ def test_tables_that_belong_together_stay_old_if_one_cannot_be_synced(tmp_path, 
     monkeypatch.setattr(os, "fsync", sync)
     with pytest.raises(FergiError, match=rf"Cannot write .*{failing}\.csv: No space left on device"):
         write_three(tmp_path, 2)
-    assert values(tmp_path) == [1, 1, 1]
+    assert snapshot(tmp_path) == three(1, 1, 1)
 
 
-def test_tables_that_belong_together_stay_old_if_a_name_is_taken(tmp_path):
-    """A folder of the last one's name is found before the first one is renamed."""
+def test_names_that_are_taken(tmp_path):
+    """By a folder where the file should be, for the last of three tables, too; by a file where the folder should be."""
     write_three(tmp_path, 1)
     (tmp_path / "3.csv").unlink()
     (tmp_path / "3.csv").mkdir()
     before = snapshot(tmp_path)
     with pytest.raises(FergiError, match=r"Cannot write .*3\.csv: Is a directory"):
         write_three(tmp_path, 2)
-    assert snapshot(tmp_path) == before and (tmp_path / "3.csv").is_dir()
+    with pytest.raises(FergiError, match=r"Cannot write .*3\.csv: Is a directory"):
+        write_json([], tmp_path / "3.csv")
+    with pytest.raises(FergiError, match=r"Cannot write into .*2\.csv: File exists"):
+        check_writable(tmp_path / "2.csv")
+    with pytest.raises(FergiError, match=r"Cannot write .*2\.csv/table\.csv: File exists"):
+        write_json([], tmp_path / "2.csv" / "table.csv")
+    check_writable(tmp_path / "results")  # makes the folder and no file
+    assert snapshot(tmp_path) == before and (tmp_path / "3.csv").is_dir() and (tmp_path / "results").is_dir()
 
 
 @pytest.mark.parametrize("renamed", [0, 1, 2, 3])
@@ -99,10 +105,9 @@ def test_a_process_that_is_killed_between_two_renames(tmp_path, renamed):
     )
     ended = subprocess.run([sys.executable, "-c", program, tmp_path, str(renamed)], cwd=CHECKOUT, check=False)
     assert ended.returncode == (0 if renamed == 3 else -9)
-    there = [int(pd.read_csv(tmp_path / name).x.iloc[0]) for name in TABLES]
-    assert there == [2] * renamed + [1] * (3 - renamed)
+    assert snapshot(tmp_path, "*.csv") == three(*[2] * renamed, *[1] * (3 - renamed))
     write_three(tmp_path, 3)
-    assert values(tmp_path) == [3, 3, 3]
+    assert snapshot(tmp_path) == three(3, 3, 3)
 
 
 def test_old_content_is_there_until_the_block_ends(tmp_path):
@@ -128,25 +133,6 @@ def test_new_file_and_folder(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-def test_file_where_the_folder_should_be(tmp_path):
-    """Neither writing nor the check before the work can use it, and both say so."""
-    (tmp_path / "results").write_text("a file")
-    with pytest.raises(FergiError, match=r"Cannot write into .*results: File exists"):
-        check_writable(tmp_path / "results")
-    with pytest.raises(FergiError, match=r"Cannot write .*results/table\.csv: File exists"):
-        write_json([], tmp_path / "results" / "table.csv")
-    assert (tmp_path / "results").read_text() == "a file"
-
-
-def test_folder_where_the_file_should_be(tmp_path):
-    """The name is taken; the temporary file is removed."""
-    (tmp_path / "list.json").mkdir()
-    with pytest.raises(FergiError, match=r"Cannot write .*list\.json"):
-        write_json([], tmp_path / "list.json")
-    check_writable(tmp_path / "results")  # makes the folder and no file
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["list.json", "results"]
-
-
 def test_floats_keep_every_digit(tmp_path):
     """What is read back has the same bits."""
     table = pd.DataFrame({"x": [0.1 + 0.2, 1 / 3, 5e-324, 1e300, -0.0, 0.6000000000000001]})
@@ -168,21 +154,16 @@ def test_summary(problems, state, expected):
     assert str(summarise(problems, 33, "files", "Run it.", *state)) == expected
 
 
-def test_require_names_the_first_missing_file(tmp_path):
-    """A folder of that name is not the file."""
-    (tmp_path / "a").write_text("")
+def test_missing_files_and_json_that_is_none(tmp_path):
+    """How many are missing, and the first; a folder of that name is not the file. Cut-off JSON is named."""
+    (tmp_path / "a").write_text('{"101": [1, 2')
     (tmp_path / "b").mkdir()
     require([tmp_path / "a"], "files", "Run it.")
     with pytest.raises(FergiError) as caught:
         require([tmp_path / "a", tmp_path / "b", tmp_path / "c"], "files", "Run it.")
     assert str(caught.value) == f"2 of 3 files are missing (first: {tmp_path / 'b'}). Run it."
-
-
-def test_json_that_is_none(tmp_path):
-    """Cut-off JSON is named with the advice."""
-    (tmp_path / "list.json").write_text('{"101": [1, 2')
-    with pytest.raises(FergiError, match=r"list\.json is not JSON: .*\. Run it\."):
-        read_json(tmp_path / "list.json", "Run it.")
+    with pytest.raises(FergiError, match=r"/a is not JSON: .*\. Run it\."):
+        read_json(tmp_path / "a", "Run it.")
 
 
 GOOD = "session_index,image_index,felt,name,score\n1,1,True,x,0.5\n1,2,False,y,1e-3\n"
