@@ -394,7 +394,7 @@ def participant_figure(
         for kind, tables in zip(colours, (baseline, reaction), strict=True)
         for name, table in tables.items()
     )
-    figure = Figure(figsize=(_WIDTH, 5.6), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 6.0), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
     diamond = {"marker": "D", "markersize": 4, "color": _ORANGE, "linestyle": "none"}
     for axes, unit in zip(panels, (4, 12), strict=True):
@@ -405,15 +405,13 @@ def participant_figure(
             positions = np.arange(len(order)) - 0.2
             heights = [resting[name] for name in order]
             axes.plot(positions, heights, **diamond, markeredgecolor="white", markeredgewidth=0.5, zorder=4)
-        highest = [table[name][column].quantile(0.75) for table in (baseline, reaction) for name in excluded]
-        highest += [resting[name] for name in excluded if unit == 4]
-        # The word "excluded" has room above all that is drawn of these participants.
-        axes.set_ylim(0, max([axes.get_ylim()[1], *(1.35 * value for value in highest if value > 0)]))
+        axes.set_ylim(bottom=0)
         axes.set(xlim=(-0.6, len(order) - 0.4), ylabel=f"AU{unit} activation (intensity units)")
-        for name in excluded:
-            _shade_excluded(axes, order.index(name))
+        for position in map(order.index, excluded):
+            axes.axvspan(position - 0.5, position + 0.5, color="#f3d9d3", linewidth=0, zorder=0)
+    labels = [f"{name}, excluded" if name in excluded else name for name in order]
+    panels[1].set_xticks(range(len(order)), labels, rotation=90)
     panels[1].set_xlabel("participant")
-    panels[1].tick_params(axis="x", rotation=90)
     handles = [
         *(_patch(colour, kind) for kind, colour in colours.items()),
         Line2D([], [], **diamond, label=f"percentile {percentile:g} of AU4 at rest"),
@@ -421,23 +419,6 @@ def participant_figure(
     ]
     figure.legend(handles=handles, ncols=4, loc="outside upper left", columnspacing=1.2, handlelength=1.6)
     return figure
-
-
-def _shade_excluded(axes: Axes, position: int) -> None:
-    """Mark a participant as excluded."""
-    axes.axvspan(position - 0.5, position + 0.5, color="#f3d9d3", linewidth=0, zorder=0)
-    axes.text(
-        position,
-        0.98,
-        "excluded",
-        rotation=90,
-        ha="center",
-        va="top",
-        fontsize=7,
-        transform=axes.get_xaxis_transform(),
-        bbox={"facecolor": "#f3d9d3", "edgecolor": "none", "alpha": 0.85, "pad": 1},
-        zorder=5,
-    )
 
 
 @mpl.rc_context(_STYLE)
@@ -537,51 +518,28 @@ def example_figure(examples: Sequence[Example]) -> Figure:
         At least one, all of one AU.
     """
     captions = [_caption(chr(97 + place), example) for place, example in enumerate(examples)]
-    shapes = [_shape([getattr(example, name) for example in examples]) for name in ("before", "picture", "at_peak")]
-    gap, for_labels, least_course = 0.08, 0.5, 1.8  # inches, as is everything here
-    height = min(1.5, (_WIDTH - 5 * gap - for_labels - least_course) / sum(shapes))
-    widths = [max(shape * height, title) for shape, title in zip(shapes, (0.95, 0.65, 1.4), strict=True)]
-    lines = [0.155 * (caption.count("\n") + 1) for caption in captions]
-    figure = Figure(figsize=(_WIDTH, 0.3 + sum(lines) + (height + 0.75) * len(examples)))
-    figure_height = figure.get_figheight()
-
-    def place_axes(left: float, top: float, width: float) -> Axes:
-        return figure.add_axes(
-            (left / _WIDTH, 1 - (top + height) / figure_height, width / _WIDTH, height / figure_height)
-        )
-
-    top = 0.3
-    for example, caption, text_height in zip(examples, captions, lines, strict=True):
-        figure.text(gap / _WIDTH, 1 - top / figure_height, caption, va="top", parse_math=False, linespacing=1.25)
-        top, left = top + text_height + 0.25, gap
-        titles = (
-            "before the image",
-            "the image",
-            f"AU{example.unit} at its highest ({example.times[example.peak]:.1f} s)",
-        )
-        pictures = (example.before, example.picture, example.at_peak)
-        for picture, title, width in zip(pictures, titles, widths, strict=True):
-            axes = place_axes(left, top, width)
-            axes.imshow(picture)
+    names = ("before", "picture", "at_peak")
+    widest = [max([0.9, *(np.divide(*getattr(each, name).shape[1::-1]) for each in examples)]) for name in names]
+    lines = [caption.count("\n") + 1 for caption in captions]
+    figure = Figure(figsize=(_WIDTH, 0.3 + 0.17 * sum(lines) + 2.1 * len(examples)), layout="constrained")
+    rows = figure.subfigures(len(examples), squeeze=False, height_ratios=[0.17 * n + 2.1 for n in lines]).ravel()
+    for row, example, caption in zip(rows, examples, captions, strict=True):
+        row.suptitle(caption, x=0.01, ha="left", fontsize=8, parse_math=False, linespacing=1.25)
+        *places, course = row.subplots(1, 4, width_ratios=[*widest, max(1.6, 0.4 * sum(widest))])
+        titles = ("before the image", "the image", f"AU{example.unit} highest ({example.times[example.peak]:.1f} s)")
+        for axes, name, title in zip(places, names, titles, strict=True):
+            axes.imshow(getattr(example, name))
             axes.set_axis_off()
             axes.set_title(title, fontsize=7.5, pad=3)
-            left += width + gap
-        left += for_labels
-        _draw_course(place_axes(left, top, _WIDTH - gap - left), example)
-        top += height + 0.5
+        _draw_course(course, example)
     handles = [
         Patch(facecolor=_PALE, label="first valid window"),
         Patch(facecolor="#f6c9a8", label="highest window"),
         Line2D([], [], color=_ORANGE, linewidth=1, linestyle="--", label="their means; activation: the difference"),
         Line2D([], [], marker="o", markersize=4.5, color=_ORANGE, linestyle="none", label="frame shown"),
     ]
-    figure.legend(handles=handles, ncols=4, loc="upper left", columnspacing=1.2, handlelength=1.6)
+    figure.legend(handles=handles, ncols=4, loc="outside upper left", columnspacing=1.2, handlelength=1.6)
     return figure
-
-
-def _shape(pictures: Sequence[np.ndarray]) -> float:
-    """Width by height of the widest picture."""
-    return max(picture.shape[1] / picture.shape[0] for picture in pictures)
 
 
 def _caption(letter: str, example: Example) -> str:
@@ -607,18 +565,9 @@ def _draw_course(axes: Axes, example: Example) -> None:
         mean = example.intensities[window].mean()
         axes.axvspan(times[window.start], times[window.stop - 1] + frame, color=colour, linewidth=0, zorder=0)
         axes.plot([times[0], times[-1]], [mean, mean], color=_ORANGE, linewidth=0.8, linestyle="--", zorder=1)
-    axes.plot(times, values, color=_BLUE, linewidth=1, zorder=2)
-    axes.plot(
-        [times[example.peak]],
-        [values[example.peak]],
-        marker="o",
-        markersize=4.5,
-        color=_ORANGE,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        zorder=3,
-    )
+    dot = {"marker": "o", "markersize": 4.5, "markerfacecolor": _ORANGE, "markeredgecolor": "white"}
+    axes.plot(times, values, color=_BLUE, linewidth=1, zorder=2, markevery=[example.peak], markeredgewidth=0.5, **dot)
     axes.set_title(f"AU{example.unit} activation {example.activation:.2f}", fontsize=7.5, pad=3)
-    axes.set_xlabel("seconds of the reaction clip")
+    axes.set_xlabel("seconds of the clip")
     axes.set_ylabel(f"AU{example.unit} intensity")
     axes.margins(x=0.02, y=0.1)

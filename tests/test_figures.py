@@ -230,26 +230,20 @@ def test_participant_figure_shows_the_rule():
     assert_allclose(quartiles(au4), [wide, wide, (0.025, 0.05, 0.075), wide])
     diamonds = next(line for line in au4.lines if line.get_marker() == "D")
     assert_allclose(diamonds.get_ydata(), [0.8, 0.08])
-    assert [label.get_text() for label in au12.get_xticklabels()] == ["restless", "calm"]
-    assert [(text.get_text(), text.get_position()[0]) for text in au4.texts] == [("excluded", 0)]
+    assert [label.get_text() for label in au12.get_xticklabels()] == ["restless, excluded", "calm"]
+    (shade,) = [patch for patch in au4.patches if to_rgb(patch.get_facecolor()) == to_rgb("#f3d9d3")]
+    assert (shade.get_x(), shade.get_width()) == (-0.5, 1)
     assert 0.5 in [line.get_ydata()[0] for line in au4.lines if line.get_linestyle() == "--"]
 
 
-@pytest.mark.parametrize("top", [1.0, 0.01])
-def test_participant_figure_hides_nothing(top):
-    """The highest diamond and box are those of the excluded one: inside, and below this word; as is the limit."""
-    table = pd.DataFrame({"AU4_activation_value": [0, top / 4, top], "AU12_activation_value": [0, top / 4, top]})
-    people, resting = {"calm": table / 10, "restless": table}, {"calm": 0.09 * top, "restless": 0.9 * top}
-    rule = {"percentile": 95, "limit": top / 2, "excluded": ["restless"]}
-    figure = figures.participant_figure(people, people, resting, **rule)
-    figure.draw_without_rendering()
-    for axes in figure.axes:
-        word = axes.texts[0].get_window_extent()
-        drawn = [line.get_ydata().max() for line in axes.lines if line.get_marker() == "D"]
-        highest = max(drawn + [high for *_, high, _, _ in boxes(axes)])
-        assert axes.transData.transform((0, highest))[1] + 4 < word.y0 < word.y1 < axes.get_window_extent().y1
-    rule = {"percentile": 0, "limit": 20 * top, "excluded": []}
-    assert figures.participant_figure(people, people, resting, **rule).axes[0].get_ylim()[1] > 20 * top
+@pytest.mark.parametrize("limit", [0.5, 20])
+def test_participant_figure_hides_nothing(limit):
+    """The highest diamond, the boxes and the limit are inside."""
+    table = pd.DataFrame({"AU4_activation_value": [0, 0.2, 1], "AU12_activation_value": [0, 0.2, 1]})
+    people = {"calm": table / 10, "restless": table}
+    rule = {"percentile": 95, "limit": limit, "excluded": ["restless"]}
+    axes = figures.participant_figure(people, people, {"calm": 0.09, "restless": 0.9}, **rule).axes[0]
+    assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > max(0.9, limit)
 
 
 def test_accuracy_figure_draws_estimates_and_intervals():
@@ -331,17 +325,16 @@ def test_example_figure_shows_what_was_seen_and_said():
     assert [axes.get_title() for axes in figure.axes[:4]] == [
         "before the image",
         "the image",
-        "AU4 at its highest (1.1 s)",
+        "AU4 highest (1.1 s)",
         "AU4 activation 1.70",
     ]
     curve = next(line for line in course.lines if len(line.get_xdata()) == 30)
     assert np.flatnonzero(np.isnan(curve.get_ydata())).tolist() == [20]
     assert_allclose([line.get_ydata() for line in course.lines if line.get_linestyle() == "--"], [[0.5] * 2, [2.2] * 2])
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in course.lines if line.get_marker() == "o"] == [
-        (1.1, 2.5)
-    ]
+    (peak,) = curve.get_markevery()
+    assert (curve.get_marker(), *curve.get_xydata()[peak]) == ("o", 1.1, 2.5)
     assert_allclose([(span.get_x(), span.get_width()) for span in course.patches], [(0, 0.3), (1, 0.3)])
-    first, second = (text.get_text().replace("\n", " ") for text in figure.texts)
+    first, second = (row.get_suptitle().replace("\n", " ") for row in figure.subfigs)
     assert first == (
         "(a) “a $5 note and $6 more” Participant 007, session 3, image 2; ranked 5 of 5; overall rating 2, alignment "
         "none, fidelity 1; felt disappointed; issues: existence of body, blurry."
@@ -349,7 +342,9 @@ def test_example_figure_shows_what_was_seen_and_said():
     assert second.startswith("(b) ") and second.endswith(
         "ranked 1 of 5; overall rating 2, alignment none, fidelity 1; felt none of the emotions."
     )
-    assert not any(text.get_parse_math() for text in figure.texts)  # dollar signs make no formula
+    assert not any(
+        text.get_parse_math() for row in figure.subfigs for text in row.texts
+    )  # dollar signs make no formula
 
 
 @pytest.mark.parametrize(
@@ -365,7 +360,9 @@ def test_example_figure_has_no_overlaps(frame, picture):
     )
     figure = figures.example_figure([example] * 3)
     figure.draw_without_rendering()
-    boxes = [axes.get_tightbbox() for axes in figure.axes] + [text.get_window_extent() for text in figure.texts]
+    boxes = [axes.get_tightbbox() for axes in figure.axes] + [
+        text.get_window_extent() for row in figure.subfigs for text in row.texts
+    ]
     boxes += [legend.get_window_extent() for legend in figure.legends]
     for place, box in enumerate(boxes):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
