@@ -4,16 +4,16 @@ Reads   data/<participant>/session_<n>/data.json, image<i>.png    (on request fr
         preparation/valid_sessions.json, invalid_images.json      (the latter is written if it is missing)
         pretrained_models/        (python -m fergi.weights lists what is there and fetches it)
 Writes  preparation/preprocessed_image_data/<participant>.csv
-        preparation/preprocessed_image_data/settings.json        what each score was made with: checkpoints, libraries
-        preparation/image_scores/<scorer>/scores.csv, settings.json        finished scores, which a later run keeps
+        preparation/preprocessed_image_data/settings.json        checkpoints, libraries and sizes of each score
+        preparation/image_scores/<scorer>/scores.csv, settings.json        finished scores, from which a run resumes
 Run     python preprocess_image_data.py
-        python preprocess_image_data.py --scorers PickScore HPSv2.1      (some, added to those that are finished)
-        python preprocess_image_data.py --scorer-layouts FILE    (JSON, scorer → sizes: networks that are not official)
+        python preprocess_image_data.py --scorers PickScore HPSv2.1      (adds some to those that are finished)
+        python preprocess_image_data.py --scorer-layouts FILE    (JSON, scorer → sizes: networks of other sizes)
 Takes   on two cores half a second to two seconds an image and scorer, and up to 9 GB of memory; a GPU is used if there
         is one.
 
-All sessions and pictures are checked before any network is loaded. Networks are loaded one after the other, with all
-of their published weights or not at all. The tables have a column for every scorer that has finished.
+All sessions and pictures are checked before any network is loaded. Networks are loaded one after the other, each with
+all of its weights or not at all. The tables have a column for every scorer that has finished.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def unreliable_participants(named: Sequence[str] | None, participants: Sequence[
 
 
 def check_outputs(folders: Folders, participants: Sequence[str], *, replace: bool) -> None:
-    """Stop if the folders cannot be written, or unless ``replace`` if other tables are there, such as the published."""
+    """Stop if the folders cannot be written, or if other tables are there and ``replace`` is not chosen."""
     there = [who for who in participants if (folders.image_tables / f"{who}.csv").is_file()]
     if there and not replace and read_table_settings(folders, there) is None:
         raise FergiError(
@@ -110,10 +110,10 @@ def check_weights(scorers: Sequence[type[Scorer]], root: Path) -> None:
 
 
 def write_settings(folders: Folders, scorer: type[Scorer], settings: dict[str, str], *, redo: bool) -> None:
-    """Write what a scorer's scores are made with, or stop if there are scores made with something else."""
+    """Write the settings of a scorer's scores, or stop if there are scores with other settings."""
     folder = folders.image_scores / scorer.name
     path, scores = folder / "settings.json", folder / "scores.csv"
-    # Scores without settings could be of any checkpoint, and settings without scores bind nobody.
+    # Scores without settings could be of any checkpoint; settings without scores restrict nothing.
     if redo or not path.is_file() or not read_finished(scores):
         scores.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
@@ -137,7 +137,7 @@ def finish_scores(
     folders: Folders,
     chosen: argparse.Namespace,
 ) -> None:
-    """Score what has no score yet; an interrupted run keeps what it has finished."""
+    """Score what has no score yet, and write finished scores now and then and at the end in any case."""
     path = folders.image_scores / scorer.name / "scores.csv"
     finished = read_finished(path)
     todo = unscored(images, finished)

@@ -1,4 +1,4 @@
-"""What participants said about the generated images (Sections 3.2.3 and 3.3), checked before anything is computed.
+"""Prompts, surveys and rankings of the generated images (Sections 3.2.3 and 3.3), checked before any computing.
 
 Every session has a folder with ``data.json`` (prompt, ranking, one survey an image) and ``image<i>.png``.
 """
@@ -210,18 +210,15 @@ def black_image_list(
     sessions: Mapping[str, Sequence[int]], images: Sequence[RatedImage]
 ) -> dict[str, dict[str, list[int]]]:
     """Participant → session → numbers of its black images, every session listed: ``invalid_images.json``."""
-    listed: dict[str, dict[str, list[int]]] = {
-        participant: {str(number): [] for number in numbers} for participant, numbers in sessions.items()
+    black = [image.key for image in images if image.black]
+    return {
+        who: {str(number): [image for *of, image in black if of == [who, number]] for number in numbers}
+        for who, numbers in sessions.items()
     }
-    for image in images:
-        if image.black:
-            listed[image.participant][str(image.session)].append(image.image)
-    return listed
 
 
 def image_tables(
-    images: Sequence[RatedImage],
-    scores: Mapping[str, Mapping[tuple[str, int, int], float]],
+    images: Sequence[RatedImage], scores: Mapping[str, Mapping[tuple[str, int, int], float]]
 ) -> dict[str, pd.DataFrame]:
     """The tables of all participants, in the columns and order of the published ones, without black images.
 
@@ -232,19 +229,18 @@ def image_tables(
     scores : mapping
         Column → (participant, session, image) → score, in the order of the columns.
     """
-    rows: dict[str, list[tuple[Any, ...]]] = {image.participant: [] for image in images}
-    for image in images:
-        if not image.black:
-            rows[image.participant].append(
-                (
-                    image.session,
-                    image.image,
-                    *image.ratings,
-                    *(image.issues or [None] * len(ISSUES)),
-                    *image.emotions,
-                    image.rank_score,
-                    *(scores[column][image.key] for column in scores),
-                )
-            )
-    columns = [*CLIP_KEY, *RATINGS, *ISSUES, *EMOTIONS, "rank_score", *scores]
-    return {participant: pd.DataFrame(table, columns=columns) for participant, table in rows.items()}
+    rows = [
+        (
+            *image.key,
+            *image.ratings,
+            *(image.issues or [None] * len(ISSUES)),
+            *image.emotions,
+            image.rank_score,
+            *(scores[column][image.key] for column in scores),
+        )
+        for image in images
+        if not image.black
+    ]
+    columns = ["participant", *CLIP_KEY, *RATINGS, *ISSUES, *EMOTIONS, "rank_score", *scores]
+    table = pd.DataFrame(rows, columns=columns).set_index("participant")
+    return {who: table[table.index == who] for who in dict.fromkeys(image.participant for image in images)}

@@ -9,7 +9,7 @@ Run     python -m fergi.published
         FERGI_REMOTE=URL python -m fergi.published     from another git remote
 Takes   about 100 MB; a second call finds everything in place and fetches nothing.
 
-Every file is checked against published_files.txt before it is put in place, so what is there is whole.
+Every file is checked against published_files.txt before it is put in place.
 """
 
 import hashlib
@@ -21,15 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from tqdm import tqdm
-
 from fergi.files import FergiError, check_writable, sha256, summarise
 from fergi.script import argument_parser, run
 
 REPOSITORY = "https://github.com/ShuangquanFeng/FERGI"
 COMMIT = "02c8a2f121d5263702c8f7a6208984c757f7157c"  # the newest one lacks the list of excluded participants
 PATHS = ("data", "preparation", "results/image_preference_binary_classification_based_on_ranking.csv")
-# What the stages compute themselves is kept apart, to compare with.
+# The stages compute these themselves; the published ones go to results/published/, to compare with.
 COMPUTED = (
     "preparation/preprocessed_baseline_data/",
     "preparation/preprocessed_reaction_data/",
@@ -123,7 +121,7 @@ def fetch(
     check_writable(root)
     for leftover in root.glob(".fetching-*"):
         shutil.rmtree(leftover)
-    states = {entry: entry.state(root / entry.place) for entry in _progress(entries, "checking")}
+    states = {entry: entry.state(root / entry.place) for entry in entries}
     wanted = [entry for entry, state in states.items() if state != "whole"]
     in_the_way = [str(root / entry.place) for entry, state in states.items() if state == "different"]
     if in_the_way and not replace:
@@ -143,10 +141,6 @@ def fetch(
     except OSError as error:
         raise FergiError(f"Cannot put the published files into {root}: {error}. Make room and call again.") from error
     return len(wanted)
-
-
-def _progress(entries: Sequence[Entry], what: str) -> tqdm:
-    return tqdm(entries, desc=what, unit="folder", disable=None, leave=False)
 
 
 def _check_out(remote: str, commit: str, folder: Path) -> None:
@@ -175,13 +169,13 @@ def _check_out(remote: str, commit: str, folder: Path) -> None:
 
 def _put_in_place(entries: Sequence[Entry], source: Path, root: Path, temporary: Path) -> None:
     """Verify all entries in the source, then copy each to a temporary name and rename it to its place."""
-    states = {entry: entry.state(entry.source(source)) for entry in _progress(entries, "verifying")}
+    states = {entry: entry.state(entry.source(source)) for entry in entries}
     bad = [f"{entry.path} is {state}" for entry, state in states.items() if state != "whole"]
     if bad:
         raise summarise(
             bad, len(entries), "published files or sessions", f"Take the repository {REPOSITORY} at {COMMIT}."
         )
-    for entry in _progress(entries, "copying"):
+    for entry in entries:
         found, place = entry.source(source), root / entry.place
         place.parent.mkdir(parents=True, exist_ok=True)
         if found.is_dir():
@@ -206,15 +200,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--replace", action="store_true", help="replace files that differ from the published ones")
     chosen = parser.parse_args(arguments)
     entries = read_entries()
-    copy = os.environ.get("FERGI_DATA")
-    remote = os.environ.get("FERGI_REMOTE") or REPOSITORY
-    fetched = fetch(
-        chosen.root,
-        entries=entries,
-        remote=remote,
-        copy=Path(copy).expanduser() if copy else None,
-        replace=chosen.replace,
-    )
+    remote, copy = os.environ.get("FERGI_REMOTE") or REPOSITORY, os.environ.get("FERGI_DATA")
+    copy = Path(copy).expanduser() if copy else None
+    fetched = fetch(chosen.root, entries=entries, remote=remote, copy=copy, replace=chosen.replace)
     n_sessions = sum(entry.path.endswith("/") for entry in entries)
     print(
         f"The published files are in place and whole: features of {n_sessions} sessions, {len(entries) - n_sessions} "

@@ -2,7 +2,7 @@
 
 A file is read with the reader for plain weights of PyTorch or safetensors, which runs no code from it. A module takes
 a state dict only if every entry has its place and its shape; the caller names what is deliberately not used.
-Random weights never come from here: whoever wants them asks for them by name.
+This module never gives random weights; they have to be asked for by name.
 
 Reads   pretrained_models/, AU_models/
 Writes  pretrained_models/, only what is asked for

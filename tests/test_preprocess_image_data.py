@@ -176,7 +176,7 @@ def test_everything_is_checked_before_a_network_is_loaded(root, monkeypatch):
 
 
 def test_a_broken_checkpoint_is_put_right(root, capsys):
-    """No table is written; the scorers before it keep what they finished; settings without scores bind nobody."""
+    """No table is written; the scorers before it keep what they finished; settings without scores restrict nothing."""
     path = root / "pretrained_models/HPS_v2_compressed.pt"
     whole = path.read_bytes()
     path.write_bytes(whole[:5000])
@@ -190,7 +190,7 @@ def test_a_broken_checkpoint_is_put_right(root, capsys):
     assert "CLIP: 8 images scored already, 0 to do" in out and "HPSv2: 0 images scored already, 8 to do" in out
 
 
-def test_published_tables_are_not_lost_by_chance(root):
+def test_other_tables_are_replaced_only_on_request(root):
     """Only with --replace."""
     folder = root / "preparation/preprocessed_image_data"
     folder.mkdir()

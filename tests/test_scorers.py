@@ -403,7 +403,7 @@ def test_weights_that_cannot_tell_pictures_apart(copied, name, file, change):
 
 
 def test_positions_that_do_not_count(copied):
-    """Stored positions are used by nobody, but others than 0, 1, 2, … say that the file is of another network."""
+    """No network uses stored positions, but others than 0, 1, 2, … show that the file is of another network."""
     rewrite(CLIP_L, copied, lambda state: state["text_model.embeddings.position_ids"].add_(1))
     with pytest.raises(
         FergiError, match=r"model\.safetensors does not fit: its entry text_model\.embeddings\.position_ids"
@@ -466,7 +466,7 @@ def test_the_six_of_the_paper(published):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_scorer_says_what_it_is(name, root):
-    """Its name, files of the table, and what its scores are made with."""
+    """Its name, files of the table, and the settings of its scores."""
     scorer = scorer_class(name)
     assert scorer.name == name and set(scorer.files) <= set(WEIGHT_FILES) and name in LAYOUTS
     settings = scorer.settings(root, torch.device("cpu"))

@@ -163,7 +163,7 @@ def test_ignoring_does_not_hide_the_rest():
         load_strictly(Small(), altered(lambda s: s.pop("body.bias")), source="x", except_for=("fc.", "features."))
 
 
-def test_ignoring_what_nobody_has_is_a_slip():
+def test_ignoring_an_unknown_name_is_an_error():
     """A wrong name would otherwise pass."""
     with pytest.raises(ValueError, match=r"nothing is named head\. in the module"):
         load_strictly(Small(), Small().state_dict(), source="x", except_for=("head.",))

@@ -129,7 +129,7 @@ def test_no_room(hub, file, tmp_path):
     assert FILE.under(tmp_path).read_bytes() == CONTENT
 
 
-def test_a_file_that_nobody_serves(tmp_path):
+def test_a_file_without_an_address(tmp_path):
     """It says where to get it by hand."""
     with pytest.raises(FergiError, match=r"cannot be fetched from here\..*InsightFace"):
         fetch(GLINT360K_IR50, tmp_path)
@@ -172,7 +172,7 @@ def test_slips_on_the_command_line(tmp_path, arguments, capsys):
 
 
 def test_no_connection(hub, tmp_path):
-    """A port at which nobody listens: one short sentence."""
+    """A closed port gives one short sentence."""
     with pytest.raises(FergiError, match=r"model\.safetensors could not be fetched .*: [^:]* refused\. Run"):
         weights.main(["--root", str(tmp_path), "--hub", "http://127.0.0.1:9", "fetch", "clip"])
 
@@ -184,7 +184,7 @@ def test_the_list_is_quick():
     assert "hps-v2.1" in listed.stdout and listed.stdout.endswith("set()\n") and listed.stderr == ""
 
 
-def test_every_scorer_file_is_described():
+def test_the_table_of_files():
     """Names differ; files are pinned to a revision where the host has them; sums are of the right form."""
     assert len({file.name for file in WEIGHT_FILES}) == len({file.path for file in WEIGHT_FILES}) == len(WEIGHT_FILES)
     for file in SCORER_FILES:

@@ -101,7 +101,7 @@ class Blip(BlipScorer):
     files = (BLIP_LARGE, BERT_VOCABULARY)
     method = "cosine of projected tokens; picture: shorter side to 224 pixels, bicubic, centre; text: 35 tokens"
     network_class = BlipCosine
-    # Of its training: the slowly moving copies, their queues, the matching head and the caption decoder.
+    # For training only: the momentum encoders, their queues, the matching head and the caption decoder.
     unused = (
         *("visual_encoder_m.", "vision_proj_m.", "text_encoder_m.", "text_proj_m.", "text_decoder.", "itm_head."),
         *("image_queue", "text_queue", "queue_ptr", "temp"),

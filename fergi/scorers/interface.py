@@ -1,7 +1,7 @@
-"""What every scorer is, and how its weights come into it.
+"""What every scorer has in common, and how its weights are loaded.
 
-A scorer names its checkpoint files, makes pixels of a picture, and computes scores of prompts and pixels. It is only
-ever made with all of its weights: entries that are missing, unknown, misshapen or not finite stop it.
+A scorer names its weight files, prepares a picture, and computes scores of prompts and prepared pictures. It is always
+loaded whole: entries that are missing, unknown, misshapen or not finite stop it.
 """
 
 import json
@@ -24,8 +24,8 @@ from fergi.pictures import open_picture
 from fergi.weights import WeightFile, load_strictly
 
 POSITIONS = "position_ids"
-# Scores of two pictures that are as near as this are the same: float32 keeps seven digits, of which a network's sums
-# lose one. Trained scorers put white and noise thousands of times farther apart.
+# Scores that differ by less are the same: float32 has seven digits, and a network's sums lose one of them. For trained
+# scorers, white and noise differ thousands of times more.
 SAME = 1e-6
 
 
@@ -123,7 +123,7 @@ class Scorer(ABC):
 
     @classmethod
     def settings(cls, root: Path, device: torch.device, layout: dict[str, Any] | None = None) -> dict[str, str]:
-        """What its scores are made with: SHA-256 of every file, library versions, method, sizes, device."""
+        """Settings of its scores: SHA-256 of every file, library versions, method, sizes, device."""
         return {
             "scorer": cls.name,
             **{file.path: sha256(file.under(root)) for file in cls.files},
@@ -187,10 +187,7 @@ def once_each(prompts: Sequence[str]) -> tuple[list[str], list[int]]:
 
 @contextmanager
 def offline_import() -> Iterator[None]:
-    """Import of libraries that could reach for a model hub, with that and their telemetry switched off.
-
-    What they do to Python's warning filters when they are imported is undone.
-    """
+    """Import libraries with access to model hubs and telemetry switched off; their warning filters are undone."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY"):
         os.environ[name] = "1"
     with warnings.catch_warnings():

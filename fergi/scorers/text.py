@@ -23,7 +23,7 @@ def clip_tokens(prompts: Sequence[str], length: int) -> Tensor:
     """Token numbers of CLIP's vocabulary, which open_clip brings along; shape (n, length).
 
     Start token, text, end token, zeros. A text that is too long loses its end, and the last token is the end token.
-    Networks of this kind read from left to right up to the end token, so that what fills up does not matter.
+    These networks read from left to right up to the end token, so the tokens behind it do not matter.
     """
     return _clip_tokenizer()(list(prompts), context_length=length)
 
