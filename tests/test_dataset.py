@@ -95,11 +95,6 @@ def test_unusable_file(tmp_path, read, content, cause):
     assert cause in str(caught.value)
 
 
-def test_excluded_participants(tmp_path):
-    folders = with_file(tmp_path, "AU4_excluded_participants.json", '["104"]')
-    assert read_excluded_participants(folders, ["101", "104"]) == ["104"]
-
-
 def test_clips_in_order_of_numbers(tmp_path):
     """Image 10 comes after image 9, and both kinds have the same images."""
     folder = tmp_path / "data" / "101" / "session_2"
@@ -138,12 +133,10 @@ def test_unlisted_sessions(tiny):
     folders = Folders(tiny.root)
     sessions = read_valid_sessions(folders)
     assert unlisted_sessions(folders, sessions) == []
-    tiny.path("data/102/session_9").mkdir()
+    extra = tiny.path("data/102/session_9")
+    extra.mkdir()
     del sessions["104"]
-    assert unlisted_sessions(folders, sessions) == [
-        tiny.path("data/102/session_9"),
-        tiny.path("data/104/session_1"),
-    ]
+    assert unlisted_sessions(folders, sessions) == [extra, tiny.path("data/104/session_1")]
 
 
 def test_images_and_reactions_are_joined_by_participant_session_and_image(tiny):
@@ -151,14 +144,8 @@ def test_images_and_reactions_are_joined_by_participant_session_and_image(tiny):
     folders = Folders(tiny.root)
     sessions = {"101": [1, 2], "103": [2, 4]}
     joined = read_image_reactions(folders, sessions, **COLUMNS)
-    assert list(joined.columns) == [
-        "participant",
-        "session_index",
-        "image_index",
-        "rank_score",
-        "PickScore",
-        "AU4_activation_value",
-    ]
+    wanted = ["session_index", "image_index", "rank_score", "PickScore", "AU4_activation_value"]
+    assert list(joined.columns) == ["participant", *wanted]
     assert len(joined) == 12  # 7 images of 101 without the black one, 6 of 103
     for row in joined.itertuples():
         images = pd.read_csv(folders.image_tables / f"{row.participant}.csv")
@@ -170,15 +157,10 @@ def test_images_and_reactions_are_joined_by_participant_session_and_image(tiny):
     tiny.edit_table("preparation/preprocessed_image_data/103.csv", lambda table: table[table.columns[::-1]])
     again = read_image_reactions(folders, sessions, **COLUMNS)
     pd.testing.assert_frame_equal(again, joined, check_exact=True)
-
-
-def test_image_without_a_valid_reaction_has_no_row(tiny):
-    """And it is no error."""
-    folders = Folders(tiny.root)
+    # An image without a valid reaction has no row.
     tiny.edit_table("preparation/preprocessed_reaction_data/103.csv", lambda table: table.drop(index=2))
-    joined = read_image_reactions(folders, {"103": [2, 4]}, **COLUMNS)
-    keys = list(zip(joined["session_index"], joined["image_index"], strict=True))
-    assert keys == [(2, 1), (2, 2), (2, 4), (2, 5), (4, 1)]
+    fewer = read_image_reactions(folders, sessions, **COLUMNS)
+    pd.testing.assert_frame_equal(fewer, joined.drop(index=8).reset_index(drop=True), check_exact=True)
 
 
 def test_session_of_black_images_may_be_missing_from_the_images(tiny):

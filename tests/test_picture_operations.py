@@ -2,7 +2,7 @@
 
 Each test names the stages, what the original does and, where it is not the same call, what ours does instead. All are
 equal to the last bit, to that library or to a vector of what the original functions gave; own code is only where a
-vector proves it.
+vector proves it. Elsewhere: the input of the AU network (test_network.py), the decimals of features (test_clips.py).
 """
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import shared_folder
-from drawn import drawn_face, write_faces
+from drawn import write_faces
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from skimage.data import astronaut
@@ -18,13 +18,11 @@ from small_scorers import drawn
 from torchvision import transforms
 
 from fergi.action_units.aligned_faces import _read_picture
-from fergi.action_units.faces_dataset import Augmentation, FaceBatches, read_faces, read_picture
-from fergi.action_units.network import network_input
+from fergi.action_units.faces_dataset import FaceBatches, read_faces, read_picture
 from fergi.faces.alignment import Crop, align_face, crop_face, face_frame
 from fergi.faces.detection import FaceDetector, detector_model
 from fergi.faces.equalisation import equalise, pad_to_square
 from fergi.faces.landmarks import MobileFaceNetLandmarks
-from fergi.features import NO_FACE, format_clip
 from fergi.pictures import open_picture
 from fergi.scorers.pixels import MEAN, SPREAD, cropped_by_torchvision, cropped_by_transformers, padded
 from fergi.video import read_frames
@@ -112,7 +110,7 @@ def test_augmentation(tmp_path):
     write_faces(tmp_path, "DISFA", {"SN001": 6})
     faces, _, _ = read_faces(tmp_path, "DISFA")
     released = [transforms.RandomHorizontalFlip(), transforms.RandomResizedCrop(112, (0.9, 1.0), (19 / 20, 20 / 19))]
-    batch = FaceBatches(faces, Augmentation((0.9, 1.0), (19 / 20, 20 / 19)), seed=42)[3, np.arange(6)]
+    batch = FaceBatches(faces, {"scale": (0.9, 1.0), "ratio": (19 / 20, 20 / 19)}, seed=42)[3, np.arange(6)]
     changed = 0
     for index, (path, ours) in enumerate(zip(faces.paths, batch.pictures, strict=True)):
         seed = int(np.random.SeedSequence((42, 3, index)).generate_state(1, np.uint64)[0])
@@ -122,21 +120,6 @@ def test_augmentation(tmp_path):
         assert_array_equal(ours, expected)
         changed += (expected != read_picture(path.decode())).any()
     assert changed >= 5
-
-
-def test_the_input_of_the_au_network():
-    """Stages 3, 4: torchvision's ToTensor, no mean subtracted; ours by vector."""
-    given = np.load(shared_folder("vectors") / "inference_transform.npz", allow_pickle=False)
-    rgb = np.ascontiguousarray(given["image_bgr"][..., ::-1])
-    assert_array_equal(network_input(torch.from_numpy(rgb)[None])[0], given["tensor"])
-    face = drawn_face(np.random.default_rng(1), 1, 2, 3)
-    assert_array_equal(network_input(torch.from_numpy(face)[None])[0], transforms.ToTensor()(face))
-
-
-def test_the_decimals_of_features():
-    """Stage 4: Python's formatting of the exact value, half to even: 0.0625 is exact and becomes 0.062."""
-    row = [0.0625, 0.1875, 0.99951, *NO_FACE[3:]]
-    assert format_clip([0.0], [row], 3).decode().splitlines()[1].startswith("1,0.000,0.062,0.188,1.000,")
 
 
 def test_opening_an_image(tmp_path):
