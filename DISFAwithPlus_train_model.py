@@ -31,7 +31,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 import config
-from fergi.action_units.faces_dataset import SCRIPTS, Augmentation, read_faces, split_by_subject
+from fergi.action_units.faces_dataset import SCRIPTS, read_faces, split_by_subject
 from fergi.action_units.network import NETWORKS, PRETRAINED_HEAD, IResNet, random_network
 from fergi.action_units.training import TRAINING_PRECISIONS, Training, TrainingSettings, choose_precision, explained
 from fergi.dataset import Folders
@@ -44,18 +44,12 @@ from fergi.weights import GLINT360K_IR50, load_strictly
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__)
     add_device_argument(parser)
-    parser.add_argument(
-        "--mode",
-        choices=RELEASE_MODES,
-        default="paper",
-        help="weights of the squared error (eq. 16): as printed, or as released (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--datasets", nargs="+", choices=tuple(SCRIPTS), default=list(SCRIPTS), help="train on these (default: both)"
-    )
-    parser.add_argument(
-        "--held-out", nargs="+", default=[], metavar="SUBJECT", help="do not train on them but evaluate"
-    )
+    shown = "weights of the squared error (eq. 16): as printed, or as released (default: %(default)s)"
+    parser.add_argument("--mode", choices=RELEASE_MODES, default="paper", help=shown)
+    shown = "train on these (default: both)"
+    parser.add_argument("--datasets", nargs="+", choices=tuple(SCRIPTS), default=list(SCRIPTS), help=shown)
+    shown = "do not train on them but evaluate"
+    parser.add_argument("--held-out", nargs="+", default=[], metavar="SUBJECT", help=shown)
     parser.add_argument("--network", choices=tuple(NETWORKS), default="ir50", help="default: %(default)s, the paper's")
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights")
     parser.add_argument("--restart", action="store_true", help="delete an earlier training's files and begin anew")
@@ -70,12 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     shown = "processes that read pictures (default: up to 8 for CUDA, 0 for a CPU)"
     parser.add_argument("--workers", type=_at_least(0), metavar="N", help=shown)
     parser.add_argument("--no-augmentation", action="store_true", help="take every picture as it is")
-    parser.add_argument(
-        "--precision",
-        choices=("auto", *TRAINING_PRECISIONS),
-        default="auto",
-        help="of the convolutions; auto: bfloat16 or float16 where CUDA is fast with it, else float32, which is exact",
-    )
+    shown = "of the convolutions; auto: bfloat16 or float16 where CUDA is fast with it, else float32, which is exact"
+    parser.add_argument("--precision", choices=("auto", *TRAINING_PRECISIONS), default="auto", help=shown)
     return parser
 
 
@@ -126,22 +116,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         mode=chosen.mode,
         network=chosen.network,
         start=start,
-        augmentation=None if chosen.no_augmentation else Augmentation(**config.AU_CROP),
+        crop=None if chosen.no_augmentation else config.AU_CROP,
         precision=choose_precision(chosen.precision, device),
         **{name: getattr(chosen, name) for name in config.AU_TRAINING},
     )
     with joined_process(device) as process, explained():
-        training = Training(
-            network,
-            faces,
-            held_out,
-            options,
-            face_settings=face_settings,
-            folder=folder,
-            process=process,
-            workers=workers,
-            state_every=chosen.state_every,
-        )
+        more = {"folder": folder, "process": process, "workers": workers, "state_every": chosen.state_every}
+        training = Training(network, faces, held_out, options, face_settings=face_settings, **more)
         training.resume(chosen.restart)
         n_before = training.epochs_done
         if process.leads and n_before >= chosen.epochs:

@@ -17,7 +17,7 @@ was replaced, or an aligned face is gone.
 from collections.abc import Sequence
 from pathlib import Path
 
-from fergi.action_units.aligned_faces import run_stage
+from fergi.action_units.aligned_faces import align_dataset
 from fergi.action_units.disfa import CAMERAS, read_disfa
 from fergi.script import CHECKOUT, argument_parser, run
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     default = CHECKOUT.parent / "FER_datasets" / "DISFA"
     parser.add_argument("--disfa", type=Path, default=default, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--cameras", nargs="+", choices=CAMERAS, default=CAMERAS, help="default: both")
-    run_stage("DISFA", parser, lambda chosen: read_disfa(chosen.disfa, chosen.cameras), arguments)
+    align_dataset("DISFA", parser, lambda chosen: read_disfa(chosen.disfa, chosen.cameras), arguments)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ replaced, or an aligned face is gone.
 from collections.abc import Sequence
 from pathlib import Path
 
-from fergi.action_units.aligned_faces import run_stage
+from fergi.action_units.aligned_faces import align_dataset
 from fergi.action_units.disfa import read_disfa_plus
 from fergi.script import CHECKOUT, argument_parser, run
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argument_parser(__doc__)
     default = CHECKOUT.parent / "FER_datasets" / "DISFAPlus"
     parser.add_argument("--disfa-plus", type=Path, default=default, metavar="DIR", help="default: %(default)s")
-    run_stage("DISFAPlus", parser, lambda chosen: read_disfa_plus(chosen.disfa_plus), arguments)
+    align_dataset("DISFAPlus", parser, lambda chosen: read_disfa_plus(chosen.disfa_plus), arguments)
 
 
 if __name__ == "__main__":

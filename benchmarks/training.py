@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import config
-from fergi.action_units.faces_dataset import Augmentation, Batch, Faces
+from fergi.action_units.faces_dataset import Batch, Faces
 from fergi.action_units.losses import loss_parts, loss_weights
 from fergi.action_units.network import NETWORKS, random_network
 from fergi.action_units.training import TRAINING_PRECISIONS, Training, TrainingSettings, choose_precision, explained
@@ -87,7 +87,7 @@ def plain_steps(faces: Faces, name: str, batch_size: int, device: torch.device) 
         [{"params": head, "lr": numbers["last_layer_rate"]}, {"params": rest, "lr": numbers["rate"]}],
         weight_decay=numbers["weight_decay"],
     )
-    weights = loss_weights(torch.from_numpy(faces.labels), "paper").to(device)
+    weights = loss_weights(torch.from_numpy(faces.labels).to(device), "paper")
     loader = DataLoader(PlainFaces(faces), batch_size=batch_size, shuffle=True, drop_last=True)
     while True:
         for pictures, labels in loader:
@@ -102,7 +102,7 @@ def plain_steps(faces: Faces, name: str, batch_size: int, device: torch.device) 
 def our_training(faces: Faces, name: str, batch_size: int, precision: str, workers: int, device, folder) -> Training:
     """The script's training of the same job."""
     numbers = config.AU_TRAINING | {"batch_size": batch_size}
-    options = TrainingSettings("paper", name, "random", Augmentation(**config.AU_CROP), precision, **numbers)
+    options = TrainingSettings("paper", name, "random", config.AU_CROP, precision, **numbers)
     more = {"face_settings": {}, "folder": folder, "process": Process(0, 1, device), "workers": workers}
     nobody = faces.where(np.zeros(len(faces), bool))
     return Training(random_network(name, options.seed), faces, nobody, options, state_every=10**9, **more)

@@ -38,26 +38,8 @@ def drawn_face(random: np.random.Generator, person: int, au4: int, au12: int) ->
     return picture.clip(0, 255).astype(np.uint8)
 
 
-def write_faces(
-    root: Path, dataset: str, frames_of: dict[str, int], seed: int = 0, extension: str = "png", **columns
-) -> Path:
-    """``preparation/<dataset>_faces`` as stages 1 and 2 write it.
-
-    Parameters
-    ----------
-    root : Path
-        Holds ``preparation/``.
-    dataset : {"DISFA", "DISFAPlus"}
-        Which.
-    frames_of : dict
-        Subject → number of frames.
-    seed : int
-        Of the labels and the drawing.
-    extension : str
-        Of the pictures.
-    **columns
-        Values that replace the index's, column by column.
-    """
+def write_faces(root: Path, dataset: str, frames_of: dict[str, int], seed: int = 0) -> Path:
+    """``preparation/<dataset>_faces`` as stages 1 and 2 write it, with so many frames of each subject."""
     folder = root / "preparation" / f"{dataset}_faces"
     random = np.random.default_rng(seed)
     rows = []
@@ -65,13 +47,10 @@ def write_faces(
         (folder / subject).mkdir(parents=True)
         for frame in range(1, n_frames + 1):
             au4, au12 = random.integers(0, 6, 2)
-            name = f"{subject}/{frame}.{extension}"
+            name = f"{subject}/{frame}.png"
             cv2.imwrite(str(folder / name), drawn_face(random, int(subject[2:]), au4, au12))
             labels = dict.fromkeys(UNITS, -1) | {"AU4": au4, "AU12": au12}
             rows.append({"image": name, "subject": subject, "part": "left", "frame": str(frame)} | labels)
-    table = pd.DataFrame(rows)
-    for name, values in columns.items():
-        table[name] = values
-    table.to_csv(folder / "index.csv", index=False)
+    pd.DataFrame(rows).to_csv(folder / "index.csv", index=False)
     (folder / "settings.json").write_text(json.dumps({"camera": "both"}))
     return folder

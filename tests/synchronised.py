@@ -12,42 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce  # a sum over processes, with its gradient
 
 N_PROCESSES = 2
-
-
-class _NormaliseOverProcesses(torch.autograd.Function):
-    """Normalisation of channels by the mean and variance over the pictures of all processes."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        own = x.new_tensor([x.numel() // x.shape[1]])
-        sums = torch.cat([x.sum((0, 2, 3)), own])
-        distributed.all_reduce(sums)
-        count, mean = sums[-1], sums[:-1] / sums[-1]
-        centred = x - mean[:, None, None]
-        variance = centred.square().sum((0, 2, 3))
-        distributed.all_reduce(variance)
-        variance /= count
-        scale = torch.rsqrt(variance + eps)
-        normalised = centred.mul_(scale[:, None, None])
-        ctx.save_for_backward(normalised, weight, scale, count)
-        ctx.mark_non_differentiable(mean, variance, count)
-        return torch.addcmul(bias[:, None, None], normalised, weight[:, None, None]), mean, variance, count
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor, Tensor, Tensor, None]:
-        normalised, weight, scale, count = ctx.saved_tensors
-        of_bias = gradient.sum((0, 2, 3))
-        of_weight = (gradient * normalised).sum((0, 2, 3))
-        means = torch.stack([of_bias, of_weight])
-        distributed.all_reduce(means)
-        means /= count
-        of_x = gradient - means[0][:, None, None] - normalised * means[1][:, None, None]
-        return of_x.mul_((weight * scale)[:, None, None]), of_weight, of_bias, None
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):
@@ -57,12 +25,16 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         whole = x.to(torch.promote_types(x.dtype, self.weight.dtype))  # half precision is too coarse for the sums
-        result, mean, variance, count = _NormaliseOverProcesses.apply(whole, self.weight, self.bias, self.eps)
+        count = all_reduce(whole.new_tensor(whole.numel() / whole.shape[1]))
+        mean = all_reduce(whole.sum((0, 2, 3))) / count
+        centred = whole - mean[:, None, None]
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        return result.to(x.dtype)
+        normalised = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        return torch.addcmul(self.bias[:, None, None], normalised, self.weight[:, None, None]).to(x.dtype)
 
 
 def convert(network: nn.Module) -> nn.Module:

@@ -10,7 +10,6 @@ from numpy.testing import assert_array_equal
 
 from fergi.action_units import faces_dataset
 from fergi.action_units.faces_dataset import (
-    Augmentation,
     BatchOrder,
     FaceBatches,
     batch_loader,
@@ -20,7 +19,7 @@ from fergi.action_units.faces_dataset import (
 )
 from fergi.files import FergiError
 
-RELEASED = Augmentation(scale=(0.9, 1.0), ratio=(19 / 20, 20 / 19))
+RELEASED = {"scale": (0.9, 1.0), "ratio": (19 / 20, 20 / 19)}
 
 
 @pytest.fixture
@@ -56,21 +55,15 @@ def test_labels_that_are_missing_or_no_intensity_do_not_count(folder, tmp_path):
     assert n_ignored == 3
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda table: table.drop(columns="AU20"), r"index\.csv has no column AU20\. Run preprocess_DISFA\.py again\."),
-        (lambda table: table.iloc[:0], r"index\.csv has a header but no rows"),
-        (lambda table: table.assign(AU6=["-1"] * 11 + ["high"]), r"line 13, column AU6: 'high' is no number"),
-        (lambda table: table.assign(subject=["SN001"] * 11 + [""]), r"line 13: no subject"),
-        (lambda table: table.assign(image=[table.image[0]] * 12), r"line 3: SN001/1\.png stands there twice"),
-        (
-            lambda table: table.assign(image=[*table.image[:10], "SN003/8.png", "SN003/9.png"]),
-            r"2 of 12 pictures of .* are missing \(first: SN003/8\.png\)\. Run preprocess_DISFA\.py again\.",
-        ),
-    ],
-    ids=["column", "empty", "text", "subject", "twice", "pictures"],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda table: table.drop(columns="AU20"), r"index\.csv has no column AU20\. Run preprocess_DISFA\.py again\."),
+    (lambda table: table.iloc[:0], r"index\.csv has a header but no rows"),
+    (lambda table: table.assign(AU6=["-1"] * 11 + ["high"]), r"line 13, column AU6: 'high' is no number"),
+    (lambda table: table.assign(subject=["SN001"] * 11 + [""]), r"line 13: no subject"),
+    (lambda table: table.assign(image=[table.image[0]] * 12), r"line 3: image SN001/1\.png, subject SN001 app"),
+    (lambda table: table.assign(image=[*table.image[:10], "SN003/8.png", "SN003/9.png"]),
+     r"2 of 12 pictures of .* are missing \(first: SN003/8\.png\)\. Run preprocess_DISFA\.py again\."),
+])  # fmt: skip
 def test_an_index_that_cannot_be_used(folder, tmp_path, change, message):
     """One sentence with the place and what to run."""
     change_index(folder, change)
@@ -79,36 +72,29 @@ def test_an_index_that_cannot_be_used(folder, tmp_path, change, message):
 
 
 def test_a_missing_folder_names_its_script(folder, tmp_path):
-    """Or how to do without it."""
-    message = (
-        r"DISFAPlus_faces does not exist\. Run preprocess_DISFAPlus\.py first, or choose --datasets without DISFAPlus\."
-    )
+    """And how to do without it."""
+    message = r"DISFAPlus_faces does not exist\. Run preprocess_DISFAPlus\.py first, or choose --datasets without DISF"
     with pytest.raises(FergiError, match=message):
-        read_faces(tmp_path, "DISFAPlus")
+        read_faces(tmp_path, "DISFA", "DISFAPlus")
 
 
 def test_nobody_is_on_both_sides(folder, tmp_path):
-    """A held-out subject is out of DISFA and of DISFA+."""
+    """A held-out subject is out of DISFA and of DISFA+, must exist, and somebody must remain."""
     write_faces(tmp_path, "DISFAPlus", {"SN001": 3, "SN002": 2}, seed=1)
     both, _, _ = read_faces(tmp_path, "DISFA", "DISFAPlus")
     training, held_out = split_by_subject(both, ["SN002"])
     assert (len(training), len(held_out)) == (4 + 4 + 3, 4 + 2)
     assert set(held_out.subjects) == {"SN002"} and set(held_out.datasets) == {"DISFA", "DISFAPlus"}
     assert "SN002" not in set(training.subjects)
-
-
-def test_held_out_subjects_must_exist_and_leave_somebody(folder, tmp_path):
-    """A mistyped name would otherwise hold nobody out."""
-    faces, _, _ = read_faces(tmp_path, "DISFA")
     message = r"1 of 2 held-out subjects is not in the data \(first: SN9\)\. Choose from SN001, SN002, SN003\."
     with pytest.raises(FergiError, match=message):
-        split_by_subject(faces, ["SN001", "SN9"])
+        split_by_subject(both, ["SN001", "SN9"])
     with pytest.raises(FergiError, match="All 3 subjects are held out"):
-        split_by_subject(faces, ["SN001", "SN002", "SN003"])
+        split_by_subject(both, ["SN001", "SN002", "SN003"])
 
 
 def test_fingerprint_sees_labels_and_pictures_but_not_the_root(folder, tmp_path):
-    """It decides whether a training can be gone on with."""
+    """It decides whether a training can be resumed."""
     first, _, _ = read_faces(tmp_path, "DISFA")
     moved = tmp_path / "elsewhere"
     moved.mkdir()
@@ -118,12 +104,6 @@ def test_fingerprint_sees_labels_and_pictures_but_not_the_root(folder, tmp_path)
     second.labels[0, 0] = 3
     assert first.fingerprint() != second.fingerprint()
     assert first.fingerprint() != first.where(np.arange(12) > 0).fingerprint()
-
-
-def test_a_picture_is_read_as_rgb(tmp_path):
-    """Pure red in a PNG that OpenCV wrote."""
-    cv2.imwrite(str(tmp_path / "red.png"), np.full((112, 112, 3), (0, 0, 255), np.uint8))
-    assert_array_equal(read_picture(tmp_path / "red.png")[0, 0], [255, 0, 0])
 
 
 def batches(faces, augmentation, n_epochs) -> np.ndarray:
@@ -136,28 +116,25 @@ def test_augmentation_flips_every_other_picture(folder, tmp_path):
     """With the whole picture as crop nothing else happens."""
     faces, _, _ = read_faces(tmp_path, "DISFA")
     picture = read_picture(faces.paths[0].decode())
-    seen = batches(faces, Augmentation((1.0, 1.0), (1.0, 1.0)), 400)
+    seen = batches(faces, {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}, 400)
     flipped = sum(np.array_equal(each, picture[:, ::-1]) for each in seen)
     assert flipped + sum(np.array_equal(each, picture) for each in seen) == 400
     assert 160 < flipped < 240
 
 
 def test_augmentation_keeps_the_picture_in_place(folder, tmp_path):
-    """A smooth picture stays near itself, at most the crop's 6 pixels are lost at an edge; crops do differ."""
+    """A smooth picture stays near itself, at most the crop's 6 pixels are lost at an edge; crops do differ.
+
+    The random numbers of whoever reads the pictures are not touched.
+    """
     faces, _, _ = read_faces(tmp_path, "DISFA")
     ramp = np.repeat(np.tile(np.arange(112, dtype=np.uint8)[:, None], (1, 112))[:, :, None], 3, axis=2)
     cv2.imwrite(faces.paths[0].decode(), ramp)
+    before = torch.get_rng_state()
     seen = batches(faces, RELEASED, 50)
+    assert torch.equal(torch.get_rng_state(), before)
     assert np.abs(seen.astype(int) - ramp).max() <= 9
     assert len({each.tobytes() for each in seen}) > 20
-
-
-def test_augmentation_leaves_random_numbers_alone(folder, tmp_path):
-    """Of whoever reads the pictures."""
-    faces, _, _ = read_faces(tmp_path, "DISFA")
-    before = torch.get_rng_state()
-    batches(faces, RELEASED, 2)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def collected(faces, *, world_size: int, workers: int, batch_size: int = 5) -> list[dict]:

@@ -58,32 +58,26 @@ def test_losses_and_gradient_of_the_original(reference):
     assert_allclose(outputs.grad, reference["gradient"], rtol=1e-5, atol=1e-7)
 
 
-def test_squared_error_weights_by_hand():
-    """Ten labels of 0–1 and five of 2–5: 2/10 to 4/5 as printed; 1/10 and 1/5 over the same sum as released."""
-    labels = labels_of(AU4=[0] * 7 + [1] * 3 + [2, 3, 3, 5, 5])
-    counts = intensity_counts(labels)
+def test_squared_error_weights_by_hand(reference):
+    """Ten labels of 0–1 and five of 2–5: 2/10 to 4/5 as printed; 1/10 and 1/5 over the same sum as released.
+
+    Released weights are the paper's without the numerators 2 and 4.
+    """
+    counts = intensity_counts(labels_of(AU4=[0] * 7 + [1] * 3 + [2, 3, 3, 5, 5]))
     assert_allclose(mse_weights(counts, "paper")[3], [0.2, 0.2, 0.8, 0.8, 0.8, 0.8], rtol=1e-6)
     assert_allclose(mse_weights(counts, "released")[3], [0.1, 0.1, 0.2, 0.2, 0.2, 0.2], rtol=1e-6)
-
-
-def test_released_weights_are_halves_and_quarters_of_the_papers(reference):
-    """Eq. 16 without the numerators 2 and 4."""
-    counts = torch.from_numpy(reference["intensity_counts"])
-    factors = torch.tensor([2.0, 2, 4, 4, 4, 4])
+    counts, factors = torch.from_numpy(reference["intensity_counts"]), torch.tensor([2.0, 2, 4, 4, 4, 4])
     assert_allclose(mse_weights(counts, "paper"), mse_weights(counts, "released") * factors, rtol=1e-6)
+    with pytest.raises(ValueError, match="mode must be 'paper' or 'released', not 'strict'"):
+        mse_weights(counts, "strict")
 
 
-def test_threshold_weights_by_hand():
-    """Labels 0, 0, 0, 5: every threshold has 3 below and 1 above, 1/3 and 1 of 5·(4/3)."""
+def test_threshold_weights_by_hand(reference):
+    """Labels 0, 0, 0, 5: every threshold has 3 below and 1 above, 1/3 and 1 of 5·(4/3). An AU's add up to 1."""
     weights = cross_entropy_weights(intensity_counts(labels_of(AU12=[0, 0, 0, 5])))[11]
     assert_allclose(weights, np.tile([0.05, 0.15], (5, 1)), rtol=1e-6)
-
-
-def test_threshold_weights_of_an_au_add_up_to_one(reference):
-    """For every AU with labels."""
     weights = cross_entropy_weights(torch.from_numpy(reference["intensity_counts"]))
-    labelled = reference["intensity_counts"].sum(1) > 0
-    assert_allclose(weights.sum((1, 2))[labelled], 1, rtol=1e-6)
+    assert_allclose(weights.sum((1, 2))[reference["intensity_counts"].sum(1) > 0], 1, rtol=1e-6)
 
 
 def test_a_group_that_does_not_occur_has_no_weight():
@@ -134,9 +128,3 @@ def test_a_face_at_rest_has_no_direction():
     assert parts[:, 1].tolist() == [1, 1]
     parts[:, 1].sum().backward()
     assert (outputs.grad == 0).all()
-
-
-def test_unknown_mode():
-    """Only the two."""
-    with pytest.raises(ValueError, match="mode must be 'paper' or 'released', not 'strict'"):
-        mse_weights(torch.zeros(64, 6, dtype=torch.int64), "strict")

@@ -23,7 +23,7 @@ import config
 import DISFAwithPlus_train_model as stage
 from benchmarks import training as benchmark
 from fergi.action_units import faces_dataset
-from fergi.action_units.faces_dataset import Augmentation, Batch, Faces, read_faces, read_picture, split_by_subject
+from fergi.action_units.faces_dataset import Batch, Faces, read_faces, read_picture, split_by_subject
 from fergi.action_units.network import intensities, load_network, network_input, random_network
 from fergi.action_units.training import Training, TrainingSettings, choose_precision, set_cuda_arithmetic
 from fergi.features import ACTION_UNITS
@@ -46,24 +46,18 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def _faces(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("faces") / "root"
-    write_faces(root, "DISFA", {"SN001": 10, "SN002": 10, "SN003": 6})
-    write_faces(root, "DISFAPlus", {"SN001": 5, "SN003": 2}, seed=1)
-    return root
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A small root: 33 pictures of three subjects, 25 of them not of SN003."""
+    write_faces(tmp_path / "root", "DISFA", {"SN001": 10, "SN002": 10, "SN003": 6})
+    write_faces(tmp_path / "root", "DISFAPlus", {"SN001": 5, "SN003": 2}, seed=1)
+    return tmp_path / "root"
 
 
 @pytest.fixture
-def root(_faces, tmp_path) -> Path:
-    """A small root of its own: 33 pictures of three subjects, 25 of them not of SN003."""
-    return Path(shutil.copytree(_faces, tmp_path / "root"))
-
-
-@pytest.fixture
-def other(_faces, tmp_path) -> Path:
+def other(root, tmp_path) -> Path:
     """Another one, equal to it."""
-    return Path(shutil.copytree(_faces, tmp_path / "other"))
+    return Path(shutil.copytree(root, tmp_path / "other"))
 
 
 def train(root: Path, *options: str) -> Path:
@@ -84,17 +78,11 @@ def expect(message: str, root: Path, *options: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def edit_index(root: Path, dataset: str, rows: slice, columns: str | list[str], value: int) -> None:
-    """Put a value into cells of a data set's index."""
-    path = root / "preparation" / f"{dataset}_faces" / "index.csv"
-    table = pd.read_csv(path)
-    table.loc[rows, columns] = value
-    table.to_csv(path, index=False)
-
-
-def event_steps(folder: Path, tag: str) -> list[int]:
-    """The epochs that TensorBoard shows, in the order in which it reads them."""
-    return [event.step for event in EventAccumulator(str(folder / "tensorboard")).Reload().Scalars(tag)]
+def events_of(root: Path, tag: str) -> dict[int, float]:
+    """What TensorBoard shows: epoch → value; no epoch is there twice."""
+    events = EventAccumulator(str(root / "AU_models" / "tensorboard")).Reload().Scalars(tag)
+    assert len({event.step for event in events}) == len(events)
+    return {event.step: event.value for event in events}
 
 
 # ---- learning
@@ -121,7 +109,7 @@ def test_it_learns(learned):
 
 
 def test_the_log_has_every_au(learned):
-    """Losses, and three metrics an AU; empty where there are no labels."""
+    """Losses, and three metrics an AU; empty where there are no labels. TensorBoard shows the same."""
     log = log_of(learned)
     metrics = [f"AU{unit}_{name}" for unit in ACTION_UNITS for name in ("ICC", "MSE", "MAE")]
     losses = ["loss", "mse_loss", "cosine_loss", "cross_entropy_loss"]
@@ -129,6 +117,10 @@ def test_the_log_has_every_au(learned):
     assert log.epoch.tolist() == [epoch for epoch in range(1, 7) for _ in range(2)]
     assert_allclose(log.loss, log[losses[1:]].sum(axis=1))
     assert log.AU1_ICC.isna().all() and log.AU4_ICC.notna().all()
+    held_out = log.query("part == 'held-out'")
+    for tag, column in (("held-out/losses/loss", "loss"), ("held-out/ICC/AU12", "AU12_ICC")):
+        assert list(events_of(learned, tag)) == [1, 2, 3, 4, 5, 6]
+        assert_allclose(list(events_of(learned, tag).values()), held_out[column], rtol=1e-6)
 
 
 def test_the_model_does_what_the_log_says(learned):
@@ -145,16 +137,6 @@ def test_the_model_does_what_the_log_says(learned):
     logged = log_of(learned).iloc[-1]
     errors = np.square(np.concatenate(predicted) - np.concatenate(actual)).mean(0)
     assert_allclose(errors, [logged.AU4_MSE, logged.AU12_MSE], rtol=1e-4)
-
-
-def test_tensorboard_reads_the_log(learned):
-    """Every epoch once, the same numbers."""
-    events = EventAccumulator(str(learned / "AU_models" / "tensorboard")).Reload()
-    log = log_of(learned).query("part == 'held-out'")
-    for tag, column in (("held-out/losses/loss", "loss"), ("held-out/ICC/AU12", "AU12_ICC")):
-        read = events.Scalars(tag)
-        assert [event.step for event in read] == [1, 2, 3, 4, 5, 6]
-        assert_allclose([event.value for event in read], log[column], rtol=1e-6)
 
 
 def test_the_settings_are_written_beside_the_weights(learned):
@@ -263,7 +245,7 @@ def test_resuming_gives_what_an_uninterrupted_training_gives(root, other, monkey
         assert list(found) == list(whole) and all(torch.equal(found[entry], whole[entry]) for entry in found)
     for name in ("training_log.csv", "settings.json"):
         assert (folder / name).read_bytes() == (expected / name).read_bytes()
-    assert event_steps(folder, "training/losses/loss") == [1, 2]
+    assert list(events_of(root, "training/losses/loss")) == [1, 2]
 
 
 def test_a_training_with_other_settings_is_not_resumed(root, monkeypatch):
@@ -273,14 +255,14 @@ def test_a_training_with_other_settings_is_not_resumed(root, monkeypatch):
     again = ["--epochs", "1", "--batch-size", "33"]
     expect(r"settings\.json says that seed was 42 .* now it is 43\. Repeat its", root, *SMALL, *again, "--seed", "43")
     expect(r"settings\.json says that training faces was ", root, *SMALL, *again, "--held-out", "SN002")
-    expect(r"says that augmentation was 'A.* now it is 'None'\.", root, *SMALL, *again, "--no-augmentation")
+    expect(r"says that crop was .* now it is 'None'\.", root, *SMALL, *again, "--no-augmentation")
     with monkeypatch.context() as patch, pytest.raises(Stop):
         interrupt_after(patch, 0)
         train(root, *again, "--seed", "43", "--restart")
     assert sorted(path.name for path in folder.rglob("*")) == ["events.mine", "settings.json", "tensorboard"]
     train(root, *again, "--seed", "43")
     assert [path.name for path in sorted(folder.glob("checkpoint*"))] == ["checkpoint_epoch1.pth"]
-    assert event_steps(folder, "training/losses/loss") == [1]
+    assert list(events_of(root, "training/losses/loss")) == [1]
 
 
 def test_a_training_on_other_faces_is_not_resumed(root):
@@ -312,21 +294,16 @@ def test_a_state_from_another_device(root, monkeypatch):
     assert used == [False, False]
 
 
-@pytest.mark.parametrize("missing", ["last_training_state.pth", "settings.json"])
-def test_checkpoints_of_unknown_origin_are_kept(root, missing):
-    """Somebody's trained weights are not overwritten."""
-    folder = root / "AU_models"
-    for name in {"checkpoint_epoch3.pth", "last_training_state.pth"} - {missing}:
-        save_weights({"weight": torch.zeros(1)}, folder / name)
-    message = r"AU_models has (checkpoint_epoch3|last_training_state)\.pth, but settings\.json and .* not both there"
-    expect(message, root, *SMALL)
-
-
-def test_a_state_that_is_cut_off(root):
-    """The sentence says how to begin anew."""
-    state = train(root, "--epochs", "1", "--batch-size", "33") / "last_training_state.pth"
+def test_a_state_that_cannot_be_resumed(root):
+    """It is cut off, or its settings or the state itself are gone: nobody's trained weights are overwritten."""
+    folder = train(root, "--epochs", "1", "--batch-size", "33")
+    state, again = folder / "last_training_state.pth", [*SMALL, "--batch-size", "33"]
     state.write_bytes(state.read_bytes()[:5000])
-    expect(r"last_training_state\.pth cannot be read.*Pass --restart", root, *SMALL, "--batch-size", "33")
+    expect(r"last_training_state\.pth cannot be read.*Pass --restart", root, *again)
+    (folder / "settings.json").unlink()
+    expect(r"AU_models has last_training_state\.pth, but settings\.json and last_train.* not both there", root, *again)
+    state.unlink()
+    expect(r"AU_models has checkpoint_epoch1\.pth, but settings\.json and .* not both there", root, *again)
 
 
 @pytest.mark.parametrize("pages", [None, 0, 1000])
@@ -343,7 +320,8 @@ def test_a_full_disk(root, pages, tmp_path):
             expect(r"Cannot write .*checkpoint_epoch2\.pth: .* Make room", root, *SMALL, *options, "2")
     else:
         arguments = ["--root", "{disk}", *SMALL, *options, "2", "--workers", "1"]
-        root, message = run_with_room_for(pages, root, tmp_path / "small", "DISFAwithPlus_train_model.py", *arguments)
+        script = "DISFAwithPlus_train_model.py"
+        root, message = run_with_room_for(pages, root, tmp_path / "small", script, *arguments)
         expected = r"DISFAwithPlus_train_model\.py: Cannot write .*\. Make room or choose another --root\."
         assert re.fullmatch(expected, message)
     folder = root / "AU_models"
@@ -364,8 +342,7 @@ def test_several_processes_need_cuda(root, monkeypatch):
 def options_of(precision: str = "float64", **changes) -> TrainingSettings:
     """The paper's numbers with the smallest network."""
     numbers = config.AU_TRAINING | {"epochs": 1, "batch_size": 12} | changes
-    augmentation = Augmentation(**config.AU_CROP)
-    return TrainingSettings("paper", "ir10-thin", "random", augmentation, precision, **numbers)
+    return TrainingSettings("paper", "ir10-thin", "random", config.AU_CROP, precision, **numbers)
 
 
 def training_of(root: Path, process: Process, **changes) -> Training:
@@ -466,19 +443,13 @@ def test_a_batch_with_an_empty_share_is_computed_in_float32(root, monkeypatch, n
 # ---- what may be wrong
 
 
-def put_glint360k(root: Path, state: dict, size: int | None = None) -> None:
-    """A pretrained file, or the beginning of one."""
-    path = root / "pretrained_models" / GLINT360K
-    save_weights(state, path)
-    path.write_bytes(path.read_bytes()[:size])
-
-
 def test_the_pretrained_file(root):
     """Missing, of another layout, cut off, or for another network."""
+    path = root / "pretrained_models" / GLINT360K
     expect(r"glint360k_cosface_r50_fp16_0\.1\.pth\)\. Put the file .*--from-scratch", root)
-    put_glint360k(root, {"conv.weight": torch.zeros(1)})
+    save_weights({"conv.weight": torch.zeros(1000)}, path)
     expect(r"does not fit IResNet .* 468 missing \(first: conv1\.weight\); 1 not known", root)
-    put_glint360k(root, {"conv1.weight": torch.zeros(1000)}, 2000)
+    path.write_bytes(path.read_bytes()[:2000])
     expect(r"cannot be read: it is cut off or not a PyTorch file\. Put the file", root)
     expect(r"is for ir50, not for ir18-thin\. Pass --from-scratch", root, "--network", "ir18-thin")
 
@@ -492,12 +463,15 @@ def test_without_one_of_the_folders(root):
 
 def test_labels_that_are_no_intensity(root, capsys):
     """They count as missing, and the script says how many there are; without any label nothing can be learned."""
-    edit_index(root, "DISFA", slice(0, 4), "AU4", 7)
+    paths = [root / "preparation" / f"{dataset}_faces" / "index.csv" for dataset in ("DISFA", "DISFAPlus")]
+    table = pd.read_csv(paths[0])
+    table.loc[:4, "AU4"] = 7
+    table.to_csv(paths[0], index=False)
     settings = json.loads((train(root, "--epochs", "1") / "settings.json").read_text())
     assert "5 labels that are no intensity count as missing" in capsys.readouterr().out
     assert sum(settings["training labels of AU4 by intensity"]) == 33 - 5
-    for dataset in ("DISFA", "DISFAPlus"):
-        edit_index(root, dataset, slice(None), ["AU4", "AU12"], -1)
+    for path in paths:
+        pd.read_csv(path).assign(AU4=-1, AU12=-1).to_csv(path, index=False)
     expect("None of the 33 training pictures has a label", root, *SMALL)
 
 
@@ -522,14 +496,10 @@ def test_too_little_memory_on_the_device(root, monkeypatch):
     expect(r"^The CUDA device has not enough memory\. Choose a smaller --batch-size, or", root, *SMALL)
 
 
-@pytest.mark.parametrize(
-    ("fate", "cause"),
-    [
-        (lambda *_: os.kill(os.getpid(), signal.SIGKILL), r"DataLoader worker \(pid.*\) .*"),
-        (lambda *_: time.sleep(2), r"DataLoader timed out after 0\.5 seconds"),
-    ],
-    ids=["killed", "silent"],
-)
+@pytest.mark.parametrize(("fate", "cause"), [
+    (lambda *_: os.kill(os.getpid(), signal.SIGKILL), r"DataLoader worker \(pid.*\) .*"),
+    (lambda *_: time.sleep(2), r"DataLoader timed out after 0\.5 seconds"),
+], ids=["killed", "silent"])  # fmt: skip
 def test_a_worker_that_gives_nothing(root, monkeypatch, fate, cause):
     """Neither a traceback nor waiting for ever."""
     monkeypatch.setattr(faces_dataset, "TIMEOUT", 0.5)
@@ -590,15 +560,12 @@ def test_the_benchmark(capsys):
     assert benchmark.gpu_share(iter([1]), 1, lambda: None) is None
 
 
-@pytest.mark.parametrize(
-    ("ours", "share", "end"),
-    [
-        (50.0, 0.4, "share: 40% of the time. Reading pictures bounds it; try more --workers."),
-        (99.0, 0.4, "share: 40% of the time. Starting the GPU's work bounds it; a larger --batch-size would use more."),
-        (99.0, 0.95, "share: 95% of the time. The network bounds it."),
-        (99.0, None, "share: not measured. The network bounds it."),
-    ],
-)
+@pytest.mark.parametrize(("ours", "share", "end"), [
+    (50.0, 0.4, "share: 40% of the time. Reading pictures bounds it; try more --workers."),
+    (99.0, 0.4, "share: 40% of the time. Starting the GPU's work bounds it; a larger --batch-size would use more."),
+    (99.0, 0.95, "share: 95% of the time. The network bounds it."),
+    (99.0, None, "share: not measured. The network bounds it."),
+])  # fmt: skip
 def test_what_bounds_the_training(ours, share, end):
     """By what is left when no picture is read, and by whether the GPU ever waits."""
     best = {benchmark.OURS: ours, benchmark.REPEATED: 100.0}

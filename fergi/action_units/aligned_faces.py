@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
 from fergi.action_units.disfa import NOT_LABELLED, LabelledFrames
@@ -35,13 +35,13 @@ class UnreadableFrames(Exception):
     """A part has a frame that is no picture, or a video that breaks off; the text says which."""
 
 
-def run_stage(
+def align_dataset(
     dataset: str,
     parser: argparse.ArgumentParser,
     read: Callable[[argparse.Namespace], list[LabelledFrames]],
     arguments: Sequence[str] | None,
 ) -> None:
-    """What stages 1 and 2 do: check the data set as a whole, then align its faces and say what became of them.
+    """What stages 1 and 2 do: align all frames of a data set into a folder, and say what became of them.
 
     Parameters
     ----------
@@ -50,75 +50,67 @@ def run_stage(
     parser : argparse.ArgumentParser
         Of the script, with the options of its data set.
     read : callable
-        Its frames, from the options.
+        Gives the frames, from the options; the data set is checked as a whole.
     arguments : sequence of str, optional
         The command line, unless it is the process's.
-    """
-    add_workers_argument(parser, "processes")
-    add_alignment_arguments(parser)
-    chosen = parser.parse_args(arguments)
-    parts = read(chosen)
-    folders = Folders(chosen.root)
-    alignment = alignment_settings(folders.pretrained_models, chosen.landmarks, chosen.luma)
-    output = folders.aligned_faces(dataset)
-    print(f"{sum(len(part.names) for part in parts)} frames of {len({part.subject for part in parts})} subjects.")
-    print(f"Landmarks by {alignment.landmarks}.")
-    print("\n".join(align_dataset(dataset, parts, output, alignment, workers=chosen.workers)))
-    print(f"Wrote {output / INDEX}.")
-
-
-def align_dataset(
-    dataset: str, parts: Sequence[LabelledFrames], output: Path, alignment: AlignmentSettings, *, workers: int
-) -> list[str]:
-    """Align all frames of a data set into a folder; finished parts are kept.
-
-    Parameters
-    ----------
-    dataset : str
-        DISFA or DISFAPlus.
-    parts : sequence of LabelledFrames
-        ``read_disfa`` or ``read_disfa_plus``.
-    output : Path
-        The folder.
-    alignment : AlignmentSettings
-        How faces are found and aligned.
-    workers : int
-        Processes.
-
-    Returns
-    -------
-    list of str
-        What became of the frames, for the terminal.
 
     Raises
     ------
     FergiError
         If the folder has faces of other settings, a frame is unreadable (the others are done first), a worker dies or
-        the disk is full. ``index.csv`` is then not written.
+        the disk is full. Finished parts are kept, and ``index.csv`` is not written.
     """
+    add_workers_argument(parser, "processes")
+    add_alignment_arguments(parser)
+    chosen = parser.parse_args(arguments)
+    parts, folders = read(chosen), Folders(chosen.root)
+    alignment = alignment_settings(folders.pretrained_models, chosen.landmarks, chosen.luma)
+    output = folders.aligned_faces(dataset)
+    print(f"{sum(len(part.names) for part in parts)} frames of {len({part.subject for part in parts})} subjects.")
+    print(f"Landmarks by {alignment.landmarks}.")
     FaceAligner(alignment)  # a missing or damaged model is found here, before any worker is started
     check_writable(output)
     advice = f"Use the same settings, or move {output.name} away."
     keep_settings({"dataset": dataset, **alignment.settings}, output / SETTINGS, advice)
-    files = [output / "parts" / f"{part.subject}_{part.part}.csv" for part in parts]
-    tables = [_finished(file, part, output) for file, part in zip(files, parts, strict=True)]
+
+    tables = [_finished(part, output) for part in parts]
+    n_before = sum(table is not None for table in tables)
+    _align_missing(dataset, parts, tables, AlignedParts(parts, output, alignment), chosen.workers)
+    labelled = [_with_labels(table, part) for table, part in zip(tables, parts, strict=True)]
+    frames = pd.concat(labelled, ignore_index=True)
+    has_face = frames["image"] != ""
+    write_table(frames.loc[~has_face, ["subject", "part", "frame"]], output / "no_face.csv")
+    write_table(frames[has_face], output / INDEX)
+    print(f"{len(parts)} parts, {n_before} of them done before.")
+    print(f"{has_face.sum()} aligned faces; {(~has_face).sum()} frames without a face (no_face.csv).")
+    _report_labels(parts, labelled)
+    print(f"Wrote {output / INDEX}.")
+
+
+def _align_missing(
+    dataset: str,
+    parts: Sequence[LabelledFrames],
+    tables: list[pd.DataFrame | None],
+    aligned: "AlignedParts",
+    workers: int,
+) -> None:
+    """Align the parts without a table, in workers; their tables are written and put in."""
     todo = [index for index, table in enumerate(tables) if table is None]
-    aligned = AlignedParts([parts[index] for index in todo], output, alignment)
-    problems = []
+    total, problems = sum(len(parts[index].names) for index in todo), []
     try:
         with (
-            tqdm(total=sum(len(part.names) for part in aligned.parts), unit="frame", desc=dataset, disable=None) as bar,
-            items_from_workers(aligned, min(workers, len(todo))) as items,
+            tqdm(total=total, unit="frame", desc=dataset, disable=None) as bar,
+            items_from_workers(Subset(aligned, todo), min(workers, len(todo))) as items,
         ):
-            for position, table, n_frames, error in items:
+            for index, table, n_frames, error in items:
                 bar.update(n_frames)
                 if isinstance(error, FergiError):
                     raise error
                 if error:
                     problems.append(str(error))
                 else:
-                    tables[todo[position]] = table
-                    write_table(table, files[todo[position]])
+                    tables[index] = table
+                    write_table(table, _table_file(parts[index], aligned.output))
     except WorkerDied as error:
         raise FergiError(
             f"A worker process died while aligning {dataset}, most likely out of memory. "
@@ -127,16 +119,6 @@ def align_dataset(
     if problems:
         advice = "Replace the files and run again; the rest is done."
         raise summarise(problems, len(parts), f"parts of {dataset}", advice)
-    labelled = [_with_labels(table, part) for table, part in zip(tables, parts, strict=True)]
-    frames = pd.concat(labelled, ignore_index=True)
-    has_face = frames["image"] != ""
-    write_table(frames.loc[~has_face, ["subject", "part", "frame"]], output / "no_face.csv")
-    write_table(frames[has_face], output / INDEX)
-    return [
-        f"{len(parts)} parts, {len(parts) - len(todo)} of them done before.",
-        f"{has_face.sum()} aligned faces; {(~has_face).sum()} frames without a face (no_face.csv).",
-        *_label_report(parts, labelled),
-    ]
 
 
 class AlignedParts(Dataset):
@@ -219,8 +201,13 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _finished(file: Path, part: LabelledFrames, output: Path) -> pd.DataFrame | None:
+def _table_file(part: LabelledFrames, output: Path) -> Path:
+    return output / "parts" / f"{part.subject}_{part.part}.csv"
+
+
+def _finished(part: LabelledFrames, output: Path) -> pd.DataFrame | None:
     """A part's table, if it has one of the files that the data set has now, and its pictures are there."""
+    file = _table_file(part, output)
     if not file.is_file():
         return None
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
@@ -236,8 +223,8 @@ def _with_labels(table: pd.DataFrame, part: LabelledFrames) -> pd.DataFrame:
     return pd.concat([table[list(FRAME_COLUMNS)], own], axis=1)
 
 
-def _label_report(parts: Sequence[LabelledFrames], tables: Sequence[pd.DataFrame]) -> list[str]:
-    """How many labels are missing or impossible, and how many have no frame, with the first part that has any."""
+def _report_labels(parts: Sequence[LabelledFrames], tables: Sequence[pd.DataFrame]) -> None:
+    """Say how many labels are missing or impossible, and how many have no frame, with the first part that has any."""
     counts = []
     for part, table in zip(parts, tables, strict=True):
         labelled, filmed = set(part.names), set(table["frame"])  # these differ only where a video was read
@@ -248,9 +235,7 @@ def _label_report(parts: Sequence[LabelledFrames], tables: Sequence[pd.DataFrame
         "labels are not 0-5 and count as not labelled",
         "labelled frames are not in their video, which is shorter",
     )
-    report = []
     for text, numbers in zip(texts, zip(*counts, strict=True), strict=True):
         first = next((part for part, n in zip(parts, numbers, strict=True) if n), None)
         if first:
-            report.append(f"{sum(numbers)} {text} (first in {first.subject}, {first.part}).")
-    return report
+            print(f"{sum(numbers)} {text} (first in {first.subject}, {first.part}).")

@@ -183,7 +183,7 @@ def _read_labels(
                 problems.append(f"{file}, line {number}: {line.strip()!r} is not a frame and an intensity")
                 break
             if frame in labels[unit]:
-                problems.append(f"{file}, line {number}: frame {frame} stands there twice")
+                problems.append(f"{file}, line {number}: frame {frame} appears twice")
                 break
             labels[unit][frame] = value
     return labels

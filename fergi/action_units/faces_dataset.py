@@ -9,7 +9,7 @@ index.csv        image (path in the folder), subject, part, frame, AU1, …, AU2
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,28 +37,6 @@ SHARED_MEMORY = Path("/dev/shm")
 PREFETCH = 2  # batches that each worker reads ahead
 TIMEOUT = 300  # seconds to wait for a batch, which may be lost
 SCRIPTS = {"DISFA": "preprocess_DISFA.py", "DISFAPlus": "preprocess_DISFAPlus.py"}
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Horizontal flip for every other picture, then a random crop, enlarged bilinearly to the full size again.
-
-    The paper does not tell the augmentation; this is the release's, by torchvision on PIL pictures.
-
-    Attributes
-    ----------
-    scale : (float, float)
-        Share of the picture's area in the crop.
-    ratio : (float, float)
-        Width of the crop by its height, drawn evenly in its logarithm.
-    """
-
-    scale: tuple[float, float]
-    ratio: tuple[float, float]
-
-    def transform(self) -> Callable[[Image.Image], Image.Image]:
-        """Torchvision's, which take PyTorch's random numbers."""
-        return Compose([RandomHorizontalFlip(), RandomResizedCrop(SIDE, self.scale, self.ratio)])
 
 
 @dataclass(frozen=True)
@@ -153,18 +131,15 @@ def _read_index(folder: Path, again: str) -> pd.DataFrame:
     """The index of a folder, checked: labels are numbers or missing, and every picture is there, once."""
     path = folder / INDEX
     try:
-        table = read_table(path, text_key=FRAME_COLUMNS, kept=LABEL_COLUMNS)
-        for name in LABEL_COLUMNS:
-            text = np.flatnonzero(pd.to_numeric(table[name], errors="coerce").isna() & table[name].notna())
-            if len(text):
-                found = table[name].iloc[text[0]]
-                raise ValueError(f"{path}, line {text[0] + 2}, column {name}: {found!r} is no number")
+        table = read_table(path, text_key=["image", "subject"], kept=["part", "frame", *LABEL_COLUMNS])
+        labels = table[list(LABEL_COLUMNS)]
+        is_text = labels.apply(pd.to_numeric, errors="coerce").isna() & labels.notna()
+        for row, column in np.argwhere(is_text.to_numpy()):
+            name, found = LABEL_COLUMNS[column], labels.iat[row, column]
+            raise ValueError(f"{path}, line {row + 2}, column {name}: {found!r} is no number")
         for name in ("image", "subject"):
-            if table[name].isna().any():
-                raise ValueError(f"{path}, line {int(np.flatnonzero(table[name].isna())[0]) + 2}: no {name}")
-        repeated = np.flatnonzero(table["image"].duplicated())
-        if len(repeated):
-            raise ValueError(f"{path}, line {repeated[0] + 2}: {table['image'].iloc[repeated[0]]} stands there twice")
+            for row in np.flatnonzero(table[name].isna()):
+                raise ValueError(f"{path}, line {row + 2}: no {name}")
     except ValueError as error:
         raise FergiError(f"{error}. {again}") from error
     # Listing the folder is much faster than asking for each picture.
@@ -248,13 +223,15 @@ class Batch(NamedTuple):
 class FaceBatches(Dataset):
     """Reads whole batches: item ``(epoch, indices)`` is the ``Batch`` of those pictures.
 
-    A picture's augmentation follows from the seed, the epoch and the picture's index alone, not from its batch,
-    process or worker.
+    Augmentation, which the paper does not tell, is the release's, by torchvision: every other picture is flipped, then
+    ``crop`` is a random crop's ``scale`` (share of the area) and ``ratio`` (width by height), enlarged to the full size
+    again; None leaves pictures as they are. It follows from the seed, the epoch and the picture's index alone, not from
+    the batch, process or worker.
     """
 
-    def __init__(self, faces: Faces, augmentation: Augmentation | None, seed: int) -> None:
+    def __init__(self, faces: Faces, crop: dict[str, tuple[float, float]] | None, seed: int) -> None:
         self.faces, self.seed = faces, seed
-        self.augment = None if augmentation is None else augmentation.transform()
+        self.augment = crop and Compose([RandomHorizontalFlip(), RandomResizedCrop(SIDE, **crop)])
 
     def __getitem__(self, item: tuple[int, np.ndarray]) -> Batch:
         epoch, indices = item
@@ -265,7 +242,7 @@ class FaceBatches(Dataset):
                 picture = read_picture(os.fsdecode(self.faces.paths[index]))
             except ValueError as error:
                 return Batch(torch.from_numpy(pictures), labels, str(error))
-            if self.augment is not None:
+            if self.augment:
                 with torch.random.fork_rng(devices=[]):
                     chance = np.random.SeedSequence((self.seed, epoch, int(index)))
                     torch.default_generator.manual_seed(int(chance.generate_state(1, np.uint64)[0]))

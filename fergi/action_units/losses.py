@@ -4,7 +4,7 @@ Labels are integers 0–5, shape (n, 64), column AU − 1; −1 is no label, and
 Sums run over AUs, the mean over the frames of a batch, labelled or not.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,7 @@ N_INTENSITIES = N_THRESHOLDS + 1
 LOSS_NAMES = ("mse", "cosine", "cross_entropy")
 
 
-@dataclass(frozen=True)
-class LossWeights:
+class LossWeights(NamedTuple):
     """Weights by the frequency of labels.
 
     Attributes
@@ -30,10 +29,6 @@ class LossWeights:
 
     mse: Tensor
     cross_entropy: Tensor
-
-    def to(self, device: torch.device) -> "LossWeights":
-        """The same on another device."""
-        return LossWeights(self.mse.to(device), self.cross_entropy.to(device))
 
 
 def intensity_counts(labels: Tensor) -> Tensor:
@@ -48,15 +43,9 @@ def threshold_counts(counts: Tensor) -> Tensor:
     return torch.stack([below, up_to[:, -1:] - below], dim=2)
 
 
-def _inverse(counts: Tensor) -> Tensor:
-    """1/n; 0 for a group that does not occur, whose weight then never matters."""
-    counts = counts.to(torch.float64)
-    return torch.where(counts > 0, 1 / counts.clamp_min(1), 0.0)
-
-
-def _share(parts: Tensor, whole: Tensor) -> Tensor:
-    """Parts of a whole; 0 of nothing, for an AU without a label."""
-    return torch.where(whole > 0, parts / torch.where(whole > 0, whole, 1.0), 0.0)
+def _ratio(parts: Tensor | float, whole: Tensor) -> Tensor:
+    """Parts by the whole, in float64; 0 where the whole is 0: a group that does not occur, or an AU without a label."""
+    return torch.where(whole > 0, parts / torch.where(whole > 0, whole, 1).double(), 0.0)
 
 
 def mse_weights(counts: Tensor, mode: str) -> Tensor:
@@ -73,12 +62,12 @@ def mse_weights(counts: Tensor, mode: str) -> Tensor:
     """
     if mode not in ("paper", "released"):
         raise ValueError(f"mode must be 'paper' or 'released', not {mode!r}")
-    low, high = _inverse(counts[:, :2].sum(1)), _inverse(counts[:, 2:].sum(1))
+    low, high = _ratio(1.0, counts[:, :2].sum(1)), _ratio(1.0, counts[:, 2:].sum(1))
     whole = 2 * low + 4 * high
     if mode == "paper":
         low, high = 2 * low, 4 * high
     weights = torch.stack([low, low, high, high, high, high], dim=1)
-    return _share(weights, whole[:, None]).to(torch.float32)
+    return _ratio(weights, whole[:, None]).to(torch.float32)
 
 
 def cross_entropy_weights(counts: Tensor) -> Tensor:
@@ -86,8 +75,8 @@ def cross_entropy_weights(counts: Tensor) -> Tensor:
 
     By the inverse frequency of each side of each threshold; an AU's ten weights add up to 1.
     """
-    inverse = _inverse(threshold_counts(counts))
-    return _share(inverse, inverse.sum((1, 2), keepdim=True)).to(torch.float32)
+    inverse = _ratio(1.0, threshold_counts(counts))
+    return _ratio(inverse, inverse.sum((1, 2), keepdim=True)).to(torch.float32)
 
 
 def loss_weights(labels: Tensor, mode: str) -> LossWeights:

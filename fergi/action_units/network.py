@@ -30,25 +30,21 @@ NETWORKS = {  # name: blocks of the four stages, channels of the first stage
 }
 
 
-def _normalisation(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.1)
-
-
 class Block(nn.Module):
     """Two 3 × 3 convolutions beside a shortcut; the second one halves the picture in the first block of a stage."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.bn1 = _normalisation(channels_in)
+        self.bn1 = nn.BatchNorm2d(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
-        self.bn2 = _normalisation(channels)
+        self.bn2 = nn.BatchNorm2d(channels)
         self.prelu = nn.PReLU(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn3 = _normalisation(channels)
+        self.bn3 = nn.BatchNorm2d(channels)
         self.downsample = None
         if stride != 1:
             self.downsample = nn.Sequential(
-                nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False), _normalisation(channels)
+                nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,13 +73,13 @@ class IResNet(nn.Module):
     def __init__(self, blocks: Sequence[int], width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        self.bn1 = _normalisation(width)
+        self.bn1 = nn.BatchNorm2d(width)
         self.prelu = nn.PReLU(width)
         self.layer1 = _stage(blocks[0], width, width)
         self.layer2 = _stage(blocks[1], width, 2 * width)
         self.layer3 = _stage(blocks[2], 2 * width, 4 * width)
         self.layer4 = _stage(blocks[3], 4 * width, 8 * width)
-        self.bn2 = _normalisation(8 * width)
+        self.bn2 = nn.BatchNorm2d(8 * width)
         self.fc = nn.Linear(8 * width * (SIDE // 16) ** 2, N_OUTPUTS)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

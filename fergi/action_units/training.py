@@ -28,7 +28,6 @@ from tqdm import tqdm
 
 from fergi.action_units.faces_dataset import (
     SHARED_MEMORY,
-    Augmentation,
     Batch,
     BatchOrder,
     FaceBatches,
@@ -68,8 +67,8 @@ class TrainingSettings:
         Name of the network.
     start : str
         Where its weights come from: "random", or name and SHA-256 of a file.
-    augmentation : Augmentation or None
-        What happens to pictures in training.
+    crop : dict or None
+        Augmentation of the pictures (``FaceBatches``).
     precision : {"float32", "tf32", "bfloat16", "float16", "float64"}
         Of the convolutions; weights, last layer and losses are float32. tf32 is float32 of which CUDA multiplies ten
         binary digits only. In float64, which tests use, everything is computed.
@@ -78,7 +77,7 @@ class TrainingSettings:
     mode: str
     network: str
     start: str
-    augmentation: Augmentation | None
+    crop: dict[str, tuple[float, float]] | None
     precision: str
     epochs: int = _hyperparameter(1, "passes over the data; a finished training can be prolonged")
     batch_size: int = _hyperparameter(1, "pictures of a step, all processes together")
@@ -90,9 +89,7 @@ class TrainingSettings:
     @property
     def settings(self) -> dict[str, Any]:
         """For ``keep_settings``: all but ``epochs``, on which no earlier epoch depends."""
-        return {name: value for name, value in asdict(self).items() if name != "epochs"} | {
-            "augmentation": str(self.augmentation)
-        }
+        return {name: value for name, value in asdict(self).items() if name != "epochs"} | {"crop": str(self.crop)}
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -107,9 +104,7 @@ def choose_precision(name: str, device: torch.device) -> str:
         raise FergiError(f"There is no tf32 on {device}, only on CUDA. Use --precision float32.")
     if name != "auto":
         return name
-    if device.type != "cuda":
-        return "float32"
-    generation = torch.cuda.get_device_capability(device)[0]
+    generation = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 0
     return "bfloat16" if generation >= 8 else "float16" if generation == 7 else "float32"
 
 
@@ -187,9 +182,9 @@ class Training:
     options : TrainingSettings
         See there.
     face_settings : dict
-        How the pictures were made (``read_faces``).
+        The settings of the pictures (``read_faces``).
     folder : Path
-        Where checkpoints, settings, state and log go (``AU_models``).
+        For checkpoints, settings, state and log (``AU_models``).
     process : Process
         This process among all.
     workers : int
@@ -230,14 +225,14 @@ class Training:
         self.scaler = torch.amp.GradScaler(
             process.device.type, init_scale=1024.0, enabled=options.precision == "float16"
         )
-        self.weights = loss_weights(torch.from_numpy(faces.labels), options.mode).to(process.device)
+        self.weights = loss_weights(torch.from_numpy(faces.labels).to(process.device), options.mode)
         ranks = process.rank, process.world_size
         self.order = BatchOrder(len(faces), options.batch_size, options.seed, *ranks)
-        batches = FaceBatches(faces, options.augmentation, options.seed)
+        batches = FaceBatches(faces, options.crop, options.seed)
         self.loader = batch_loader(batches, self.order, workers, pinned=on_cuda)
-        held_out_order = BatchOrder(len(held_out), options.batch_size, None, *ranks)
+        order = BatchOrder(len(held_out), options.batch_size, None, *ranks)
         batches = FaceBatches(held_out, None, options.seed)
-        self.held_out_loader = batch_loader(batches, held_out_order, workers, pinned=on_cuda)
+        self.held_out_loader = batch_loader(batches, order, workers, pinned=on_cuda)
         self.epochs_done = self.steps_done = 0
         self.sums = self._no_sums()  # of this epoch's batches so far, and of this process alone
         self.log: list[dict[str, Any]] = []
@@ -279,12 +274,17 @@ class Training:
         """
         check_writable(self.folder)
         if restart:
-            self._delete_earlier_training()
+            self.process.wait()
+            if self.process.leads:
+                events = self.events_folder.glob("events.out.tfevents.*")
+                for path in (self.state_path, *self._checkpoints(), self.log_path, *events):
+                    path.unlink(missing_ok=True)
+            self.process.wait()
         left = [path for path in (self.state_path, *self._checkpoints()) if path.exists()]
         if left and not (self.state_path.exists() and self.settings_path.exists()):
             raise FergiError(
                 f"{self.folder} has {left[0].name}, but {self.settings_path.name} and {self.state_path.name} are not "
-                f"both there, so that its training cannot be resumed. Move it away, or pass --restart to replace it."
+                "both there, so that its training cannot be resumed. Move it away, or pass --restart to replace it."
             )
         if left:
             self._load_state()
@@ -294,14 +294,6 @@ class Training:
                 f"after {self.epochs_done} epochs and {self.steps_done} steps). Every machine needs the same --root, "
                 "on a disk that they share."
             )
-
-    def _delete_earlier_training(self) -> None:
-        self.process.wait()
-        if self.process.leads:
-            events = self.events_folder.glob("events.out.tfevents.*")
-            for path in (self.state_path, *self._checkpoints(), self.log_path, *events):
-                path.unlink(missing_ok=True)
-        self.process.wait()
 
     def _checkpoints(self) -> list[Path]:
         return sorted(self.folder.glob("checkpoint_epoch*.pth"))
@@ -421,7 +413,8 @@ class Training:
             rows = self._finish_epoch()
             if self.process.leads:
                 speed = (len(self.faces) - n_before) / (time.perf_counter() - start)
-                print("\n".join([f"{title}: {speed:.1f} pictures per second, all included", *map(_report, rows)]))
+                report = [f"{title}: {speed:.1f} pictures per second, all included", *map(_report, rows)]
+                print("\n".join(report), flush=True)
         self.process.wait()
 
     def _train_epoch(self, title: str, n_before: int) -> None:
