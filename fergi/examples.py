@@ -16,17 +16,9 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 from fergi.activation import clip_activation, window_lengths
-from fergi.dataset import CLIP_KEY, ISSUES, VIDEO_ENDINGS, Folders, find_videos
+from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, VIDEO_ENDINGS, Folders, find_videos
 from fergi.features import ACTION_UNITS, ClipFeatures, FrameLimits, read_clips, valid_frames
 from fergi.files import FergiError, read_tables
-from fergi.statistics import EMOTIONS
-
-# What examples are made of beside the feature files: what it is → names of such files.
-_MATERIAL = {
-    "videos": rf"reaction_clip_\d+({'|'.join(map(re.escape, VIDEO_ENDINGS))})",
-    "prompts": r"data\.json",
-    "images": r"image\d+\.png",
-}
 
 
 @dataclass(frozen=True)
@@ -87,12 +79,13 @@ class Example:
 
 def lacking_material(folders: Folders) -> list[str]:
     """What there is none of below ``data/``, of the videos, prompts and images that examples need."""
-    names = {path.name for path in folders.data.glob("*/session_*/*")}
-    return [
-        what
-        for what, pattern in _MATERIAL.items()
-        if not any(re.fullmatch(pattern, name, re.IGNORECASE) for name in names)
-    ]
+    names = [path.name.lower() for path in folders.data.glob("*/session_*/*")]
+    there = {
+        "videos": any(name.startswith("reaction_clip_") and name.endswith(VIDEO_ENDINGS) for name in names),
+        "prompts": "data.json" in names,
+        "images": any(re.fullmatch(r"image\d+\.png", name) for name in names),
+    }
+    return [what for what, found in there.items() if not found]
 
 
 def choose_examples(

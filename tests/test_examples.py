@@ -1,6 +1,7 @@
 """fergi/examples.py: which reactions are chosen, and that what is shown of them is what lies in their files."""
 
 import importlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -15,11 +16,10 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 import config
-from fergi.dataset import ISSUES, Folders, read_image_reactions, read_valid_sessions
+from fergi.dataset import EMOTIONS, ISSUES, Folders, read_image_reactions, read_valid_sessions
 from fergi.examples import choose_examples, lacking_material, read_examples
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, read_tables
-from fergi.statistics import EMOTIONS
 
 FRAMES, SIDE = 30, 64
 SETTINGS = {"limits": config.FRAME_LIMITS, "window_seconds": config.WINDOW_SECONDS}
@@ -53,7 +53,7 @@ def write_data(root, sessions, *, n_images=3, seed=0, silent=()):
     silent : sequence of str
         Whose faces do not move in reaction.
     """
-    rng = np.random.default_rng(seed)
+    rng, number = np.random.default_rng(seed), itertools.count()
     folders = Folders(root)
     folders.image_tables.mkdir(parents=True)
     video = film(root / "clip.mp4", [grey(level_of(frame)) for frame in range(FRAMES)], side=SIDE).read_bytes()
@@ -92,7 +92,7 @@ def write_data(root, sessions, *, n_images=3, seed=0, silent=()):
                 if participant not in silent:
                     moved = rng.uniform(0, 0.1, (FRAMES, 12))
                     moved[10:20] += rng.uniform(0, 2, 12)
-                turned = 0.6 + 0.001 * (20 * session + image)  # no two clips are the same, even of a silent face
+                turned = 0.6 + 0.001 * next(number)  # no two clips are the same, even of a silent face
                 (folder / f"reaction_clip_{image}_features.csv").write_text(
                     clip_text(moved.round(3), pitch_indicative_ratio=turned)
                 )

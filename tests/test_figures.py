@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -13,26 +12,14 @@ from matplotlib.text import Text
 from numpy.testing import assert_allclose
 from PIL import Image
 
-import config
 from fergi import figures
-from fergi.accuracy_intervals import with_intervals
 from fergi.dataset import EMOTIONS, Folders, read_image_reactions, read_valid_sessions
 from fergi.examples import Example
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
-from fergi.preference.grid_search import search_settings
-from fergi.preference.results import ENSEMBLE, SCORERS, VALENCE, search_preferences
+from fergi.preference.results import ENSEMBLE, VALENCE
 from fergi.script import CHECKOUT
-from fergi.statistics import (
-    emotion_rank_sums,
-    fold_choices,
-    marked,
-    objective_by_decay_and_threshold,
-    pair_predictions,
-    rating_correlations,
-    selected_accuracy,
-    selection_curve,
-)
+from fergi.statistics import emotion_rank_sums, rating_correlations
 
 
 def boxes(axes):
@@ -369,51 +356,6 @@ def test_example_figure_has_no_overlaps(frame, picture):
         assert not any(box.overlaps(other) for other in boxes[:place])
 
 
-# --------------------------------------------------------------------------- small cohorts
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_every_figure_of_a_small_cohort(seed):
-    """Three to six people, one or two sessions, three to five images; nobody scared, nobody rates 1 or 5.
-
-    With the first seed no face ever moves.
-    """
-    rng = np.random.default_rng(seed)
-    rows = [
-        {"participant": f"{person:03d}", "session_index": session, "image_index": image, "rank_score": image}
-        | {"overall_rating": rng.choice([0, 2, 3, 4, 6, 7])}
-        | {emotion: rng.integers(0, 2) * (emotion != "scared") for emotion in EMOTIONS}
-        | {name: rng.normal() for name in SCORERS}
-        | {f"AU{unit}_activation_value": rng.exponential(0.3 if seed else 0) for unit in ACTION_UNITS}
-        for person in range(rng.integers(3, 7))
-        for session in range(1, rng.integers(2, 4))
-        for image in range(1, rng.integers(4, 7))
-    ]
-    table = pd.DataFrame(rows)
-    search = search_settings("paper", **config.PREFERENCE_SEARCH)
-    results = search_preferences(table, search)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of tests with nothing to test
-        correlations, sums = rating_correlations(table), emotion_rank_sums(table)
-        intervals = with_intervals(results, resamples=50, seed=0).assign(mode="paper").reset_index()
-    by_person = dict(iter(table.groupby("participant")))
-    predictions = pair_predictions(table, results)
-    choices = fold_choices(results, ["exp_decay_coef", "diff_threshold"])
-    for figure in (
-        figures.rating_figure(table, correlations),
-        figures.emotion_figure(table, sums),
-        figures.accuracy_figure(intervals),
-        figures.selection_figure(selection_curve(predictions, resamples=50, seed=0), selected_accuracy(predictions)),
-        figures.objective_figure(objective_by_decay_and_threshold(table, search), choices),
-        figures.participant_figure(
-            by_person, by_person, dict.fromkeys(by_person, 0.1), percentile=80, limit=0.5, excluded=[]
-        ),
-    ):
-        figure.draw_without_rendering()
-    shown = marked(sums[[f"{emotion}_z" for emotion in EMOTIONS]], sums[[f"{e}_p" for e in EMOTIONS]])
-    assert (shown["scared_z"] == "–").all()
-
-
 # --------------------------------------------------------------------------- files
 
 
@@ -435,12 +377,11 @@ def test_save_writes_both_files_and_no_date(tmp_path):
     assert sorted(path.name for path in first[0].parent.iterdir()) == ["name.pdf", "name.png"]
 
 
-@pytest.mark.parametrize("layout", [None, "constrained"])
-def test_a_stamp_stands_above_the_figure_and_changes_nothing_in_it(tmp_path, layout):
+def test_a_stamp_stands_above_the_figure_and_changes_nothing_in_it(tmp_path):
     """The stamped PNG is the other one with a strip of 0.28 inches on top, in which there is colour."""
-    figure = Figure(figsize=(5, 3), layout=layout)
+    figure = Figure(figsize=(5, 3), layout="constrained")
     figure.subplots().plot([1, 2], [3, 4], label="a line that has a name")
-    figure.legend(loc="outside upper left" if layout else "upper left")
+    figure.legend(loc="outside upper left")
     _, plain = figures.save(figure, tmp_path, "plain")
     _, stamped = figures.save(figure, tmp_path, "stamped", "synthetic data")
     _, again = figures.save(figure, tmp_path, "again")

@@ -69,13 +69,6 @@ def test_every_claim_holds_but_the_two_that_are_known_not_to(checked):
     assert set(in_paper_mode["section"]) == {"Table 2", "6.2.5", "release"}
 
 
-def test_the_misprinted_bound_contradicts_its_own_z():
-    """amused, AU25: the two-sided p of z = 3.85 under the normal distribution, from a table of it, is 1.18e-4."""
-    from scipy.stats import norm
-
-    assert 2 * norm.sf(3.85) == pytest.approx(1.18e-4, rel=5e-3)
-
-
 def test_intervals_contain_their_estimates_and_cover_all_modes(checked):
     intervals = pd.read_csv(Folders(checked).accuracy_intervals)
     assert (intervals["lower"] <= intervals["estimate"]).all() and (intervals["estimate"] <= intervals["upper"]).all()
