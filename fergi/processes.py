@@ -191,23 +191,16 @@ def _unchanged(item: Any) -> Any:
     return item
 
 
-def start_worker(number: int = 0) -> None:
-    """Begin a worker process: one thread, and an end when the parent is gone."""
-    end_with_parent()
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-
-
-def end_with_parent() -> None:
-    """End this worker process when the process that started it is gone, even if that one was killed."""
+def start_worker(number: int) -> None:
+    """A DataLoader's ``worker_init_fn``: one thread, and an end when the parent is gone, even if that was killed."""
 
     def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
+        multiprocessing.parent_process().join()
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from fergi.action_units.network import load_network, network_input, random_netwo
 from fergi.clips import ClipJob, process_clips
 from fergi.dataset import Folders, find_videos, find_videos_anywhere
 from fergi.faces.detection import MODEL_FILE, detector_model
-from fergi.faces.pipeline import AlignmentSettings
+from fergi.faces.pipeline import AlignedFace, AlignmentSettings
 from fergi.features import ACTION_UNITS, NO_FACE, format_clip, read_clips
 from fergi.files import FergiError
 from fergi.video import read_frames
@@ -333,17 +333,17 @@ class FeignedVideo:
             del picture
 
 
-def processed(video: FeignedVideo, folder: Path, monkeypatch) -> tuple[list[int], list[str]]:
-    """How many pictures are aligned at a time, and the times that are written."""
+def processed(video: FeignedVideo, folder: Path, monkeypatch, face=None, network=None) -> tuple[list[int], list[str]]:
+    """How many pictures are aligned at a time, and the times that are written; each frame has that face."""
     groups: list[int] = []
 
-    def align(pictures: list[np.ndarray]) -> list[None]:
+    def align(pictures: list[np.ndarray]) -> list:
         groups.append(len(pictures))
-        return [None] * len(pictures)
+        return [face] * len(pictures)
 
     monkeypatch.setattr(clips, "FaceAligner", lambda settings: types.SimpleNamespace(align=align))
     monkeypatch.setattr(clips, "Video", lambda path: contextlib.nullcontext(video))
-    process_clips(jobs_for(folder, "a.mp4"), FACEMESH, KnownNetwork(), workers=0)
+    process_clips(jobs_for(folder, "a.mp4"), FACEMESH, network or KnownNetwork(), workers=0)
     return groups, [line.split(",")[1] for line in (folder / "a.mp4.csv").read_text().splitlines()[1:]]
 
 
@@ -364,6 +364,22 @@ def test_few_large_pictures_are_held_at_a_time(tmp_path, monkeypatch, n, shape, 
     found, times = processed(video, tmp_path, monkeypatch)
     assert found == groups and len(times) == n
     assert video.n_held == [index % groups[0] for index in range(n)]
+
+
+def test_decoding_does_not_run_ahead_of_the_network(tmp_path, monkeypatch):
+    """A group, a batch that is not full, and four batches that wait or are estimated are all that is held."""
+    video, network = FeignedVideo(400, (8, 8)), KnownNetwork()
+    face = AlignedFace(np.zeros((112, 112, 3), np.uint8), 0.9, 0.7, 0.5)
+    ahead: list[int] = []
+
+    def frames():
+        for index, frame in enumerate(FeignedVideo.frames(video)):
+            ahead.append(index - 8 * len(network.sizes))
+            yield frame
+
+    monkeypatch.setattr(video, "frames", frames)
+    processed(video, tmp_path, monkeypatch, face, network)
+    assert sum(network.sizes) == 400 and 32 <= max(ahead) <= 32 + 8 + 4 * 8
 
 
 def test_a_worker_that_dies(tmp_path):
@@ -905,12 +921,14 @@ def test_a_run_that_is_killed(root, expected):
 def test_an_interruption_while_processes_start(root):
     """Ctrl-C is sent to all of them, and one sentence is said."""
     script = command(root, "--workers", "1", start_new_session=True)
+    while not (root / "data/settings.json").is_file() and script.poll() is None:
+        time.sleep(0.02)
     while len(_living(script.pid)) < 3 and script.poll() is None:
         time.sleep(0.02)
     time.sleep(1)  # they are importing what they need
     os.killpg(script.pid, signal.SIGINT)
     _, err = script.communicate(timeout=60)
-    assert err.splitlines()[0] == "Interrupted; every finished file is whole."
+    assert err.splitlines()[0] == "Interrupted; finished files are complete."
     assert script.returncode == 1 and "Traceback" not in err
 
 
