@@ -7,7 +7,6 @@ import mediapipe
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms import Compose, Resize, ToTensor
 
 from fergi.faces.alignment import EYE_LEFT, EYE_RIGHT, FACE_SIZE, Crop
 from fergi.faces.detection import Detection, quiet
@@ -83,6 +82,8 @@ class MobileFaceNetLandmarks:
         FergiError
             If the file is missing, damaged, or of another layout.
         """
+        from torchvision.transforms import Compose, Resize, ToTensor  # it takes seconds that FaceMesh need not wait
+
         weights = pretrained_models / MOBILEFACENET_FILE
         self._network_input = Compose([Resize((FACE_SIZE, FACE_SIZE)), ToTensor()])
         self._network = MobileFaceNet().eval()
