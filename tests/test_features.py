@@ -22,13 +22,13 @@ def write(folder, name, text):
     return path
 
 
-def test_columns_are_those_of_the_published_files(published):
+def test_columns_are_the_published_ones(published):
     """The header of a published file, letter by letter."""
     path = published / "data" / "001" / "session_1" / "reaction_clip_1_features.csv"
     assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
-def test_clips_stand_one_after_another(tmp_path):
+def test_clips_one_after_another(tmp_path):
     """Two clips of 4 and 2 frames: starts 0, 4, 6, and the second one's numbers in its own rows."""
     paths = [write(tmp_path, "a.csv", CLIP), write(tmp_path, "b.csv", clip_text(np.full((2, 12), 0.25)))]
     features, problems = read_clips(paths)
@@ -171,7 +171,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("fault", UNUSABLE)
 def test_unusable_file(tmp_path, fault):
-    """Refused between two good files, with its name, the place and the cause, once, wherever it stands."""
+    """Refused between two good files, with its name, the place and the cause, once, whatever its position."""
     change, cause = UNUSABLE[fault]
     good, bad = write(tmp_path, "good.csv", CLIP), write(tmp_path, "bad.csv", change(CLIP))
     for order in ([bad], [bad, good], [good, bad], [good, bad, good]):
