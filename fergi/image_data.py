@@ -119,12 +119,8 @@ def _read_session(folders: Folders, participant: str, number: int, *, reliable: 
         raise ValueError(f"{path}: {error}") from None
     images = []
     for image, (picture, rank, said) in enumerate(zip(pictures, ranks, answers, strict=True), start=1):
-        try:
-            data = picture.read_bytes()
-        except OSError as error:
-            raise ValueError(f"{picture} cannot be read: {error.strerror}") from None
-        black = is_black(open_picture(data, str(picture)))
-        fingerprint = hashlib.sha256(prompt.encode() + b"\0" + data).hexdigest()
+        black = is_black(open_picture(picture))
+        fingerprint = hashlib.sha256(prompt.encode() + b"\0" + picture.read_bytes()).hexdigest()
         images.append(RatedImage(participant, number, image, picture, prompt, *said, rank, black, fingerprint))
     return images
 

@@ -1,9 +1,8 @@
 """Pictures of any kind as 8-bit RGB.
 
-Nothing is guessed: a picture that has no single meaning as 8-bit RGB is refused with the reason.
+A picture that has no single meaning as 8-bit RGB is refused with the reason.
 """
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +12,24 @@ LARGEST_PICTURE = 89_478_485  # pixels; beyond this Pillow itself warns of decom
 LONGEST_SHAPE = 100  # times that one side may be longer than the other
 
 
-def open_picture(image: Path | bytes | Image.Image, name: str | None = None) -> Image.Image:
+def open_picture(image: Path | Image.Image) -> Image.Image:
     """A picture as 8-bit RGB.
 
     Greyscale of 16 bits is brought to 8 by dividing by 257. Transparency is dropped if every pixel is opaque.
 
     Parameters
     ----------
-    image : Path, bytes or PIL.Image.Image
-        A file, its content, or a picture that is open already.
-    name : str, optional
-        What the error calls it; by default the path.
+    image : Path or PIL.Image.Image
+        A file, or a picture that is open already.
 
     Raises
     ------
     ValueError
         With the name and the reason; callers open many pictures and make one sentence of it.
     """
-    name = name or (str(image) if isinstance(image, Path) else "the picture")
+    name = str(image) if isinstance(image, Path) else "the picture"
     try:
-        if isinstance(image, Image.Image):
-            picture = image
-        else:
-            picture = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+        picture = image if isinstance(image, Image.Image) else Image.open(image)
     except FileNotFoundError:
         raise ValueError(f"{name} does not exist") from None
     except (OSError, Image.DecompressionBombError) as error:

@@ -38,16 +38,7 @@ VIT_L_14 = {
 class ClipNetwork:
     """A CLIP in the layout of transformers: embeddings of prompts and pictures.
 
-    Parameters
-    ----------
-    file : WeightFile
-        Its weights.
-    root : Path
-        Under which they lie.
-    device : torch.device
-        Where to compute.
-    layout : dict
-        Sizes, as arguments of transformers' ``CLIPConfig``.
+    Its weights are ``file`` below ``root``; ``layout`` has its sizes as arguments of transformers' ``CLIPConfig``.
     """
 
     def __init__(self, file: WeightFile, root: Path, device: torch.device, layout: dict[str, Any]) -> None:
