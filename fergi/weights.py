@@ -292,12 +292,12 @@ def load_strictly(
         "missing": [name for name in wanted if name not in given],
         "not known": [name for name in given if name not in wanted],
         "of another shape": [
-            f"{name}, {_shape(new)} instead of {_shape(old)}"
+            f"{name}, {tuple(new.shape)} instead of {tuple(old.shape)}"
             for name, (new, old) in pairs.items()
             if new.shape != old.shape
         ],
         "of another kind": [
-            f"{name}, {_kind(new)} instead of {_kind(old)}"
+            f"{name}, {new.dtype} instead of {old.dtype}"
             for name, (new, old) in pairs.items()
             if new.is_floating_point() != old.is_floating_point()
         ],
@@ -310,14 +310,6 @@ def load_strictly(
             "It was made for another network or is damaged; use the file that belongs to this one."
         )
     module.load_state_dict({**own, **given})
-
-
-def _shape(tensor: "Tensor") -> str:
-    return " x ".join(map(str, tensor.shape)) or "single"
-
-
-def _kind(tensor: "Tensor") -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def save_weights(content: Any, path: Path) -> None:

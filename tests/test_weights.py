@@ -125,11 +125,11 @@ def altered(change) -> dict[str, torch.Tensor]:
         (lambda state: state.update(extra=torch.zeros(1)), r"1 not known \(first: extra\)"),
         (
             lambda state: state.update({"body.weight": torch.zeros(4, 1, 3, 3)}),
-            r"1 of another shape \(first: body\.weight, 4 x 1 x 3 x 3 instead of 4 x 3 x 3 x 3\)",
+            r"1 of another shape \(first: body\.weight, \(4, 1, 3, 3\) instead of \(4, 3, 3, 3\)\)",
         ),
         (
             lambda state: state.update({"fc.bias": torch.zeros(2, dtype=torch.int32)}),
-            r"1 of another kind \(first: fc\.bias, int32 instead of float32\)",
+            r"1 of another kind \(first: fc\.bias, torch\.int32 instead of torch\.float32\)",
         ),
         (lambda state: state["fc.bias"].fill_(torch.nan), r"1 not finite \(first: fc\.bias\)"),
         (

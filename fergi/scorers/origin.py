@@ -79,16 +79,9 @@ def read_table_settings(folders: Folders, participants: Iterable[str]) -> dict[s
 
 
 def score_origins(folders: Folders, participants: Iterable[str], scores: pd.DataFrame) -> list[str]:
-    """Sentences on where the scores come from, and warnings of those that look untrained.
+    """Sentences on where the scores in these participants' tables come from, and warnings of those that look untrained.
 
-    Parameters
-    ----------
-    folders : Folders
-        Where the image tables are.
-    participants : iterable of str
-        Whose tables are used.
-    scores : pandas.DataFrame
-        The score columns in use, over all of their images.
+    ``scores`` has the columns in use, over all of their images.
     """
     settings = read_table_settings(folders, participants)
     if settings is None:
