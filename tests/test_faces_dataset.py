@@ -71,13 +71,6 @@ def test_an_index_that_cannot_be_used(folder, tmp_path, change, message):
         read_faces(tmp_path, "DISFA")
 
 
-def test_a_missing_folder_names_its_script(folder, tmp_path):
-    """And how to do without it."""
-    message = r"DISFAPlus_faces does not exist\. Run preprocess_DISFAPlus\.py first, or choose --datasets without DISF"
-    with pytest.raises(FergiError, match=message):
-        read_faces(tmp_path, "DISFA", "DISFAPlus")
-
-
 def test_nobody_is_on_both_sides(folder, tmp_path):
     """A held-out subject is out of DISFA and of DISFA+, must exist, and somebody must remain."""
     write_faces(tmp_path, "DISFAPlus", {"SN001": 3, "SN002": 2}, seed=1)
@@ -181,16 +174,6 @@ def test_batches_that_do_not_fit_into_shared_memory(monkeypatch, workers, world_
     message = r"^16 workers need 79 MB of shared memory, and /dev/shm has 67 MB free\. Choose fewer --workers, or"
     with pytest.raises(FergiError, match=message):
         batch_loader(None, order, workers, pinned=False)
-
-
-def test_an_epoch_can_be_entered_in_the_middle():
-    """The remaining batches are those that would have come."""
-    order = BatchOrder(23, 4, 1)
-    order.epoch = 2
-    whole = [indices.tolist() for _, indices in order]
-    order.first_step = 4
-    assert [indices.tolist() for _, indices in order] == whole[4:]
-    assert sorted(np.concatenate(whole)) == list(range(23)) and order.size(5) == 3
 
 
 def test_a_picture_that_is_none_is_reported(folder, tmp_path):
