@@ -151,7 +151,8 @@ def _check_out(remote: str, commit: str, folder: Path) -> None:
     FergiError
         If git is missing or the remote cannot be reached or lacks the commit; git itself says why on the terminal.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as in a hook
+    inside_a_hook = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    environment = {name: value for name, value in os.environ.items() if name not in inside_a_hook}
     for command in (
         ["init", "--quiet"],
         ["remote", "add", "origin", remote],
@@ -161,8 +162,11 @@ def _check_out(remote: str, commit: str, folder: Path) -> None:
         try:
             subprocess.run(["git", *command], cwd=folder, env=environment | {"GIT_TERMINAL_PROMPT": "0"}, check=True)
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            reason = (
+                f"git's exit status is {error.returncode}" if hasattr(error, "returncode") else "git: not installed"
+            )
             raise FergiError(
-                f"Cannot fetch commit {commit[:7]} from {remote} ({error}). "
+                f"Cannot fetch commit {commit[:7]} from {remote} ({reason}). "
                 "Connect this machine to it, or set FERGI_DATA to a local copy of the repository."
             ) from error
 

@@ -115,7 +115,7 @@ def test_a_source_that_cannot_be_reached_leaves_nothing(copy, entries, tmp_path,
     with pytest.raises(FergiError, match=r"FERGI_DATA is .*nowhere, which is not a folder"):
         fetch(root, entries=entries, copy=tmp_path / "nowhere")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(FergiError, match="No such file or directory: 'git'"):
+    with pytest.raises(FergiError, match="git: not installed"):
         fetch(root, entries=entries, remote=NOWHERE)
     assert list(root.iterdir()) == []
 
