@@ -19,6 +19,8 @@ from fergi.activation import clip_activation, window_lengths
 from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, VIDEO_ENDINGS, Folders, find_videos
 from fergi.features import ACTION_UNITS, ClipFeatures, FrameLimits, read_clips, valid_frames
 from fergi.files import FergiError, read_tables
+from fergi.image_data import read_image_data
+from fergi.pictures import open_picture
 
 
 @dataclass(frozen=True)
@@ -170,10 +172,6 @@ def _read_example(
     window_seconds: float,
     unreliable: list[str],
 ) -> Example:
-    # What decodes pictures needs PyTorch, which stages 6 to 10 do without where there is nothing to decode.
-    from fergi.image_data import read_image_data
-    from fergi.pictures import open_picture
-
     participant, session, number = row.participant, row.session_index, row.image_index
     images = read_image_data(folders, {participant: [session]}, unreliable_issues=unreliable)
     image = next((each for each in images if each.image == number), None)
@@ -234,7 +232,8 @@ def _read_clip(path: Path) -> ClipFeatures:
 
 def _frame(videos: Mapping[Path, Path], features: Path, number: int) -> np.ndarray:
     """One frame of a clip, from 0, as RGB."""
-    from fergi.video import UnreadableVideo, read_frames  # OpenCV, as above
+    # This needs OpenCV, which stages 6 to 10 do without where there is no video.
+    from fergi.video import UnreadableVideo, read_frames
 
     if features not in videos:
         raise FergiError(f"There is no video for {features}. Put it beside that file.")
