@@ -35,7 +35,7 @@ class Scorer(ABC):
     name: ClassVar[str]  # what ``--scorers`` calls it
     files: ClassVar[tuple[WeightFile, ...]]  # everything that it loads
     packages: ClassVar[tuple[str, ...]]  # libraries that its network comes from
-    official_layout: ClassVar[dict[str, Any]]  # sizes of its network
+    official_layout: ClassVar[dict[str, Any]] = {}  # sizes of its network, if it comes in several
     method: ClassVar[str]  # how score, picture and text are computed
 
     device: torch.device
