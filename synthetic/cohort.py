@@ -10,6 +10,7 @@ cohorts of two strengths differ in the effect alone.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -109,6 +110,27 @@ class PlannedSession:
         """Places of the images from 0, the one liked best first, black ones last."""
         order = [(image.black, -image.preference, place) for place, image in enumerate(self.images)]
         return [place for *_, place in sorted(order)]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Where the truth about a synthetic cohort lies."""
+
+    root: Path
+
+    @property
+    def people(self) -> Path:
+        """Picture of the participants."""
+        return self.root / "truth" / "people.png"
+
+    @property
+    def images(self) -> Path:
+        """One row an image."""
+        return self.root / "truth" / "images.csv"
+
+    def course(self, participant: str, session: int, kind: str, image: int) -> Path:
+        """Injected AUs of one clip."""
+        return self.root / "truth" / participant / f"session_{session}" / f"{kind}_clip_{image}.csv"
 
 
 def stream(seed: int, *purpose: int | str) -> np.random.Generator:

@@ -15,7 +15,7 @@ Below one root::
 import functools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from synthetic.cohort import (
     PlannedImage,
     PlannedSession,
     Take,
+    Truth,
     disfa_subjects,
     participants,
     plan_labelled,
@@ -52,27 +53,6 @@ from synthetic.pictures import SIDE, draw_picture
 CAMERAS = {"Left": -7.0, "Right": 7.0}  # yaw of each camera of the mini DISFA, degrees
 TRIALS = ("A1_FrownSmile", "B2_Mixed")
 TRUE_COLUMNS = ["participant", *CLIP_KEY, "quality", "match", "fidelity", "preference", "black", "telling"]
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Where the truth about a synthetic cohort lies."""
-
-    root: Path
-
-    @property
-    def people(self) -> Path:
-        """Picture of the participants."""
-        return self.root / "truth" / "people.png"
-
-    @property
-    def images(self) -> Path:
-        """One row an image."""
-        return self.root / "truth" / "images.csv"
-
-    def course(self, participant: str, session: int, kind: str, image: int) -> Path:
-        """Injected AUs of one clip."""
-        return self.root / "truth" / participant / f"session_{session}" / f"{kind}_clip_{image}.csv"
 
 
 def data_sets(root: Path) -> tuple[Path, Path]:
@@ -262,11 +242,10 @@ def _pictures(actor: Actor, take: Take, noise: np.random.Generator, *, camera_ya
         "mouth covered": {"cover": "mouth"},
         "dark": {"brightness": 0.04},
     }
-    for frame, intensities in enumerate(take.intensities):
+    for frame, (intensities, kind) in enumerate(zip(take.intensities, take.disturbance, strict=True)):
         head = {name: float(course[frame]) for name, course in take.head.items()}
         head["x"], head["y"], head["yaw"] = UNIT * head["x"], UNIT * head["y"], head["yaw"] + camera_yaw
-        kind = DISTURBANCES[take.disturbance[frame]]
-        yield actor.frame(intensities, View(**head | disturbed.get(kind, {})), noise)
+        yield actor.frame(intensities, View(**head | disturbed.get(DISTURBANCES[kind], {})), noise)
 
 
 def _write_video(pictures: Iterable[np.ndarray], path: Path, codec: str) -> None:

@@ -35,8 +35,7 @@ from fergi.preference.results import (
     fold_scores,
 )
 from fergi.script import argument_parser, run
-from synthetic.cohort import BASELINE, REACTION, UNREADABLE_ISSUES, UNSTEADY
-from synthetic.recordings import Truth
+from synthetic.cohort import BASELINE, REACTION, UNREADABLE_ISSUES, UNSTEADY, Truth
 
 UNITS = (4, 12)  # the AUs of the planted effect
 WINDOW = 3  # frames (eq. 1: 0.1 s at 30 FPS)

@@ -27,6 +27,7 @@ from synthetic.cohort import (
     UNREADABLE_ISSUES,
     UNSTEADY,
     CohortSettings,
+    Truth,
     bump,
     disfa_subjects,
     participants,
@@ -34,7 +35,6 @@ from synthetic.cohort import (
     plan_sessions,
     stream,
 )
-from synthetic.recordings import Truth
 from synthetic.recovery import by_chance, read_preferences
 
 AU4, AU12 = ACTION_UNITS.index(4), ACTION_UNITS.index(12)

@@ -18,10 +18,10 @@ from fergi.image_data import read_image_data
 from fergi.video import read_frames
 from synthetic import recordings
 from synthetic.__main__ import main
-from synthetic.cohort import UNREADABLE_ISSUES, plan_labelled, plan_sessions
+from synthetic.cohort import UNREADABLE_ISSUES, Truth, plan_labelled, plan_sessions
 from synthetic.demo import SIZES
 from synthetic.expressions import SHEET
-from synthetic.recordings import Truth, data_sets, write_cohort
+from synthetic.recordings import data_sets, write_cohort
 from tests.filmed import snapshot
 
 SETTINGS = replace(SIZES["smoke"].cohort, n_disfa=1, n_disfa_plus=1, n_disfa_frames=4)
