@@ -1,16 +1,31 @@
-"""Reading weight files, and loading all of one or nothing."""
+"""Weight files: reading them, loading all of one or nothing, their table, and fetching from a hub of the tests' own."""
 
+import hashlib
+import http.server
+import re
 import resource
+import subprocess
+import sys
+import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import CHECKOUT
 from torch import nn
 
+from fergi import weights
 from fergi.files import FergiError
 from fergi.weights import (
+    AESTHETIC_HEAD,
+    BERT_VOCABULARY,
+    CLIP_L,
+    GLINT360K_IR50,
+    SCORER_FILES,
     WEIGHT_FILES,
+    fetch,
     load_state,
     load_strictly,
     read_weights_file,
@@ -38,20 +53,18 @@ def largest_file(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_state_comes_back_as_it_was_saved(tmp_path):
-    """Into another module, entry by entry."""
+def test_what_was_saved_comes_back(tmp_path):
+    """Numbers, texts and lists; the state into another module. Names of parallel training lose their ``module.``."""
     first, second = Small(), Small()
-    save_weights(first.state_dict(), tmp_path / "small.pth")
-    load_strictly(second, load_state(tmp_path / "small.pth"), source="small.pth")
+    state = {f"module.{name}": value for name, value in first.state_dict().items()}
+    plain = {"step": 3, "log": [{"loss": 0.5, "part": "training"}]}
+    save_weights(plain | {"state_dict": state, "sums": torch.ones(2, dtype=torch.float64)}, tmp_path / "small.pth.tar")
+    read = read_weights_file(tmp_path / "small.pth.tar")
+    assert {name: read[name] for name in plain} == plain
+    assert torch.equal(read["sums"], torch.ones(2, dtype=torch.float64))
+    load_strictly(second, load_state(tmp_path / "small.pth.tar", key="state_dict"), source="small.pth.tar")
     for name, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], value)
-
-
-def test_the_state_may_be_an_entry_of_the_file(tmp_path):
-    """As in the landmark network's file; names of parallel training lose what stands before them."""
-    state = {f"module.{name}": value for name, value in Small().state_dict().items()}
-    save_weights({"epoch": 3, "state_dict": state}, tmp_path / "small.pth.tar")
-    assert list(load_state(tmp_path / "small.pth.tar", key="state_dict")) == list(Small().state_dict())
 
 
 UNREADABLE = r"\.pth .*(cut off|not a file of plain PyTorch weights).* Put it there\."
@@ -70,16 +83,12 @@ def test_a_file_that_is_cut_off(tmp_path, kept, zipped):
         load_state(path, advice="Put it there.")
 
 
-@pytest.mark.parametrize("content", ["version https://git-lfs.github.com/spec/v1\n", "<html>Not found</html>", "x"])
-def test_a_text_that_is_called_weights(tmp_path, content):
-    """What a broken download leaves."""
-    (tmp_path / "page.pth").write_text(content)
-    with pytest.raises(FergiError, match=UNREADABLE):
-        load_state(tmp_path / "page.pth", advice="Put it there.")
-
-
-def test_a_whole_module_is_not_run(tmp_path):
-    """A file that would run code when read is refused."""
+def test_what_is_called_weights_and_is_not(tmp_path):
+    """Texts that a broken download leaves, and a whole module, which would run code when it is read."""
+    for content in ("version https://git-lfs.github.com/spec/v1\n", "<html>Not found</html>", "x"):
+        (tmp_path / "page.pth").write_text(content)
+        with pytest.raises(FergiError, match=UNREADABLE):
+            load_state(tmp_path / "page.pth", advice="Put it there.")
     torch.save(Small(), tmp_path / "module.pth")
     with pytest.raises(FergiError, match=r"module\.pth is not a file of plain PyTorch weights"):
         load_state(tmp_path / "module.pth")
@@ -100,15 +109,6 @@ def test_a_file_without_a_state_dict(tmp_path, content, key, message):
     save_weights(content, tmp_path / "other.pth")
     with pytest.raises(FergiError, match=message):
         load_state(tmp_path / "other.pth", key=key)
-
-
-@pytest.mark.parametrize("file", WEIGHT_FILES, ids=lambda file: Path(file.path).name)
-def test_every_missing_file_has_its_advice(tmp_path, file):
-    """And where it belongs."""
-    with pytest.raises(FergiError) as caught:
-        file.read(tmp_path)
-    assert str(tmp_path / file.path) in str(caught.value) and file.advice in str(caught.value)
-    assert file.source and file.licence and file.what
 
 
 def altered(change) -> dict[str, torch.Tensor]:
@@ -158,13 +158,9 @@ def test_the_named_head_is_ignored():
 
 
 def test_ignoring_does_not_hide_the_rest():
-    """A missing entry of the body is still an error."""
+    """A missing entry of the body is still an error; and so is a name that nothing has."""
     with pytest.raises(FergiError, match=r"with its 2 entries: 1 missing \(first: body\.bias\)"):
         load_strictly(Small(), altered(lambda s: s.pop("body.bias")), source="x", except_for=("fc.", "features."))
-
-
-def test_ignoring_an_unknown_name_is_an_error():
-    """A wrong name would otherwise pass."""
     with pytest.raises(ValueError, match=r"nothing is named head\. in the module"):
         load_strictly(Small(), Small().state_dict(), source="x", except_for=("head.",))
 
@@ -179,9 +175,185 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_plain_values_come_back(tmp_path):
-    """Numbers, texts and lists beside tensors, as a training state has them."""
-    content = {"step": 3, "log": [{"loss": 0.5, "part": "training"}], "sums": torch.ones(2, dtype=torch.float64)}
-    save_weights(content, tmp_path / "state.pth")
-    read = read_weights_file(tmp_path / "state.pth")
-    assert read["step"] == 3 and read["log"] == content["log"] and torch.equal(read["sums"], content["sums"])
+# ---- the table of files, and fetching
+
+
+CONTENT = bytes(range(256)) * 5000
+FILE = replace(BERT_VOCABULARY, size=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub with one file: ``content``, ``cut`` (bytes after which it stops), ``status``, and what was ``asked``."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer(0)
+
+        def do_GET(self):
+            asked = self.headers.get("Range")
+            server.asked.append((self.path, asked))
+            begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked else 0
+            self.answer(begin)
+            self.wfile.write(server.content[begin : server.cut])
+
+        def answer(self, begin):
+            self.send_response(206 if begin else server.status)
+            self.send_header("Content-Length", str(len(server.content) - begin))
+            self.send_header("ETag", '"1"')
+            self.send_header("X-Repo-Commit", FILE.revision)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 16)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the library tries five times, with up to eight seconds between
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.cut, server.asked, server.status = CONTENT, None, [], 200
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(params=["hub", "url"])
+def file(hub, request):
+    """A file of the model hub, and one that lies elsewhere."""
+    return FILE if request.param == "hub" else replace(FILE, repository=None, url=f"{hub.address}/vocab.txt")
+
+
+def there(root: Path) -> dict[str, int]:
+    """Files below the root and their sizes."""
+    return {path.name: path.stat().st_size for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_file_is_fetched(hub, file, tmp_path):
+    """To its place, whole, nothing else; from the hub at the pinned revision."""
+    assert fetch(file, tmp_path, hub=hub.address) == FILE.sha256
+    assert FILE.under(tmp_path).read_bytes() == CONTENT and there(tmp_path) == {"vocab.txt": len(CONTENT)}
+    of_hub = f"/google-bert/bert-base-uncased/resolve/{FILE.revision}/vocab.txt"
+    assert hub.asked == [(of_hub if file.repository else "/vocab.txt", None)]
+
+
+def test_an_interrupted_download_is_resumed(hub, tmp_path, capsys):
+    """From the hub, behind the last whole chunk of 64 KiB."""
+    hub.cut = 300_000
+    with pytest.raises(FergiError, match=r"vocab\.txt .*Run the same command again"):
+        fetch(FILE, tmp_path, hub=hub.address)
+    assert 262_144 in there(tmp_path).values() and "vocab.txt" not in there(tmp_path)
+    weights.main(["--root", str(tmp_path)])
+    assert re.search(r"bert-vocabulary +begun", capsys.readouterr().out)
+    hub.cut = None
+    fetch(FILE, tmp_path, hub=hub.address)
+    assert there(tmp_path) == {"vocab.txt": len(CONTENT)} and hub.asked[-1][1] == "bytes=262144-"
+
+
+def test_a_file_without_a_known_sum(hub, tmp_path):
+    """It is kept, and its sum told; cut off, it is not taken for whole."""
+    file = replace(FILE, repository=None, sha256=None, url=hub.address)
+    hub.cut = 300_000
+    with pytest.raises(FergiError, match=r"cut off at 300000 of 1280000 bytes\. Run the same command again"):
+        fetch(file, tmp_path)
+    assert there(tmp_path) == {}
+    hub.cut = None
+    assert fetch(file, tmp_path) == FILE.sha256 and FILE.under(tmp_path).read_bytes() == CONTENT
+
+
+def test_another_content_is_not_kept(hub, file, tmp_path):
+    """The sum is the published one or nothing is there."""
+    hub.content = CONTENT[:-1] + b"x"
+    with pytest.raises(FergiError, match=f"not {FILE.sha256}; nothing was kept"):
+        fetch(file, tmp_path, hub=hub.address)
+    assert there(tmp_path) == {}
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_server_that_refuses(hub, file, tmp_path, status):
+    """With its answer, and where else to get the file."""
+    hub.status = status
+    with pytest.raises(FergiError, match=rf"could not be fetched .*{status}.* {FILE.source} there by hand") as caught:
+        fetch(file, tmp_path, hub=hub.address)
+    assert there(tmp_path) == {} and "\n" not in str(caught.value)
+
+
+def test_no_room(hub, file, tmp_path):
+    """Found while writing; then the rest can follow."""
+    with largest_file(400_000), pytest.raises(FergiError, match=r"vocab\.txt could not be fetched.*too large"):
+        fetch(file, tmp_path, hub=hub.address)
+    fetch(file, tmp_path, hub=hub.address)
+    assert FILE.under(tmp_path).read_bytes() == CONTENT
+
+
+def test_the_list(tmp_path, capsys):
+    """There or missing; sizes; licences. Nothing is fetched or written."""
+    path = BERT_VOCABULARY.under(tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"123")
+    before = there(tmp_path)
+    weights.main(["--root", str(tmp_path)])
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert list(rows) == ["name", *(file.name for file in WEIGHT_FILES)]
+    assert re.search(r"there +0\.0 MB +Apache-2\.0 +pretrained_models/bert-base-uncased", rows["bert-vocabulary"])
+    assert re.search(r"missing +1\.7 GB +MIT", rows["clip"])
+    assert re.search(r"missing +3\.7 MB", rows["aesthetic"])
+    weights.main(["--root", str(tmp_path), "check"])
+    out = capsys.readouterr().out
+    assert f"SHA-256 {hashlib.sha256(b'123').hexdigest()}, not the published file" in out
+    assert there(tmp_path) == before
+
+
+def test_fetching_by_name(hub, tmp_path, monkeypatch, capsys):
+    """Only what is asked for, once."""
+    monkeypatch.setattr(weights, "WEIGHT_FILES", (FILE, CLIP_L))
+    weights.main(["--root", str(tmp_path), "--hub", hub.address, "fetch", "bert-vocabulary"])
+    assert f"SHA-256 {FILE.sha256}, as published; licence: Apache-2.0" in capsys.readouterr().out
+    weights.main(["--root", str(tmp_path), "--hub", hub.address, "fetch", "bert-vocabulary"])
+    assert "vocab.txt is there already." in capsys.readouterr().out
+    assert len(hub.asked) == 1 and there(tmp_path) == {"vocab.txt": len(CONTENT)}
+
+
+@pytest.mark.parametrize("arguments", [["fetch"], ["fetch", "nonsense"], ["list", "clip"], ["check", "clip"]])
+def test_slips_on_the_command_line(tmp_path, arguments, capsys):
+    """They are told."""
+    with pytest.raises(SystemExit):
+        weights.main(["--root", str(tmp_path), *arguments])
+    assert "error: " in capsys.readouterr().err
+
+
+def test_no_connection(hub, tmp_path):
+    """A closed port gives one short sentence."""
+    with pytest.raises(FergiError, match=r"model\.safetensors could not be fetched .*: [^:]* refused\. Run"):
+        weights.main(["--root", str(tmp_path), "--hub", "http://127.0.0.1:9", "fetch", "clip"])
+
+
+def test_the_list_is_quick():
+    """It needs neither PyTorch nor the hub's library."""
+    code = "import sys, fergi.weights as w; w.main([]); print({'torch', 'huggingface_hub'} & set(sys.modules))"
+    listed = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert "hps-v2.1" in listed.stdout and listed.stdout.endswith("set()\n") and listed.stderr == ""
+
+
+def test_the_table_of_files(tmp_path):
+    """Names differ; missing files are told with advice; files are pinned to a revision; sums are of the right form."""
+    assert len({file.name for file in WEIGHT_FILES}) == len({file.path for file in WEIGHT_FILES}) == len(WEIGHT_FILES)
+    for file in WEIGHT_FILES:
+        with pytest.raises(FergiError) as caught:
+            file.read(tmp_path)
+        assert str(tmp_path / file.path) in str(caught.value) and file.advice in str(caught.value)
+        assert file.what and file.licence and file.source
+    for file in SCORER_FILES:
+        assert file.source.startswith("https://")
+        assert f"fetch {file.name}" in file.advice and file.path.startswith("pretrained_models/")
+        assert (file.repository is None) == (file.url is not None)
+        assert file.revision is None or re.fullmatch("[0-9a-f]{40}", file.revision)
+        assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
+    assert re.search("/[0-9a-f]{40}/", AESTHETIC_HEAD.url)
+    assert [file.name for file in SCORER_FILES if file.revision is None] == ["aesthetic", "blip"]
+    with pytest.raises(FergiError, match=r"cannot be fetched from here\..*InsightFace"):
+        fetch(GLINT360K_IR50, tmp_path)
