@@ -61,21 +61,17 @@ class Entry:
         expected = folder / self.path.replace("results/", "expected/", 1)
         return folder / self.path if (folder / self.path).exists() else expected
 
+    def digest(self, path: Path) -> str | None:
+        """Its SHA-256 as it lies at that path; None if it is missing."""
+        sums = {file.name: sha256(file) for file in self.files(path)}
+        if not self.path.endswith("/"):
+            return next(iter(sums.values()), None)
+        lines = "".join(f"{found}  {name}\n" for name, found in sums.items())
+        return hashlib.sha256(lines.encode()).hexdigest() if sums else None
+
     def state(self, path: Path) -> str:
         """``missing``, ``whole`` or ``different`` at that path."""
-        files = self.files(path)
-        if not files:
-            return "missing"
-        return "whole" if digest(files, self.path.endswith("/")) == self.sha256 else "different"
-
-
-def digest(files: Sequence[Path], session: bool) -> str:
-    """SHA-256 of a file, or of a session's files as in ``Entry``."""
-    sums = [sha256(file) for file in files]
-    if not session:
-        return sums[0]
-    lines = "".join(f"{each}  {file.name}\n" for each, file in zip(sums, files, strict=True))
-    return hashlib.sha256(lines.encode()).hexdigest()
+        return {None: "missing", self.sha256: "whole"}.get(self.digest(path), "different")
 
 
 def read_entries(path: Path = LIST) -> list[Entry]:
@@ -153,6 +149,7 @@ def _check_out(remote: str, commit: str, folder: Path) -> None:
     """
     inside_a_hook = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
     environment = {name: value for name, value in os.environ.items() if name not in inside_a_hook}
+    environment["GIT_TERMINAL_PROMPT"] = "0"
     for command in (
         ["init", "--quiet"],
         ["remote", "add", "origin", remote],
@@ -160,11 +157,10 @@ def _check_out(remote: str, commit: str, folder: Path) -> None:
         ["-c", "core.autocrlf=false", "checkout", "FETCH_HEAD", "--", *PATHS],
     ):
         try:
-            subprocess.run(["git", *command], cwd=folder, env=environment | {"GIT_TERMINAL_PROMPT": "0"}, check=True)
+            subprocess.run(["git", *command], cwd=folder, env=environment, check=True)
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
-            reason = (
-                f"git's exit status is {error.returncode}" if hasattr(error, "returncode") else "git: not installed"
-            )
+            status = getattr(error, "returncode", None)
+            reason = "git: not installed" if status is None else f"git's exit status is {status}"
             raise FergiError(
                 f"Cannot fetch commit {commit[:7]} from {remote} ({reason}). "
                 "Connect this machine to it, or set FERGI_DATA to a local copy of the repository."
@@ -176,9 +172,8 @@ def _put_in_place(entries: Sequence[Entry], source: Path, root: Path, temporary:
     states = {entry: entry.state(entry.source(source)) for entry in entries}
     bad = [f"{entry.path} is {state}" for entry, state in states.items() if state != "whole"]
     if bad:
-        raise summarise(
-            bad, len(entries), "published files or sessions", f"Take the repository {REPOSITORY} at {COMMIT}."
-        )
+        advice = f"Take the repository {REPOSITORY} at {COMMIT}."
+        raise summarise(bad, len(entries), "published files or sessions", advice)
     for entry in entries:
         found, place = entry.source(source), root / entry.place
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -204,8 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--replace", action="store_true", help="replace files that differ from the published ones")
     chosen = parser.parse_args(arguments)
     entries = read_entries()
-    remote, copy = os.environ.get("FERGI_REMOTE") or REPOSITORY, os.environ.get("FERGI_DATA")
-    copy = Path(copy).expanduser() if copy else None
+    remote = os.environ.get("FERGI_REMOTE") or REPOSITORY
+    copy = Path(os.environ["FERGI_DATA"]).expanduser() if os.environ.get("FERGI_DATA") else None
     fetched = fetch(chosen.root, entries=entries, remote=remote, copy=copy, replace=chosen.replace)
     n_sessions = sum(entry.path.endswith("/") for entry in entries)
     print(
