@@ -147,7 +147,7 @@ def make_scorers(root: Path, seed: int, names: Sequence[str] = PAPER_SCORERS, *,
                 _write_random(root, group)
                 scorers = [scorer_class(name)(root, CPU, layouts()[name]) for name in group]
                 if len(scorers) == 2:
-                    scorers[1].clip = scorers[0].clip  # one network for both
+                    scorers[1].network = scorers[0].network  # one network for both
                 pixels = torch.stack([*map(scorers[0].pixels, pictures)])
                 _train(scorers, prompts, pixels, cues, np.random.default_rng([seed, place]))
                 for scorer in scorers:
@@ -221,7 +221,7 @@ def _own_part(scorer: Scorer) -> tuple[WeightFile, nn.Module]:
     """A scorer's own file and network."""
     if scorer.name == "Aesthetic":
         return scorer.files[1], scorer.head
-    return scorer.files[0], scorer.network if hasattr(scorer, "network") else scorer.clip.network
+    return scorer.files[0], scorer.network
 
 
 def _write(file: WeightFile, network: nn.Module, root: Path) -> None:

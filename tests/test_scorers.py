@@ -119,7 +119,7 @@ def test_tokens_equal_those_of_openai(monkeypatch):
 
 def test_what_fills_up_does_not_matter(scorers):
     """Zeros as open_clip has them, or the end token and a mask as transformers' tokenizer: the same embedding."""
-    tokens, model = clip_tokens(["a red cat"], 77), scorers["CLIP"].clip.network
+    tokens, model = clip_tokens(["a red cat"], 77), scorers["CLIP"].network
     filled = tokens.where(torch.arange(77) <= tokens.argmax(), tokens.max())
     with torch.inference_mode():
         ours = model.get_text_features(input_ids=tokens)

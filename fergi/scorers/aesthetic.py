@@ -7,8 +7,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from fergi.scorers.clip import VIT_L_14, ClipNetwork
-from fergi.scorers.interface import Scorer, load_network
+from fergi.scorers.clip import Clip
+from fergi.scorers.interface import load_network, normalised
 from fergi.scorers.pixels import cropped_by_torchvision
 from fergi.weights import AESTHETIC_HEAD, CLIP_L
 
@@ -37,24 +37,23 @@ class LinearHead(nn.Module):
         return self.layers(x)
 
 
-class Aesthetic(Scorer):
+class Aesthetic(Clip):
     """About 1 to 10; the prompt plays no part."""
 
     name = "Aesthetic"
     files = (CLIP_L, AESTHETIC_HEAD)
     packages = ("transformers",)
-    official_layout = VIT_L_14
     method = "five linear layers on the embedding; picture: shorter side to 224 pixels, bicubic, centre; no text"
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """The head and CLIP's encoders."""
-        self.head = load_network(LinearHead(layout["projection_dim"]), self.files[1], root, self.device)
-        self.clip = ClipNetwork(self.files[0], root, self.device, layout)
+        self.head = load_network(LinearHead(layout["projection_dim"]), AESTHETIC_HEAD, root, self.device)
+        super().load(root, layout)
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """The centre, cut as torchvision does."""
-        return cropped_by_torchvision(picture, self.clip.side)
+        return cropped_by_torchvision(picture, self.side)
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """The head's output."""
-        return self.head(self.clip.images(pixels).float())[:, 0]
+        return self.head(normalised(self.embed_images(pixels)).float())[:, 0]

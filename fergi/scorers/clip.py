@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from fergi.scorers.interface import Scorer, load_network, normalised, offline_import, once_each
 from fergi.scorers.pixels import cropped_by_transformers
 from fergi.scorers.text import clip_tokens
-from fergi.weights import CLIP_L, WeightFile
+from fergi.weights import CLIP_L
 
 TOKENS = {"vocab_size": 49408, "max_position_embeddings": 77}
 PIXELS = {"patch_size": 14, "image_size": 224}
@@ -35,39 +34,8 @@ VIT_L_14 = {
 }
 
 
-class ClipNetwork:
-    """A CLIP in the layout of transformers: embeddings of prompts and pictures.
-
-    Its weights are ``file`` below ``root``; ``layout`` has its sizes as arguments of transformers' ``CLIPConfig``.
-    """
-
-    def __init__(self, file: WeightFile, root: Path, device: torch.device, layout: dict[str, Any]) -> None:
-        with offline_import():
-            from transformers import CLIPConfig, CLIPModel
-        dimension = layout["projection_dim"]
-        config = CLIPConfig(
-            text_config=layout["text_config"] | {"projection_dim": dimension},
-            vision_config=layout["vision_config"] | {"projection_dim": dimension},
-            projection_dim=dimension,
-        )
-        self.network = load_network(CLIPModel(config), file, root, device)
-        self.side = config.vision_config.image_size
-        self.length = config.text_config.max_position_embeddings
-        self.device = device
-
-    def texts(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings of length 1, shape (n, dimension)."""
-        different, places = once_each(prompts)
-        tokens = clip_tokens(different, self.length).to(self.device)
-        return normalised(self.network.get_text_features(input_ids=tokens))[places]
-
-    def images(self, pixels: Tensor) -> Tensor:
-        """Embeddings of length 1, shape (n, dimension)."""
-        return normalised(self.network.get_image_features(pixel_values=pixels))
-
-
 class Clip(Scorer):
-    """Cosine, not scaled; −1 to 1."""
+    """Cosine, not scaled; −1 to 1. The network is transformers'."""
 
     name = "CLIP"
     files = (CLIP_L,)
@@ -76,13 +44,30 @@ class Clip(Scorer):
     method = "cosine; picture: shorter side to 224 pixels, bicubic, centre; text: 77 tokens"
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
-        """Both encoders."""
-        self.clip = ClipNetwork(self.files[0], root, self.device, layout)
+        """Both encoders; the layout has the arguments of transformers' ``CLIPConfig``."""
+        with offline_import():
+            from transformers import CLIPConfig, CLIPModel
+        dimension = {"projection_dim": layout["projection_dim"]}
+        encoders = {part: layout[part] | dimension for part in ("text_config", "vision_config")}
+        network = CLIPModel(CLIPConfig(**encoders, **dimension))
+        self.network = load_network(network, self.files[0], root, self.device)
+        self.side = layout["vision_config"]["image_size"]
+        self.length = layout["text_config"]["max_position_embeddings"]
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """The centre, cut as transformers does."""
-        return cropped_by_transformers(picture, self.clip.side)
+        return cropped_by_transformers(picture, self.side)
+
+    def embed_texts(self, tokens: Tensor) -> Tensor:
+        """Embeddings, shape (n, dimension)."""
+        return self.network.get_text_features(input_ids=tokens)
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Embeddings, shape (n, dimension)."""
+        return self.network.get_image_features(pixel_values=pixels)
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Cosines."""
-        return (self.clip.texts(prompts) * self.clip.images(pixels)).sum(dim=-1)
+        different, places = once_each(prompts)
+        texts = normalised(self.embed_texts(clip_tokens(different, self.length).to(self.device)))
+        return (texts[places] * normalised(self.embed_images(pixels))).sum(dim=-1)

@@ -3,16 +3,15 @@
 The network is open_clip's, and pictures are padded, not cropped, as in the hpsv2 package.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from fergi.scorers.interface import Scorer, load_network, normalised, offline_import, once_each
+from fergi.scorers.clip import Clip
+from fergi.scorers.interface import load_network, offline_import
 from fergi.scorers.pixels import padded
-from fergi.scorers.text import clip_tokens
 from fergi.weights import HPS_V2, HPS_V2_1
 
 # As open_clip's ViT-H-14 has it.
@@ -23,7 +22,7 @@ VIT_H_14 = {
 }
 
 
-class HpsV2(Scorer):
+class HpsV2(Clip):
     """Cosine, not scaled; about 0.27 for images and their prompts."""
 
     name = "HPSv2"
@@ -44,12 +43,13 @@ class HpsV2(Scorer):
         """The whole picture."""
         return padded(picture, self.side)
 
-    def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
-        """Cosines."""
-        different, places = once_each(prompts)
-        tokens = clip_tokens(different, self.length).to(self.device)
-        texts = normalised(self.network.encode_text(tokens))[places]
-        return (texts * normalised(self.network.encode_image(pixels))).sum(dim=-1)
+    def embed_texts(self, tokens: Tensor) -> Tensor:
+        """Embeddings, shape (n, dimension)."""
+        return self.network.encode_text(tokens)
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Embeddings, shape (n, dimension)."""
+        return self.network.encode_image(pixels)
 
 
 class HpsV21(HpsV2):

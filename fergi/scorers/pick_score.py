@@ -24,4 +24,4 @@ class PickScore(Clip):
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Scaled cosines."""
-        return self.clip.network.logit_scale.double().exp() * super().compute(prompts, pixels)
+        return self.network.logit_scale.double().exp() * super().compute(prompts, pixels)
