@@ -66,35 +66,14 @@ def one_thread():
 def test_a_feature_file_by_hand():
     """The released format: a small negative value keeps its sign, a frame without a face has whole numbers."""
     face = [0.95, 0.7, 0.49996, 1.23456, -0.0004, 0, 5, 4.9999, -1.5, 2, 3, 1e-9, 0.0625, 10, 0.1]
-    rows = [face, NO_FACE, face]
-    assert format_clip([0, 1 / 30, 2 / 30], rows, 3).decode() == (
-        f"{HEADER}\n"
-        "1,0.000,0.950,0.700,0.500,1.235,-0.000,0.000,5.000,5.000,-1.500,2.000,3.000,0.000,0.062,10.000,0.100\n"
-        f"2,0.033,{NOTHING}\n"
-        "3,0.067,0.950,0.700,0.500,1.235,-0.000,0.000,5.000,5.000,-1.500,2.000,3.000,0.000,0.062,10.000,0.100\n"
+    cells = "0.950,0.700,0.500,1.235,-0.000,0.000,5.000,5.000,-1.500,2.000,3.000,0.000,0.062,10.000,0.100"
+    assert format_clip([0, 1 / 30, 2 / 30], [face, NO_FACE, face], 3).decode() == (
+        f"{HEADER}\n1,0.000,{cells}\n2,0.033,{NOTHING}\n3,0.067,{cells}\n"
     )
     assert format_clip([0], [face], 2).decode() == (
         f"{HEADER}\n1,0.000,0.95,0.70,0.50,1.23,-0.00,0.00,5.00,5.00,-1.50,2.00,3.00,0.00,0.06,10.00,0.10\n"
     )
-
-
-@pytest.mark.parametrize("decimals", [2, 3])
-def test_what_was_written_is_read_back(tmp_path, decimals):
-    values = np.random.default_rng(1).uniform(-1, 5, (40, 15))
-    values[:, 0] = np.linspace(0.5, 1, 40)
-    values[[0, 7, 39]] = NO_FACE
-    times = np.arange(40) / 30
-    (tmp_path / "a.csv").write_bytes(format_clip(times, values, decimals))
-    features, problems = read_clips([tmp_path / "a.csv"])
-    assert problems == []
-    assert features.column("frame").tolist() == list(range(1, 41))
-    assert_allclose(features.column("timestamp"), times, atol=5.001e-4)
-    assert_allclose(features.values[:, 2:], values, atol=0.5001 * 10**-decimals)
-    assert_array_equal(features.values[[0, 7, 39], 2:], [NO_FACE] * 3)
-
-
-def test_as_many_times_as_rows():
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="zip"):  # more times than rows
         format_clip([0, 1], [NO_FACE], 3)
 
 
@@ -107,18 +86,19 @@ def touched(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-def test_videos_in_order_of_numbers(tmp_path):
-    """Participant, session, kind, image; 2 before 10. Other files are left alone."""
+def test_videos_of_the_data_set(tmp_path):
+    """By participant, session, kind and image, 2 before 10. Other files, hidden ones and folders are ignored."""
     touched(
         tmp_path / "data",
         "102/session_1/reaction_clip_1.mp4",
         *(f"101/session_{session}/reaction_clip_{image}.mp4" for session in (10, 2) for image in (10, 2, 1)),
         "101/session_2/baseline_clip_3.AVI",
-        "101/session_2/baseline_clip_3_features.csv",
-        "101/session_2/baseline_clip_x.mp4",
-        "101/session_2/old_reaction_clip_1.mp4",
-        "101/session_2/reaction_clip_1.txt",
-        "101/session_2/image1.png",
+        *(f"101/session_2/{name}" for name in ("baseline_clip_3_features.csv", "baseline_clip_x.mp4", "image1.png")),
+        *(
+            f"101/session_2/{name}"
+            for name in ("old_reaction_clip_1.mp4", "reaction_clip_1.txt", "._reaction_clip_3.mp4")
+        ),
+        "101/session_2/reaction_clip_4.mp4/notes.txt",
         "101/session_two/reaction_clip_1.mp4",
         "101/reaction_clip_1.mp4",
     )
@@ -132,8 +112,8 @@ def test_videos_in_order_of_numbers(tmp_path):
     assert list(found.values()) == [tmp_path / "data" / f"{name}_features.csv" for name in names]
 
 
-def test_no_videos(tmp_path):
-    """In the data set, and in a folder of any videos."""
+def test_folders_of_videos_that_are_refused(tmp_path):
+    """Without a video, or with two that have one output; in the data set and in a folder of any videos."""
     for content in ("101/session_1/reaction_clip_1_features.csv", "101/session_1/film.mp4"):
         touched(tmp_path / "data", content)
         with pytest.raises(FergiError, match=r"There are no videos in .*/data \(.*\)\. Put them there, or .*--videos"):
@@ -143,38 +123,6 @@ def test_no_videos(tmp_path):
     touched(tmp_path / "in", "a.txt")
     with pytest.raises(FergiError, match=r"There is no video in .*/in \(looked for \.mp4, \.avi, .*\.mpeg\)\. Name"):
         find_videos_anywhere(tmp_path / "in", tmp_path / "out")
-
-
-def test_videos_anywhere(tmp_path):
-    """The subfolders come back under the folder for the results."""
-    touched(tmp_path / "in", "b/c/second.MOV", "first.mp4", "b/notes.txt", "b/first.webm")
-    found = find_videos_anywhere(tmp_path / "in", tmp_path / "out")
-    assert list(found) == sorted(found)
-    assert found == {
-        tmp_path / "in/b/c/second.MOV": tmp_path / "out/b/c/second_features.csv",
-        tmp_path / "in/b/first.webm": tmp_path / "out/b/first_features.csv",
-        tmp_path / "in/first.mp4": tmp_path / "out/first_features.csv",
-    }
-
-
-def test_where_videos_are_looked_for(tmp_path):
-    """Behind links to folders, each once; neither in what is hidden, as macOS's own files, nor in folders' names."""
-    touched(tmp_path / "in", "._a.mp4", ".cache/b.mp4", "c.mp4/notes.txt", "d.mp4/inside.mp4", "e/f.mp4")
-    touched(tmp_path / "elsewhere", "g.mp4")
-    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "in/e/again").symlink_to(tmp_path / "in")
-    (tmp_path / "in/gone.mp4").symlink_to("nowhere")
-    found = find_videos_anywhere(tmp_path / "in", tmp_path / "out")
-    assert [video.relative_to(tmp_path / "in").as_posix() for video in found] == [
-        *("d.mp4/inside.mp4", "e/f.mp4", "gone.mp4", "linked/g.mp4")
-    ]
-    touched(tmp_path / "data/101/session_1", "._reaction_clip_1.mp4", "reaction_clip_3.mp4")
-    (tmp_path / "data/101/session_1/reaction_clip_2.mp4").mkdir()
-    assert [video.name for video in find_videos(Folders(tmp_path))] == ["reaction_clip_3.mp4"]
-
-
-def test_two_videos_with_one_output(tmp_path):
-    """In both ways to name videos."""
     touched(tmp_path / "data/101/session_1", "reaction_clip_1.mp4", "reaction_clip_1.avi")
     message = r"reaction_clip_1\.avi and .*reaction_clip_1\.mp4 would both write reaction_clip_1_features\.csv\. Rename"
     with pytest.raises(FergiError, match=message):
@@ -184,6 +132,20 @@ def test_two_videos_with_one_output(tmp_path):
     touched(tmp_path / "data/101/session_2", "reaction_clip_1.avi")
     (tmp_path / "data/101/session_1/reaction_clip_1.avi").unlink()
     assert len(find_videos(Folders(tmp_path))) == 2
+
+
+def test_videos_anywhere(tmp_path):
+    """Subfolders are kept. Linked folders are searched, each once; what is hidden, as macOS's own files, is not."""
+    touched(tmp_path / "in", "b/c/second.MOV", "b/first.webm", "b/notes.txt", "e/f.mp4")
+    touched(tmp_path / "in", "._a.mp4", ".cache/b.mp4", "c.mp4/notes.txt", "d.mp4/inside.mp4")
+    touched(tmp_path / "elsewhere", "g.mp4")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/e/again").symlink_to(tmp_path / "in")
+    (tmp_path / "in/gone.mp4").symlink_to("nowhere")
+    names = ["b/c/second.MOV", "b/first.webm", "d.mp4/inside.mp4", "e/f.mp4", "gone.mp4", "linked/g.mp4"]
+    found = find_videos_anywhere(tmp_path / "in", tmp_path / "out")
+    assert list(found) == [tmp_path / "in" / name for name in names]
+    assert list(found.values()) == [tmp_path / f"out/{Path(name).with_suffix('')}_features.csv" for name in names]
 
 
 # The network in batches
@@ -202,8 +164,11 @@ def faces() -> np.ndarray:
     return np.stack([face.picture for face in aligned])
 
 
-def test_a_face_does_not_notice_its_batch(checkpoint, faces):
-    """To the last bit: wherever it stands and whoever stands beside it."""
+def test_estimates_on_the_cpu(checkpoint, faces):
+    """To the last bit the same wherever a face stands and whoever stands beside it: channel AU − 1 on picture/255.
+
+    With seven bits of mantissa they are not the same, but differ by a few hundredths of the spread.
+    """
     estimator = AUEstimator(checkpoint, "ir10-thin", "cpu")
     assert estimator.batch_size == 8
     expected = estimator.estimate(faces[:8])
@@ -211,32 +176,19 @@ def test_a_face_does_not_notice_its_batch(checkpoint, faces):
         assert estimator.estimate(face[None]).tobytes() == values.tobytes()
     assert estimator.estimate(faces[[11, 3, 10]])[1].tobytes() == expected[3].tobytes()
     assert np.abs(np.diff(expected, axis=0)).max() > 0.01
-
-
-def test_estimates_are_those_of_one_picture_at_a_time(checkpoint, faces):
-    """Channel AU − 1 of the network on picture/255."""
-    network = load_network(checkpoint, "ir10-thin")
+    network, pictures = load_network(checkpoint, "ir10-thin"), torch.from_numpy(faces[:8]).permute(0, 3, 1, 2).float()
     with torch.inference_mode():
-        alone = [
-            network(torch.from_numpy(face).permute(2, 0, 1)[None].float() / 255)[0, np.array(ACTION_UNITS) - 1].numpy()
-            for face in faces[:8]
-        ]
-    found = AUEstimator(checkpoint, "ir10-thin", "cpu").estimate(faces[:8])
-    assert found.shape == (8, 12)
-    assert_allclose(found, alone, rtol=1e-4, atol=1e-4)
-
-
-def test_reduced_precision_is_near(checkpoint, faces):
-    """Seven bits of mantissa: not the same, but the same to a few hundredths of the spread."""
-    whole = AUEstimator(checkpoint, "ir10-thin", "cpu").estimate(faces[:8])
+        alone = [network(picture[None] / 255)[0, np.array(ACTION_UNITS) - 1].numpy() for picture in pictures]
+    assert expected.shape == (8, 12)
+    assert_allclose(expected, alone, rtol=1e-4, atol=1e-4)
     reduced = AUEstimator(checkpoint, "ir10-thin", "cpu", "bfloat16").estimate(faces[:8])
     assert reduced.dtype == np.float32
-    assert 0 < np.abs(reduced - whole).max() < 0.05 * whole.std()
+    assert 0 < np.abs(reduced - expected).max() < 0.05 * expected.std()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-def test_the_same_on_cuda(checkpoint, faces):
-    """A face does not notice its batch, and float32 is not the tf32 that PyTorch makes of it."""
+def test_estimates_on_cuda(checkpoint, faces):
+    """A face's batch makes no difference, and float32 is not the tf32 that PyTorch makes of it."""
     estimator = AUEstimator(checkpoint, "ir10-thin", "cuda")
     expected = estimator.estimate(faces)
     assert estimator.estimate(faces[[11, 3, 10]])[1].tobytes() == expected[3].tobytes()
@@ -317,23 +269,28 @@ def test_every_face_gets_its_own_values_back(tmp_path):
 
 
 class FeignedVideo:
-    """Grey pictures of a size, of which ``living`` are still held somewhere."""
+    """Grey pictures of a size, all at the time 0, for a KnownNetwork.
 
-    def __init__(self, n_frames: int, shape: tuple[int, int], rate: float = 0.0):
+    Before each one is decoded, ``n_held`` are still held somewhere, and ``ahead`` are not estimated.
+    """
+
+    def __init__(self, n_frames: int, shape: tuple[int, int], rate: float):
         self.n_frames, self.shape, self.promised = n_frames, shape, 0.0
         self.frame_seconds = 1 / rate if rate else 0.0
-        self.living: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
+        self.network, self.living = KnownNetwork(), weakref.WeakValueDictionary()
         self.n_held: list[int] = []
+        self.ahead: list[int] = []
 
     def frames(self):
         for index in range(self.n_frames):
             self.n_held.append(len(self.living))
+            self.ahead.append(index - 8 * len(self.network.sizes))
             picture = self.living[index] = np.full((*self.shape, 3), 128, np.uint8)
             yield 0.0, picture
             del picture
 
 
-def processed(video: FeignedVideo, folder: Path, monkeypatch, face=None, network=None) -> tuple[list[int], list[str]]:
+def processed(video: FeignedVideo, folder: Path, monkeypatch, face=None) -> tuple[list[int], list[str]]:
     """How many pictures are aligned at a time, and the times that are written; each frame has that face."""
     groups: list[int] = []
 
@@ -343,68 +300,50 @@ def processed(video: FeignedVideo, folder: Path, monkeypatch, face=None, network
 
     monkeypatch.setattr(clips, "FaceAligner", lambda settings: types.SimpleNamespace(align=align))
     monkeypatch.setattr(clips, "Video", lambda path: contextlib.nullcontext(video))
-    process_clips(jobs_for(folder, "a.mp4"), FACEMESH, network or KnownNetwork(), workers=0)
+    process_clips(jobs_for(folder, "a.mp4"), FACEMESH, video.network, workers=0)
     return groups, [line.split(",")[1] for line in (folder / "a.mp4.csv").read_text().splitlines()[1:]]
 
 
-@pytest.mark.parametrize(("rate", "seconds"), [(0, 1 / 30), (10, 0.1)])
-def test_a_container_without_times(tmp_path, monkeypatch, rate, seconds):
-    """Frames are counted at its rate, else at thirty a second, over all groups of frames of a clip."""
-    _, times = processed(FeignedVideo(40, (8, 8), rate), tmp_path, monkeypatch)
-    assert times == [f"{index * seconds:.3f}" for index in range(40)]
-
-
-@pytest.mark.parametrize(("n", "shape", "groups"), [
-    (1, (500, 500), [1]), (63, (500, 500), [32, 31]), (64, (500, 500), [32, 32]), (65, (500, 500), [32, 32, 1]),
-    (40, (1000, 2000), [16, 16, 8]), (3, (6000, 6000), [1, 1, 1]),
+@pytest.mark.parametrize(("n", "shape", "rate", "groups"), [
+    (1, (500, 500), 0, [1]), (63, (500, 500), 0, [32, 31]), (64, (500, 500), 10, [32, 32]),
+    (65, (500, 500), 0, [32, 32, 1]), (40, (1000, 2000), 10, [16, 16, 8]), (3, (6000, 6000), 0, [1, 1, 1]),
 ])  # fmt: skip
-def test_few_large_pictures_are_held_at_a_time(tmp_path, monkeypatch, n, shape, groups):
-    """None is lost between groups, and none of a group is still held when the next one is decoded."""
-    video = FeignedVideo(n, shape)
+def test_few_large_pictures_are_held_at_a_time(tmp_path, monkeypatch, n, shape, rate, groups):
+    """None is lost between groups, and none of a group is still held when the next one is decoded.
+
+    Over all groups frames are counted at the container's rate, else at thirty a second.
+    """
+    video = FeignedVideo(n, shape, rate)
     found, times = processed(video, tmp_path, monkeypatch)
-    assert found == groups and len(times) == n
+    assert found == groups and times == [f"{index / (rate or 30):.3f}" for index in range(n)]
     assert video.n_held == [index % groups[0] for index in range(n)]
 
 
 def test_decoding_does_not_run_ahead_of_the_network(tmp_path, monkeypatch):
     """A group, a batch that is not full, and four batches that wait or are estimated are all that is held."""
-    video, network = FeignedVideo(400, (8, 8)), KnownNetwork()
-    face = AlignedFace(np.zeros((112, 112, 3), np.uint8), 0.9, 0.7, 0.5)
-    ahead: list[int] = []
-
-    def frames():
-        for index, frame in enumerate(FeignedVideo.frames(video)):
-            ahead.append(index - 8 * len(network.sizes))
-            yield frame
-
-    monkeypatch.setattr(video, "frames", frames)
-    processed(video, tmp_path, monkeypatch, face, network)
-    assert sum(network.sizes) == 400 and 32 <= max(ahead) <= 32 + 8 + 4 * 8
+    video = FeignedVideo(400, (8, 8), 0)
+    processed(video, tmp_path, monkeypatch, AlignedFace(np.zeros((112, 112, 3), np.uint8), 0.9, 0.7, 0.5))
+    assert sum(video.network.sizes) == 400 and 32 <= max(video.ahead) <= 32 + 8 + 4 * 8
 
 
-def test_a_worker_that_dies(tmp_path):
-    """One sentence with its exit code and the video, which is not the first, instead of waiting for ever."""
+@pytest.mark.parametrize(("alignment", "error", "message"), [
+    (filmed.FatalAlignment(), FergiError, r"^A worker process died while reading {}/face\.avi \(exit code: -9\), "
+     r"most likely out of memory\. Replace or remove what it read, or run again with fewer --workers; "
+     r"finished clips stay\.$"),
+    (dataclasses.replace(FACEMESH, luma="none"), KeyError, r"This happened while reading {}/face\.avi"),
+])  # fmt: skip
+def test_a_worker_that_fails(tmp_path, alignment, error, message):
+    """Killed: one sentence with its exit code and the video, which is not the first. Or an error with its traceback.
+
+    Both within a minute of the last news, in place of waiting for ever; on a busy machine a worker starts slowly.
+    """
     film(tmp_path / "grey.avi", [GREY] * 5, "MJPG")
     film(tmp_path / "face.avi", moving_face(5), "MJPG")
-    jobs = jobs_for(tmp_path, "grey.avi", "face.avi")
-    message = (
-        rf"^A worker process died while reading {tmp_path}/face\.avi \(exit code: -9\), most likely out of memory\. "
-        r"Replace or remove what it read, or run again with fewer --workers; finished clips stay\.$"
-    )
-    started = time.monotonic()
-    with pytest.raises(FergiError, match=message):
-        process_clips(jobs, filmed.FatalAlignment(), KnownNetwork(), workers=1)
-    assert time.monotonic() - started < 60
+    jobs, news = jobs_for(tmp_path, "grey.avi", "face.avi"), [time.monotonic()]
+    with pytest.raises(error, match=message.format(tmp_path)):
+        process_clips(jobs, alignment, KnownNetwork(), workers=1, progress=lambda *_: news.append(time.monotonic()))
+    assert time.monotonic() - news[-1] < 60
     assert not jobs[1].output.exists() and multiprocessing.active_children() == []
-
-
-def test_an_error_in_a_worker_names_the_video(tmp_path):
-    """With the worker's traceback."""
-    jobs = jobs_for(tmp_path, "a.avi")
-    film(tmp_path / "a.avi", moving_face(2), "MJPG")
-    with pytest.raises(KeyError, match=rf"This happened while reading {tmp_path}/a\.avi"):
-        process_clips(jobs, dataclasses.replace(FACEMESH, luma="none"), KnownNetwork(), workers=1)
-    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # PyTorch's destructor
@@ -490,17 +429,12 @@ def expected(_finished) -> dict[str, bytes]:
     return snapshot(_finished / "data", FEATURES)
 
 
-def expect(root: Path, message: str, *options: str) -> None:
-    """The script ends with that sentence."""
-    with pytest.raises(FergiError, match=message) as caught:
-        run(root, *options)
-    assert "\n" not in str(caught.value)
-
-
 def refuses(root: Path, message: str, *options: str) -> None:
     """The script ends with that sentence, and every file is as before."""
     before = snapshot(root)
-    expect(root, message, *options)
+    with pytest.raises(FergiError, match=message) as caught:
+        run(root, *options)
+    assert "\n" not in str(caught.value)
     assert snapshot(root) == before
 
 
@@ -515,18 +449,18 @@ def interrupt(monkeypatch, root: Path, *options: str) -> None:
         run(root, *options)
 
 
-def test_every_clip_has_its_file(_finished, expected):
-    """Beside its video, in the released format; frames without a face have the released row."""
-    assert list(expected) == [
-        "101/session_1/baseline_clip_1_features.csv",
-        "101/session_1/reaction_clip_10_features.csv",
-        "101/session_1/reaction_clip_1_features.csv",
-        "101/session_1/reaction_clip_2_features.csv",
-        "102/session_3/reaction_clip_1_features.csv",
-    ]
-    lengths = [9, 5, 9, 40, 11]
+def test_every_clip_has_its_file(_finished, expected, checkpoint):
+    """Beside its video, in the released format; frames without a face have the released row. The settings are kept."""
+    lengths = {
+        "101/session_1/baseline_clip_1_features.csv": 9,
+        "101/session_1/reaction_clip_10_features.csv": 5,
+        "101/session_1/reaction_clip_1_features.csv": 9,
+        "101/session_1/reaction_clip_2_features.csv": 40,
+        "102/session_3/reaction_clip_1_features.csv": 11,
+    }
+    assert list(expected) == list(lengths)
     features, problems = read_clips([_finished / "data" / name for name in expected])
-    assert problems == [] and features.lengths.tolist() == lengths
+    assert problems == [] and features.lengths.tolist() == list(lengths.values())
     lines = {name: content.decode().splitlines() for name, content in expected.items()}
     assert all(each[0] == HEADER for each in lines.values())
     gone = [line for line in lines["101/session_1/reaction_clip_2_features.csv"] if line.endswith(f",{NOTHING}")]
@@ -536,41 +470,35 @@ def test_every_clip_has_its_file(_finished, expected):
     ]
     assert lines["102/session_3/reaction_clip_1_features.csv"][2].startswith("2,0.040,")
     confidence = features.column("face_detection_confidence_score")
-    assert (confidence > 0.8).sum() == sum(lengths) - 3 - 5
+    assert (confidence > 0.8).sum() == sum(lengths.values()) - 3 - 5
     seen = features.values[confidence > 0]
     assert ((seen[:, 3] > 0.55) & (seen[:, 3] < 0.85) & (seen[:, 4] > 0.3) & (seen[:, 4] < 0.7)).all()
+    settings = json.loads((_finished / "data/settings.json").read_text())
+    assert "bundled short-range detector" in settings["detector"]
+    assert settings["landmarks"] == "facemesh" and settings["luma"] == "released"
+    assert settings["network"] == "ir10-thin" and settings["precision"] == "float32" and settings["device"] == "cpu"
+    assert settings["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
 
 
 def test_values_are_those_of_a_plain_loop(_finished, expected, checkpoint):
     """Frame by frame with OpenCV, the aligner and the network, the last batch filled up with black."""
     capture = cv2.VideoCapture(str(_finished / "data/101/session_1/reaction_clip_2.mp4"))
-    aligner = shared_aligner(FACEMESH)
     found = []
     while (frame := capture.read())[0]:
-        found += aligner.align([np.ascontiguousarray(frame[1][..., ::-1])])
-    assert len(found) == 40
+        found += shared_aligner(FACEMESH).align([np.ascontiguousarray(frame[1][..., ::-1])])
     network = load_network(checkpoint, "ir10-thin").to(memory_format=torch.channels_last)
-    pictures = [face.picture for face in found if face]
-    batches = np.zeros((-(-len(pictures) // 8) * 8, 112, 112, 3), np.uint8)
-    batches[: len(pictures)] = pictures
+    faces = torch.zeros(5 * 8, 112, 112, 3, dtype=torch.uint8)
+    faces[:37] = torch.from_numpy(np.stack([face.picture for face in found if face]))
     with torch.inference_mode():
-        outputs = [
-            network(network_input(torch.from_numpy(batch))).numpy() for batch in batches.reshape(-1, 8, 112, 112, 3)
-        ]
-    estimates = iter(np.concatenate(outputs))
-    lines = [HEADER]
-    for index, face in enumerate(found):
-        cells = NOTHING
-        if face:
-            values = next(estimates)
-            numbers = [face.score, face.pitch_ratio, face.yaw_ratio, *(values[unit - 1] for unit in ACTION_UNITS)]
-            cells = ",".join(f"{number:.3f}" for number in numbers)
-        lines.append(f"{index + 1},{index / 30:.3f},{cells}")
-    assert expected["101/session_1/reaction_clip_2_features.csv"].decode().splitlines() == lines
+        outputs = torch.cat([network(network_input(batch)) for batch in faces.split(8)])
+    estimates = iter(outputs[:, np.array(ACTION_UNITS) - 1].numpy())
+    rows = [[face.score, face.pitch_ratio, face.yaw_ratio, *next(estimates)] if face else NO_FACE for face in found]
+    assert len(rows) == 40
+    assert expected["101/session_1/reaction_clip_2_features.csv"] == format_clip(np.arange(40) / 30, rows, 3)
 
 
-def test_two_decimals_for_baseline_clips_as_in_the_release(root, expected):
-    """The others keep three."""
+def test_two_decimals_for_baseline_clips_as_in_the_release(root, expected, capsys):
+    """The others keep three. The script says how many, by what, how fast, and which clip has no face."""
     found = run(root, "--baseline-decimals", "2")
     name = "101/session_1/baseline_clip_1_features.csv"
     precise, rounded = (
@@ -581,11 +509,6 @@ def test_two_decimals_for_baseline_clips_as_in_the_release(root, expected):
     assert all(cell[::-1].index(b".") == 2 for cell in rounded[:, 2:].ravel())
     assert_array_equal(rounded[:, :2], precise[:, :2])
     assert_allclose(rounded[:, 2:].astype(float), precise[:, 2:].astype(float), atol=0.00551)
-
-
-def test_what_the_script_says(root, capsys):
-    """How many, by what, how fast, and which clip has no face."""
-    run(root)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "5 clips, 0 of them done already."
     assert lines[1].startswith("Landmarks by facemesh; ir10-thin from ") and lines[1].endswith(" on cpu, float32.")
@@ -594,34 +517,20 @@ def test_what_the_script_says(root, capsys):
     assert lines[3:] == [f"1 of them have no face in any frame (first: {clip})."]
 
 
-def test_of_two_faces_the_wider_counts(tmp_path, in_process, checkpoint):
-    """On either side, and although the other one is seen more surely; which it is shows in the pitch ratio."""
+def test_of_two_faces_the_wider_counts():
+    """On either side, and although the other is detected with more confidence; the pitch ratio shows which it is."""
     wide = (cv2.GaussianBlur(portrait(), (0, 0), 2) * 0.5).astype(np.uint8)
     narrow = np.full_like(wide, 60)
     narrow[:, 14:177] = cv2.resize(portrait(), (163, 192), interpolation=cv2.INTER_AREA)
     nobody = np.zeros_like(wide)
-    for name, pair in (
-        ("wide", (wide, nobody)),
-        ("narrow", (nobody, narrow)),
-        ("left", (wide, narrow)),
-        ("right", (narrow, wide)),
-    ):
-        picture = np.zeros((384, 384, 3), np.uint8)
-        picture[96:288] = np.concatenate(pair, axis=1)
-        film(tmp_path / f"{name}.avi", [picture] * 4, "MJPG", side=384)
-    folders = ["--videos", str(tmp_path), "--out", str(tmp_path / "out")]
-    run(tmp_path, "--checkpoint", str(checkpoint), *folders)
-    score, pitch = (
-        {
-            name: read_clips([tmp_path / "out" / f"{name}_features.csv"])[0].column(column)
-            for name in ("wide", "narrow", "left", "right")
-        }
-        for column in ("face_detection_confidence_score", "pitch_indicative_ratio")
-    )
-    assert score["narrow"].min() > score["wide"].max() + 0.05 and score["wide"].min() > 0.5
-    assert pitch["narrow"].min() > pitch["wide"].max() + 0.1
-    assert_allclose(pitch["left"], pitch["wide"], atol=0.03)
-    assert_allclose(pitch["right"], pitch["wide"], atol=0.03)
+    pairs = [
+        np.concatenate(pair, axis=1) for pair in ((wide, nobody), (nobody, narrow), (wide, narrow), (narrow, wide))
+    ]
+    pictures = [np.pad(pair, ((96, 96), (0, 0), (0, 0))) for pair in pairs]
+    wider, other, left, right = shared_aligner(FACEMESH).align(pictures)
+    assert other.score > wider.score + 0.05 and wider.score > 0.5
+    assert other.pitch_ratio > wider.pitch_ratio + 0.1
+    assert_allclose([left.pitch_ratio, right.pitch_ratio], wider.pitch_ratio, atol=0.03)
 
 
 def test_bad_videos_are_listed_and_the_rest_is_done(root, expected, capsys):
@@ -631,9 +540,9 @@ def test_bad_videos_are_listed_and_the_rest_is_done(root, expected, capsys):
     good.write_text("not a video")
     empty.touch()
     cause = f"{good} is not a video that OpenCV can open"
-    expect(
-        root, rf"^2 of 6 videos have no feature file \(first: {cause}\)\. Replace or remove them and run again; the "
-    )
+    message = rf"^2 of 6 videos have no feature file \(first: {cause}\)\. Replace or remove them and run again; the .*$"
+    with pytest.raises(FergiError, match=message):
+        run(root)
     out = capsys.readouterr().out.splitlines()
     assert out[-2:] == [f"  {cause}", f"  {empty} is empty"]
     assert any(line.startswith("Wrote 4 feature files, 34 frames, ") for line in out)
@@ -646,30 +555,26 @@ def test_bad_videos_are_listed_and_the_rest_is_done(root, expected, capsys):
 
 
 def test_finished_clips_are_skipped(finished, expected, capsys):
-    """They are not even opened; --redo does them again."""
-    marked = finished / "data/101/session_1/reaction_clip_2_features.csv"
-    marked.write_text("mine")
-    lost = finished / "data/101/session_1/reaction_clip_1_features.csv"
-    lost.unlink()
-    found = run(finished)
-    assert "5 clips, 4 of them done already." in capsys.readouterr().out
-    assert found == expected | {"101/session_1/reaction_clip_2_features.csv": b"mine"}
+    """They are not even opened; --redo does them again.
+
+    A clip whose video is newer is done again; one whose video is a link that leads nowhere any longer is not.
+    """
+
+    def done() -> str:
+        return capsys.readouterr().out.splitlines()[0]
+
+    session = finished / "data/101/session_1"
+    one, two = (f"101/session_1/reaction_clip_{image}_features.csv" for image in (1, 2))
+    (finished / "data" / one).unlink()
+    (finished / "data" / two).write_text("mine")
+    assert run(finished) == expected | {two: b"mine"} and done() == "5 clips, 4 of them done already."
     run(finished)
     assert capsys.readouterr().out == "5 clips, 5 of them done already.\n"
-    assert run(finished, "--redo") == expected
-    assert "5 clips, 0 of them done already." in capsys.readouterr().out
-
-
-def test_a_video_that_was_replaced_is_done_again(finished, expected, capsys):
-    """It is newer than its features; a link to it that leads nowhere any longer is not."""
-    session = finished / "data/101/session_1"
+    assert run(finished, "--redo") == expected and done() == "5 clips, 0 of them done already."
     shutil.copyfile(session / "reaction_clip_2.mp4", session / "reaction_clip_1.mp4")
     (session / "baseline_clip_1.mp4").unlink()
     (session / "baseline_clip_1.mp4").symlink_to("nowhere")
-    found = run(finished)
-    assert "5 clips, 4 of them done already." in capsys.readouterr().out
-    one, two = (f"101/session_1/reaction_clip_{image}_features.csv" for image in (1, 2))
-    assert found == expected | {one: expected[two]}
+    assert run(finished) == expected | {one: expected[two]} and done() == "5 clips, 4 of them done already."
 
 
 def test_a_clip_alone_gives_what_it_gives_with_others(root, expected):
@@ -740,14 +645,6 @@ def test_a_folder_of_any_videos(tmp_path, root, expected):
 # Settings
 
 
-def test_the_settings_stand_beside_the_files(_finished, checkpoint):
-    settings = json.loads((_finished / "data/settings.json").read_text())
-    assert "bundled short-range detector" in settings["detector"]
-    assert settings["landmarks"] == "facemesh" and settings["luma"] == "released"
-    assert settings["network"] == "ir10-thin" and settings["precision"] == "float32" and settings["device"] == "cpu"
-    assert settings["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-
-
 @pytest.mark.parametrize(("options", "message"), [
     (["--luma", "correct"], r"settings\.json says that luma was 'released' for the files that are there, and now it is "
      r"'correct'\. Use the same settings, another folder, or --redo\."),
@@ -811,13 +708,15 @@ def test_the_settings_do_not_depend_on_how_the_root_is_written(root, monkeypatch
     (100_000, SMALL, r"checkpoint_epoch3\.pth cannot be read: it is cut off"),
     (-1, ["--network", "ir50"], r"checkpoint_epoch3\.pth does not fit IResNet .* missing \(first: "),
     (-1, ["--landmarks", "mobilefacenet"], r"mobilefacenet_model_best\.pth\.tar"),
+    (-1, ["--videos", "{root}/data", "--out", "{root}/AU_models/checkpoint_epoch3.pth"],
+     r"^Cannot write into .*/checkpoint_epoch3\.pth: .* choose another --out\.$"),
 ])  # fmt: skip
-def test_missing_and_wrong_weights(root, n_bytes, options, message):
-    """The AU model is missing, cut off, or of the small network where the script expects IR-50; or no landmarks."""
+def test_what_is_found_before_any_work(root, n_bytes, options, message):
+    """The AU model is missing, cut off, or of the small network where IR-50 is expected; no landmarks; a bad folder."""
     path = root / "AU_models/checkpoint_epoch3.pth"
     content = path.read_bytes()
     path.unlink() if n_bytes is None else path.write_bytes(content[: n_bytes if n_bytes > 0 else None])
-    refuses(root, message, *options)
+    refuses(root, message, *(option.format(root=root) for option in options))
 
 
 # Interruptions
@@ -838,13 +737,6 @@ def test_a_small_disk(_videos, pages, in_process, tmp_path, expected):
     assert run(left) == expected
 
 
-def test_a_folder_that_cannot_be_written(root, tmp_path):
-    """Before any work."""
-    (tmp_path / "taken").touch()
-    options = ["--videos", str(root / "data"), "--out", str(tmp_path / "taken")]
-    refuses(root, r"^Cannot write into .*/taken: .* choose another --out\.$", *options)
-
-
 # With processes
 
 
@@ -863,22 +755,6 @@ def command(root: Path, *options: str, **more) -> subprocess.Popen:
     )
 
 
-def test_two_workers_give_what_one_gives(root, expected):
-    """Two processes that align and two that estimate. One video more has no frames: exit code 1, and one line why."""
-    empty = root / "data/101/session_1/reaction_clip_3.mp4"
-    empty.touch()
-    script = command(root, "--workers", "2")
-    out, err = script.communicate(timeout=180)
-    assert snapshot(root / "data", FEATURES) == expected
-    assert script.returncode == 1
-    assert f"\n  {empty} is empty\n" in out
-    assert err.splitlines()[-1] == (
-        f"clips_facial_process.py: 1 of 6 videos have no feature file (first: {empty} is empty). "
-        "Replace or remove them and run again; the others are done."
-    )
-    assert "Traceback" not in err
-
-
 def _living(group: int) -> list[str]:
     """The processes of a group that have not ended."""
     states = []
@@ -891,15 +767,20 @@ def _living(group: int) -> list[str]:
 
 
 def test_a_run_that_is_killed(root, expected):
-    """What is there is whole, no process is left, and the next run gives what an undisturbed one gives."""
+    """What is there is whole, no process is left, and a second run does the rest.
+
+    Both have two processes that align and two threads that estimate, and give what one of each gives. One video more
+    has no frames: exit code 1, and one line why.
+    """
+    session = root / "data/103/session_1"
+    session.mkdir(parents=True)
     for image in range(1, 9):
-        copy = root / f"data/103/session_1/reaction_clip_{image}.mp4"
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / "data/101/session_1/reaction_clip_2.mp4", copy)
-        expected[f"103/session_1/reaction_clip_{image}_features.csv"] = expected[
-            "101/session_1/reaction_clip_2_features.csv"
-        ]
-    script = command(root, "--workers", "1", start_new_session=True)
+        shutil.copy(root / "data/101/session_1/reaction_clip_2.mp4", session / f"reaction_clip_{image}.mp4")
+        content = expected["101/session_1/reaction_clip_2_features.csv"]
+        expected[f"103/session_1/reaction_clip_{image}_features.csv"] = content
+    empty = session / "reaction_clip_9.mp4"
+    empty.touch()
+    script = command(root, "--workers", "2", start_new_session=True)
     try:
         while len(list(root.rglob(FEATURES))) < 3 and script.poll() is None:
             time.sleep(0.01)
@@ -915,7 +796,15 @@ def test_a_run_that_is_killed(root, expected):
         script.communicate()
     found = snapshot(root / "data", FEATURES)
     assert len(found) >= 3 and found.items() < expected.items()
-    assert run(root) == expected
+    script = command(root, "--workers", "2")
+    out, err = script.communicate(timeout=180)
+    assert snapshot(root / "data", FEATURES) == expected
+    assert script.returncode == 1 and f"\n  {empty} is empty\n" in out
+    assert err.splitlines()[-1] == (
+        f"clips_facial_process.py: 1 of {14 - len(found)} videos have no feature file (first: {empty} is empty). "
+        "Replace or remove them and run again; the others are done."
+    )
+    assert "Traceback" not in err
 
 
 def test_an_interruption_while_processes_start(root):
