@@ -96,14 +96,8 @@ def snapshot(folder: Path, *patterns: str) -> dict[str, bytes]:
 def clip_text(intensities: np.ndarray, frames_per_second: float = 30.0, **columns) -> str:
     """A feature CSV.
 
-    Parameters
-    ----------
-    intensities : ndarray, shape (n_frames, 12) or (n_frames,)
-        AU intensities; one column stands for all twelve.
-    frames_per_second : float
-        Timestamps are rounded to milliseconds.
-    columns : float or array_like
-        Other columns by name, where they are not those of a valid frame.
+    ``intensities`` has shape (n_frames, 12), or (n_frames,) for one column that stands for all twelve; timestamps are
+    rounded to milliseconds; ``columns`` are others by name, where they are not those of a valid frame.
     """
     intensities = np.asarray(intensities, float)
     n = len(intensities)
@@ -145,11 +139,6 @@ class Tiny:
         text = self.path(name).read_text()
         assert old in text, f"{name} has no {old!r}"
         self.path(name).write_text(text.replace(old, new, 1))
-
-    def edit_lines(self, name: str, change: Callable[[list[str]], list[str]]) -> None:
-        """Change a file's lines."""
-        lines = self.path(name).read_text().splitlines()
-        self.path(name).write_text("\n".join(change(lines)) + "\n")
 
     def edit_json(self, name: str, change: Callable[[dict], None]) -> None:
         """Change the content of a JSON file in place."""

@@ -72,11 +72,11 @@ def random_images(seed, n_participants, *, ties, singles=False):
     return table.iloc[rng.permutation(len(table))].reset_index(drop=True)
 
 
-def published_images(root, *, everybody=False):
-    """What stage 9 reads below a root: images with a valid reaction, of the included participants or of everybody."""
+def published_images(root):
+    """What stage 9 reads below a root: the included participants' images with a valid reaction."""
     folders = Folders(root)
     sessions = read_valid_sessions(folders)
-    for participant in () if everybody else read_excluded_participants(folders, sessions):
+    for participant in read_excluded_participants(folders, sessions):
         del sessions[participant]
     return read_image_reactions(
         folders, sessions, image_columns=["rank_score", *SCORERS], activation_columns=ACTIVATIONS

@@ -22,16 +22,6 @@ COLUMNS = {
 }
 
 
-def test_results_have_a_name_for_each_mode(tmp_path):
-    """The released name is that of the paper's method; the others have their mode before the dot."""
-    folders = Folders(tmp_path)
-    stem = "image_preference_binary_classification_based_on_ranking"
-    assert folders.preference_results() == tmp_path / "results" / f"{stem}.csv"
-    assert folders.preference_results("released").name == f"{stem}_released.csv"
-    assert folders.preference_results("paper", True).name == f"{stem}_strict.csv"
-    assert folders.preference_results("released", True).name == f"{stem}_released_strict.csv"
-
-
 def with_file(tmp_path, name, content):
     """Folders with one file in preparation/."""
     folders = Folders(tmp_path)
@@ -126,17 +116,6 @@ def test_missing_and_empty_session_folders(tiny):
         find_clips(Folders(tiny.root), "baseline", {"102": [5]})
     with pytest.raises(FergiError, match=r"2 of 3 .*\(first: .*data/102/session_6 does not exist\)"):
         find_clips(Folders(tiny.root), "baseline", {"102": [6, 1], "999": [1]})
-
-
-def test_unlisted_sessions(tiny):
-    """Session folders of people or of numbers that the list does not name, and nothing else."""
-    folders = Folders(tiny.root)
-    sessions = read_valid_sessions(folders)
-    assert unlisted_sessions(folders, sessions) == []
-    extra = tiny.path("data/102/session_9")
-    extra.mkdir()
-    del sessions["104"]
-    assert unlisted_sessions(folders, sessions) == [extra, tiny.path("data/104/session_1")]
 
 
 def test_images_and_reactions_are_joined_by_participant_session_and_image(tiny):

@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import clip_text
-from hypothesis import given
-from hypothesis import strategies as st
 
 import config
 from fergi.features import COLUMNS, ClipFeatures, read_clips, valid_frames
@@ -20,12 +18,6 @@ def write(folder, name, text):
     path = folder / name
     path.write_bytes(text.encode(errors="surrogateescape"))
     return path
-
-
-def test_columns_are_the_published_ones(published):
-    """The header of a published file, letter by letter."""
-    path = published / "data" / "001" / "session_1" / "reaction_clip_1_features.csv"
-    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
 def test_clips_one_after_another(tmp_path):
@@ -60,19 +52,6 @@ def test_an_interruption_is_no_fault_of_the_files(tmp_path, monkeypatch):
     monkeypatch.setattr(pd, "read_csv", interrupted)
     with pytest.raises(KeyboardInterrupt):
         read_clips([path])
-
-
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
-def test_together_as_alone(tmp_path_factory, lengths, seed):
-    """Files read in one go give what each gives alone."""
-    folder = tmp_path_factory.mktemp("clips")
-    rng = np.random.default_rng(seed)
-    paths = [write(folder, f"{i}.csv", clip_text(rng.normal(size=(n, 12)).round(3))) for i, n in enumerate(lengths)]
-    together, problems = read_clips(paths)
-    assert problems == []
-    assert together.lengths.tolist() == lengths
-    alone = np.vstack([read_clips([path])[0].values for path in paths])
-    assert together.values.tobytes() == alone.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from fergi.files import (
     read_tables,
     replacing,
     require,
-    summarise,
     write_json,
     write_table,
     write_tables,
@@ -123,12 +122,11 @@ def test_old_content_is_there_until_the_block_ends(tmp_path):
 
 def test_new_file_and_folder(tmp_path):
     """The folder is made on the way. The file is readable as the umask says, not only for its owner."""
-    old = os.umask(0o022)
+    path, old = tmp_path / "new" / "folder" / "list.json", os.umask(0o022)
     try:
-        write_json({"a": [1]}, tmp_path / "new" / "folder" / "list.json")
+        write_json({"a": [1]}, path)
     finally:
         os.umask(old)
-    path = tmp_path / "new" / "folder" / "list.json"
     assert json.loads(path.read_text()) == {"a": [1]}
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
@@ -139,19 +137,6 @@ def test_floats_keep_every_digit(tmp_path):
     write_table(table, tmp_path / "table.csv")
     read = pd.read_csv(tmp_path / "table.csv", float_precision="round_trip")["x"].to_numpy()
     assert read.tobytes() == table["x"].to_numpy().tobytes()
-
-
-@pytest.mark.parametrize(
-    ("problems", "state", "expected"),
-    [
-        (["b: cut", "c: cut"], (), "2 of 33 files are unusable (first: b: cut). Run it."),
-        (["b: cut"], (), "1 of 33 files is unusable (first: b: cut). Run it."),
-        (["b"], ("have no rows",), "1 of 33 files has no rows (first: b). Run it."),
-    ],
-)
-def test_summary(problems, state, expected):
-    """How many of how many, the first one, what to do; one is singular."""
-    assert str(summarise(problems, 33, "files", "Run it.", *state)) == expected
 
 
 def test_missing_files_and_json_that_is_none(tmp_path):
@@ -177,16 +162,10 @@ def read(tmp_path, text, **options):
 
 
 def test_table_has_the_wanted_columns_in_order(tmp_path):
-    """Key, then numbers; True and False are numbers; no other column."""
+    """Key, then numbers; True and False are numbers; no other column. A text key keeps leading zeros."""
     table = read(tmp_path, GOOD, key=("image_index", "session_index"), numeric=("score", "felt"))
-    expected = pd.DataFrame(
-        {"image_index": [1, 2], "session_index": [1, 1], "score": [0.5, 0.001], "felt": [1.0, 0.0]},
-    )
-    pd.testing.assert_frame_equal(table, expected, check_exact=True)
-
-
-def test_table_with_a_text_key_keeps_leading_zeros(tmp_path):
-    """Participants are called 001, not 1."""
+    expected = {"image_index": [1, 2], "session_index": [1, 1], "score": [0.5, 0.001], "felt": [1.0, 0.0]}
+    pd.testing.assert_frame_equal(table, pd.DataFrame(expected), check_exact=True)
     table = read(tmp_path, "user_id,score\n001,1\n002,2\n", key=(), text_key=("user_id",))
     assert table["user_id"].tolist() == ["001", "002"]
 

@@ -104,23 +104,6 @@ def test_first_maximum_in_the_order_k_then_w_then_d():
     assert found(images, search, "decay", "au4_weight") == [[0.5, 0.0]] * 2
 
 
-def test_ensemble_weights_are_those_of_most_correct_pairs():
-    """Only PickScore is right: the triple with most PickScore that is first in the list wins."""
-    images = people(*((who, s, rank, 0, 0) for who in "abc" for s in (1, 2) for rank in (1, 2, 3)))
-    images["PickScore"] = images["rank_score"].astype(float)
-    images["ImageReward_score"] = images["HPS_V2_score"] = -images["PickScore"]
-    search = one_point(ensemble_weights=[[1.0, 0.0, 0.0], [0.2, 0.6, 0.2], [0.0, 1.0, 0.0], [0.0, 0.5, 0.5]])
-    assert found(images, search, "ensemble_weights") == [[[0.2, 0.6, 0.2]]] * 3
-
-
-def test_integration_weight_by_hand():
-    """The z of two images is ±1/√2, the valence of the preferred one 1/2 higher: a > 2√2 turns the order."""
-    images = people(*((who, 1, rank, 0, LARGE * (rank == 2), -rank) for who in "ab" for rank in (1, 2)))
-    for candidates, chosen in (([0.0, 2.8, 10.0], 10.0), ([0.0, 2.9, 10.0], 2.9), ([0.0, 2.8], 0.0)):
-        search = one_point(integration_weights=candidates)
-        assert found(images, search, "integration_weights") == [[[chosen] * 4]] * 2
-
-
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["paper", "released"]))
 def test_counts_at_every_grid_point(seed, mode):
     """Not only at the best point: each count of the (k, w, d) grid by comparing all pairs again."""

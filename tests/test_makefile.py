@@ -49,22 +49,17 @@ PYENV_11, PYENV_12 = (f"home/.pyenv/versions/{version}/bin/python" for version i
 PYTHON_MAKES, UV_MAKES = "-m venv --clear .venv", "venv --clear --seed --python 3.11 .venv"
 
 
+PATH_3, PATH_11, UV = "path/python3", "path/python3.11", "path/uv"
+
+
 @pytest.mark.parametrize(
     ("programs", "options", "expected"),
     [
-        (
-            {"path/python3.11": WRONG, "path/python3": RIGHT, PYENV_11: RIGHT, "path/uv": RIGHT},
-            (),
-            f"path/python3 {PYTHON_MAKES}",
-        ),
-        (
-            {"path/python3": WRONG, "path/uv": RIGHT, PYENV_12: WRONG, PYENV_11: RIGHT},
-            (),
-            f"{PYENV_11} {PYTHON_MAKES}",
-        ),
-        ({"path/python3": WRONG, "path/uv": RIGHT}, (), f"path/uv {UV_MAKES}"),
-        ({"path/python3": WRONG, "checkout/.uv/bin/uv": RIGHT}, (), f".uv/bin/uv {UV_MAKES}"),
-        ({"path/python3.11": RIGHT, "mine": RIGHT}, ("PYTHON={}/mine",), f"mine {PYTHON_MAKES}"),
+        ({PATH_11: WRONG, PATH_3: RIGHT, PYENV_11: RIGHT, UV: RIGHT}, (), f"{PATH_3} {PYTHON_MAKES}"),
+        ({PATH_3: WRONG, UV: RIGHT, PYENV_12: WRONG, PYENV_11: RIGHT}, (), f"{PYENV_11} {PYTHON_MAKES}"),
+        ({PATH_3: WRONG, UV: RIGHT}, (), f"{UV} {UV_MAKES}"),
+        ({PATH_3: WRONG, "checkout/.uv/bin/uv": RIGHT}, (), f".uv/bin/uv {UV_MAKES}"),
+        ({PATH_11: RIGHT, "mine": RIGHT}, ("PYTHON={}/mine",), f"mine {PYTHON_MAKES}"),
     ],
 )
 def test_which_program_makes_the_environment(tmp_path, programs, options, expected):
@@ -76,15 +71,14 @@ def test_which_program_makes_the_environment(tmp_path, programs, options, expect
     assert (tmp_path / "checkout/.venv/complete").exists()
 
 
+OLD_PYTHON = ("/old is not Python 3.11, which requirements",)
+
+
 @pytest.mark.parametrize(
     ("programs", "options", "messages"),
     [
-        ({"path/python3": WRONG}, (), NO_PYTHON),
-        (
-            {"path/python3.11": RIGHT, "old": WRONG},
-            ("PYTHON={}/old",),
-            ("/old is not Python 3.11, which requirements",),
-        ),
+        ({PATH_3: WRONG}, (), NO_PYTHON),
+        ({PATH_11: RIGHT, "old": WRONG}, ("PYTHON={}/old",), OLD_PYTHON),
     ],
 )
 def test_without_python_3_11(tmp_path, programs, options, messages):

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from plain import plain_pairs
-from small_search import published_images
 
 from fergi.preference.pairs import pairs_of
 
@@ -78,10 +77,3 @@ def test_against_the_plain_loop(table):
     assert sorted(as_tuples(pairs)) == sorted(expected)
     assert (np.diff(pairs.participant) >= 0).all()
     assert number_of_pairs(pairs) == [sum(owner == each for *_, owner in expected) for each in range(len(pairs.names))]
-
-
-def test_published_pairs(published_root):
-    """2,072 images of 30 people make 3,534 pairs."""
-    table = published_images(published_root)
-    pairs = pairs_of(table)
-    assert (len(table), len(pairs.names), len(pairs)) == (2072, 30, 3534)
