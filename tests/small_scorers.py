@@ -196,7 +196,7 @@ BLACK = ("009", 2, 3)
 
 
 def write_sessions(root: Path) -> None:
-    """``data.json``, images and ``valid_sessions.json`` of two participants; one image is black.
+    """``data.json``, images and ``valid_sessions.json`` of two participants; one image is black (and greyscale).
 
     The last image is ranked first, and so on down; the overall rating is the image's number.
     """
@@ -210,7 +210,7 @@ def write_sessions(root: Path) -> None:
             surveys = []
             for image in range(1, n_images + 1):
                 black = (participant, session, image) == BLACK
-                picture = Image.new("RGB", (64, 64)) if black else drawn(64, 64, 100 * session + image)
+                picture = Image.new("L", (64, 64)) if black else drawn(64, 64, 100 * session + image)
                 picture.save(folder / f"image{image}.png")
                 surveys.append(
                     {
