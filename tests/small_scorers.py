@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fergi.dataset import EMOTIONS, ISSUES
+from fergi.scorers.clip import TOKENS, transformer
 from fergi.scorers.interface import Scorer, offline_import
 from fergi.scorers.registry import SCORERS, scorer_class
 from fergi.weights import (
@@ -30,16 +31,10 @@ from fergi.weights import (
 CPU = torch.device("cpu")
 
 
-def encoder(width: int, inner: int) -> dict[str, int | str]:
-    """Sizes of one of CLIP's two, under transformers' names."""
-    layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
-    return {"hidden_size": width, "intermediate_size": inner, **layers, "hidden_act": "quick_gelu"}
-
-
 CLIP = {
     "projection_dim": 24,
-    "vision_config": {**encoder(32, 64), "patch_size": 8, "image_size": 32},
-    "text_config": {**encoder(16, 32), "vocab_size": 49408, "max_position_embeddings": 77},
+    "vision_config": transformer(32, 2, 2, "quick_gelu") | {"patch_size": 8, "image_size": 32},
+    "text_config": transformer(16, 2, 2, "quick_gelu") | TOKENS,
 }
 HPS = {
     "embed_dim": 24,
@@ -108,14 +103,6 @@ def linear_head(size: int, seed: int) -> nn.Module:
     return spread_out(nn.ModuleDict({"layers": nn.ModuleDict({k: nn.Linear(*v) for k, v in sizes.items()})}), seed)
 
 
-def write_vocabulary(root: Path) -> Path:
-    """A vocabulary of letters and a few words."""
-    path = BERT_VOCABULARY.under(root)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(WORDS) + "\n")
-    return path
-
-
 def package_blip(patch, root: Path) -> tuple[nn.Module, nn.Module]:
     """BLIP score and ImageReward as the image-reward package computes them, at the small layout.
 
@@ -166,7 +153,8 @@ def write_small_models(root: Path, patch) -> None:
     for seed, file in ((4, HPS_V2), (7, HPS_V2_1)):
         state = {name: value.half() for name, value in hps_model(seed).state_dict().items()}
         torch.save({"epoch": 1, "name": "hps", "state_dict": state}, file.under(root))
-    write_vocabulary(root)
+    BERT_VOCABULARY.under(root).parent.mkdir()
+    BERT_VOCABULARY.under(root).write_text("\n".join(WORDS) + "\n")
     blip, reward = package_blip(patch, root)
     state = blip.blip.state_dict()
     extra = {f"visual_encoder_m.{k}": v for k, v in blip.blip.visual_encoder.state_dict().items()}

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import snapshot
 
 from fergi import published
 from fergi.files import FergiError
@@ -24,16 +25,16 @@ def list_entries(folder: Path) -> list[Entry]:
 
 
 UNCHANGED = {
-    "data/001/session_1/baseline_clip_1_features.csv": "frame\n1\n",
-    "data/001/session_1/reaction_clip_1_features.csv": "frame\n2\n",
-    "data/002/session_3/baseline_clip_1_features.csv": "frame\n3\n",
-    "preparation/valid_sessions.json": '{"001": [1], "002": [3]}',
-    "preparation/preprocessed_image_data/001.csv": "image\n",
+    "data/001/session_1/baseline_clip_1_features.csv": b"frame\n1\n",
+    "data/001/session_1/reaction_clip_1_features.csv": b"frame\n2\n",
+    "data/002/session_3/baseline_clip_1_features.csv": b"frame\n3\n",
+    "preparation/valid_sessions.json": b'{"001": [1], "002": [3]}',
+    "preparation/preprocessed_image_data/001.csv": b"image\n",
 }
 IN_PLACE = UNCHANGED | {
-    "results/published/preprocessed_reaction_data/001.csv": "reaction\n",
-    "results/published/AU4_excluded_participants.json": "[]",
-    f"results/published/{RESULTS}": "results\n",
+    "results/published/preprocessed_reaction_data/001.csv": b"reaction\n",
+    "results/published/AU4_excluded_participants.json": b"[]",
+    f"results/published/{RESULTS}": b"results\n",
 }
 
 
@@ -41,16 +42,16 @@ IN_PLACE = UNCHANGED | {
 def copy(tmp_path: Path) -> Path:
     """A small repository of the published layout, with things in it that are not wanted."""
     content = UNCHANGED | {
-        "preparation/preprocessed_reaction_data/001.csv": "reaction\n",
-        "preparation/AU4_excluded_participants.json": "[]",
-        f"results/{RESULTS}": "results\n",
-        "results/another.csv": "not wanted\n",
-        "weights.bin": "not wanted\n",
+        "preparation/preprocessed_reaction_data/001.csv": b"reaction\n",
+        "preparation/AU4_excluded_participants.json": b"[]",
+        f"results/{RESULTS}": b"results\n",
+        "results/another.csv": b"not wanted\n",
+        "weights.bin": b"not wanted\n",
     }
     folder = tmp_path / "copy"
-    for path, text in content.items():
+    for path, each in content.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text)
+        (folder / path).write_bytes(each)
     return folder
 
 
@@ -69,11 +70,6 @@ def commit_all(folder: Path) -> str:
     return shown.stdout.strip()
 
 
-def files_below(folder: Path) -> dict[str, str]:
-    """Every file below a folder with its text."""
-    return {p.relative_to(folder).as_posix(): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 @pytest.mark.parametrize("way", ["git", "copy", "copy with its results as expected ones"])
 def test_what_is_published_arrives_and_what_the_stages_compute_is_kept_apart(copy, entries, tmp_path, way):
     root, source = tmp_path / "root", {"remote": NOWHERE, "copy": copy}
@@ -82,7 +78,7 @@ def test_what_is_published_arrives_and_what_the_stages_compute_is_kept_apart(cop
     elif way != "copy":
         (copy / "results").rename(copy / "expected")
     assert fetch(root, entries=entries, **source) == len(entries) == 7
-    assert files_below(root) == IN_PLACE
+    assert snapshot(root) == IN_PLACE
 
 
 def test_only_what_is_missing_is_fetched_again(copy, entries, tmp_path):
@@ -94,7 +90,7 @@ def test_only_what_is_missing_is_fetched_again(copy, entries, tmp_path):
     shutil.rmtree(root / "data" / "001" / "session_1")
     (root / "preparation" / "valid_sessions.json").unlink()
     assert fetch(root, entries=entries, copy=copy) == 2
-    assert files_below(root) == IN_PLACE
+    assert snapshot(root) == IN_PLACE
 
 
 def test_a_source_that_cannot_be_reached_leaves_nothing(copy, entries, tmp_path, monkeypatch):
@@ -124,7 +120,7 @@ def test_a_damaged_copy_is_refused_whole(copy, entries, tmp_path, path, content,
     (copy / path).unlink() if content is None else (copy / path).write_text(content)
     with pytest.raises(FergiError, match=f"^1 of 7 published files or sessions is unusable .first: .*{message}"):
         fetch(tmp_path / "root", entries=entries, copy=copy)
-    assert files_below(tmp_path / "root") == {}
+    assert snapshot(tmp_path / "root") == {}
 
 
 def test_files_that_differ_are_replaced_only_when_asked_for(copy, entries, tmp_path):
@@ -138,7 +134,7 @@ def test_files_that_differ_are_replaced_only_when_asked_for(copy, entries, tmp_p
         fetch(root, entries=entries, copy=copy)
     assert own_features.read_text() == "mine"
     assert fetch(root, entries=entries, copy=copy, replace=True) == 1
-    assert files_below(root) == IN_PLACE | {"data/001/session_1/baseline_clip_1.mp4": "also mine"}
+    assert snapshot(root) == IN_PLACE | {"data/001/session_1/baseline_clip_1.mp4": b"also mine"}
 
 
 def test_interrupted_while_putting_in_place(copy, entries, tmp_path, monkeypatch):
@@ -153,14 +149,14 @@ def test_interrupted_while_putting_in_place(copy, entries, tmp_path, monkeypatch
     monkeypatch.setattr(published.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch(root, entries=entries, copy=copy)
-    assert len(files_below(root)) > 0
+    assert len(snapshot(root)) > 0
     assert not list(root.glob(".fetching-*"))
     monkeypatch.undo()
     leftover = root / ".fetching-killed"  # as a killed call leaves it
     leftover.mkdir()
     (leftover / "half").write_text("half")
     assert fetch(root, entries=entries, copy=copy) == 5
-    assert files_below(root) == IN_PLACE and not leftover.exists()
+    assert snapshot(root) == IN_PLACE and not leftover.exists()
 
 
 def test_unwritable_root(entries, copy, tmp_path):

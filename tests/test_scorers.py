@@ -26,7 +26,6 @@ from small_scorers import (
     load_small,
     package_blip,
     write_small_models,
-    write_vocabulary,
 )
 
 from fergi.files import FergiError
@@ -34,12 +33,10 @@ from fergi.pictures import is_black, open_picture
 from fergi.scorers.interface import load_network, offline_import
 from fergi.scorers.registry import PAPER_SCORERS, SCORERS, scorer_class
 from fergi.scorers.text import clip_tokens
-from fergi.weights import AESTHETIC_HEAD, WEIGHT_FILES
+from fergi.weights import AESTHETIC_HEAD, BERT_VOCABULARY, WEIGHT_FILES
 
 SHAPES = [(64, 64), (224, 224), (32, 32), (90, 60), (60, 91), (224, 100), (33, 32), (35, 32), (32, 37), (512, 512)]
 PROMPTS = ["a red cat on the moon", "the dog", "", "кошка на луне 猫 🐈", "a cat " * 200, "cat"]
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
-SPREAD = np.array([0.26862954, 0.26130258, 0.27577711])
 
 
 @pytest.fixture(scope="session")
@@ -63,16 +60,13 @@ def copied(root, tmp_path) -> Path:
     return shutil.copytree(root, tmp_path / "copied")
 
 
-def by_hand(picture, side):
-    """A square picture as CLIP takes it, from its levels."""
-    levels = np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC), float) / 255
-    return torch.tensor(((levels - MEAN) / SPREAD).transpose(2, 0, 1)[None], dtype=torch.float32)
-
-
 def test_aesthetic_is_five_linear_layers(scorers):
     """Matrix by matrix, without activations, on the embedding of length 1; whatever the prompt."""
+    levels = np.asarray(drawn(64, 64).resize((32, 32), Image.Resampling.BICUBIC), float) / 255
+    normalised = (levels - [0.48145466, 0.4578275, 0.40821073]) / [0.26862954, 0.26130258, 0.27577711]
     with torch.no_grad():
-        x = clip_model(1).get_image_features(pixel_values=by_hand(drawn(64, 64), 32)).double().numpy()
+        pixels = torch.tensor(normalised.transpose(2, 0, 1)[None], dtype=torch.float32)
+        x = clip_model(1).get_image_features(pixel_values=pixels).double().numpy()
     x /= np.sqrt((x**2).sum())
     for layer in linear_head(CLIP["projection_dim"], 3)["layers"].values():
         x = x @ layer.weight.detach().numpy().T.astype(float) + layer.bias.detach().numpy()
@@ -202,11 +196,12 @@ def test_nothing_and_too_little(scorers):
 # ---- pictures of every kind
 
 
-def kinds(folder):
-    """The same picture saved in many ways: name → file."""
+@pytest.mark.parametrize("name", ["CLIP", "BLIP", "HPSv2"])  # one for each way of preparing a picture
+def test_every_kind_of_picture_has_a_number(scorers, tmp_path, name):
+    """What shows the same has the same score."""
     picture = drawn(60, 60)
     grey = np.asarray(picture.convert("L"))
-    made = {
+    kinds = {
         "rgb": picture,
         "opaque": picture.convert("RGBA"),
         "grey": picture.convert("L"),
@@ -217,17 +212,11 @@ def kinds(folder):
         "dot": picture.resize((1, 1)),
         "huge": picture.resize((6000, 5000)),
     }
-    for name, image in made.items():
-        image.save(folder / f"{name}.png")
-    return {name: folder / f"{name}.png" for name in made}
-
-
-@pytest.mark.parametrize("name", ["CLIP", "BLIP", "HPSv2"])  # one for each way of preparing a picture
-def test_every_kind_of_picture_has_a_number(scorers, tmp_path, name):
-    """What shows the same has the same score."""
-    files = kinds(tmp_path)
-    found = dict(zip(files, scorers[name].score(["a cat"] * len(files), list(files.values())), strict=True))
-    assert np.isfinite(list(found.values())).all()
+    for kind, image in kinds.items():
+        image.save(tmp_path / f"{kind}.png")
+    scores = scorers[name].score(["a cat"] * len(kinds), [tmp_path / f"{kind}.png" for kind in kinds])
+    found = dict(zip(kinds, scores, strict=True))
+    assert np.isfinite(scores).all()
     np.testing.assert_allclose(found["opaque"], found["rgb"], atol=1e-5)
     np.testing.assert_allclose([found["16 bits"], found["grey and opaque"]], found["grey"], atol=1e-5)
     assert abs(found["grey"] - found["rgb"]) > 1e-4
@@ -361,7 +350,7 @@ def test_what_is_not_used_must_not_be_needed(tmp_path):
 )
 def test_another_vocabulary_is_refused(copied, change):
     """Its numbers would stand for other words."""
-    path = write_vocabulary(copied)
+    path = BERT_VOCABULARY.under(copied)
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
     for name in ("BLIP", "ImageReward"):
         with pytest.raises(FergiError, match=r"vocab\.txt is not the vocabulary of this network: it (has|lacks) "):

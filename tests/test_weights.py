@@ -148,15 +148,6 @@ def test_nothing_is_loaded_unless_all_fits(change, message):
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
-def test_the_named_head_is_ignored():
-    """The body is loaded; a head of other size and entries that only the file has are not used."""
-    module = Small()
-    head = module.fc.weight.detach().clone()
-    state = altered(lambda state: state.update({"fc.weight": torch.ones(9, 4), "features.bias": torch.ones(9)}))
-    load_strictly(module, state, source="pretrained.pth", except_for=("fc.", "features."))
-    assert (module.body.weight == 0).all() and torch.equal(module.fc.weight, head)
-
-
 def test_ignoring_does_not_hide_the_rest():
     """A missing entry of the body is still an error; and so is a name that nothing has."""
     with pytest.raises(FergiError, match=r"with its 2 entries: 1 missing \(first: body\.bias\)"):
