@@ -69,14 +69,7 @@ def clip_activation(features: ClipFeatures, valid: np.ndarray, window_seconds: f
     over the windows whose frames are all valid. The first of these windows takes the place of window 1, as in the
     release; the paper does not say what holds where the first frames of a clip are not valid.
 
-    Parameters
-    ----------
-    features : ClipFeatures
-        The frames of ``n_clips`` clips.
-    valid : ndarray of bool, shape (n_frames,)
-        Which frames may be used.
-    window_seconds : float
-        Length of the moving window.
+    ``valid`` says which frames may be used, bool, shape (n_frames,); ``window_seconds`` how long the window is.
     """
     first, lengths = features.starts[:-1], features.lengths
     window = window_lengths(features, window_seconds)
@@ -111,20 +104,9 @@ def clip_table(
 ) -> pd.DataFrame:
     """Every clip of one kind with its activation values (Sections 5.1–5.2).
 
-    Parameters
-    ----------
-    folders : Folders
-        Where the feature files are.
-    kind : {"baseline", "reaction"}
-        Which clips.
-    sessions : dict
-        Participant → session numbers.
-    limits : FrameLimits
-        Which frames are valid.
-    minimum_valid_share : float
-        A clip is valid if at least this share of its frames is.
-    window_seconds : float
-        Length of the moving window of eq. 1.
+    ``kind`` is ``baseline`` or ``reaction``, ``sessions`` are those of ``read_valid_sessions``. ``limits`` say which
+    frames are valid, ``minimum_valid_share`` (0–1) which clips, and ``window_seconds`` how long the moving window of
+    eq. 1 is.
 
     Returns
     -------
@@ -171,7 +153,7 @@ def _problems(
     """
     problems = []
     for index in np.flatnonzero(valid):
-        path, frames = paths[index], features.of_clip(index)
+        path, frames = paths[index], features.values[features.starts[index] : features.starts[index + 1]]
         if activation.first_window[index] < 0:
             problems.append(f"{path}: enough valid frames but never as many in a row as a window has")
         first = seen.setdefault(hashlib.sha256(frames.tobytes()).digest(), path)
@@ -190,12 +172,8 @@ def write_activation_tables(
 ) -> None:
     """Stages 6 and 7: write one table a participant of ``CLIP_KEY`` and ``ACTIVATION_COLUMNS``, and report the counts.
 
-    Parameters
-    ----------
-    folders, kind, sessions, **settings
-        See ``clip_table``.
-    black : dict, optional
-        Participant → (session, image) pairs of black images; the reactions to them are not in the tables.
+    ``settings`` are those of ``clip_table``. ``black`` are participant → (session, image) pairs of black images; the
+    reactions to them are not in the tables.
 
     Raises
     ------

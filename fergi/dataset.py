@@ -12,114 +12,62 @@ from fergi.files import FergiError, read_json, read_tables, summarise
 
 CLIP_KINDS = ("baseline", "reaction")
 CLIP_KEY = ("session_index", "image_index")
-# Columns of the image tables: the issues that the survey offers (Section 3.2.3).
+# Columns of the image tables: the issues and the emotions that the survey offers (Section 3.2.3).
 ISSUES = (
-    "unmentioned_content",
-    "repeated_generation",
-    "existence_of_body",
-    "blurry",
-    "psychological_discomfort",
-    "sexual_content",
-    "violent_content",
-    "defamatory_content",
+    *("unmentioned_content", "repeated_generation", "existence_of_body", "blurry", "psychological_discomfort"),
+    *("sexual_content", "violent_content", "defamatory_content"),
 )
-# And the emotions (Section 3.2.3).
 EMOTIONS = ("disappointed", "satisfied", "surprised", "disgusted", "amused", "scared")
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 FETCH_ADVICE = "Fetch the published files with: python -m fergi.published"
 STAGE_5_ADVICE = "Run preprocess_image_data.py first, or fetch the published files with: python -m fergi.published"
 
 
+def _at(*names: str) -> property:
+    """A path below the root."""
+    return property(lambda self: self.root.joinpath(*names))
+
+
 @dataclass(frozen=True)
 class Folders:
-    """The folders through which the stages pass their files on, and the files whose names are fixed."""
+    """The folders through which the stages pass their files on, and the files whose names are fixed (all ``Path``)."""
 
     root: Path
 
-    @property
-    def data(self) -> Path:
-        """``<participant>/session_<n>/{baseline,reaction}_clip_<i>_features.csv``."""
-        return self.root / "data"
-
-    @property
-    def pretrained_models(self) -> Path:
-        """Weights from elsewhere; ``python -m fergi.weights`` lists them."""
-        return self.root / "pretrained_models"
-
-    @property
-    def au_models(self) -> Path:
-        """The checkpoints of stage 3."""
-        return self.root / "AU_models"
-
-    @property
-    def preparation(self) -> Path:
-        """What stages 1, 2 and 5 to 8 write."""
-        return self.root / "preparation"
-
-    @property
-    def results(self) -> Path:
-        """What stage 9 and the check against the paper write."""
-        return self.root / "results"
-
-    @property
-    def figures(self) -> Path:
-        """What the notebook draws."""
-        return self.root / "figures"
-
-    @property
-    def synthetic_truth(self) -> Path:
-        """The settings of synthetic data (JSON); real data have no such file."""
-        return self.data / "synthetic.json"
-
-    @property
-    def published(self) -> Path:
-        """The release's own results, to compare ours with."""
-        return self.results / "published"
-
-    @property
-    def paper_check(self) -> Path:
-        """Every claim of the paper beside our numbers (CSV)."""
-        return self.results / "paper_check.csv"
-
-    @property
-    def accuracy_intervals(self) -> Path:
-        """The intervals of the accuracies of Tables 1 and 2 (CSV)."""
-        return self.results / "accuracy_intervals.csv"
-
-    @property
-    def planted_recovered(self) -> Path:
-        """The effects planted in synthetic data beside the recovered ones (CSV)."""
-        return self.results / "planted_recovered.csv"
-
-    @property
-    def valid_sessions(self) -> Path:
-        """Participant → session numbers (JSON)."""
-        return self.preparation / "valid_sessions.json"
-
-    @property
-    def black_images(self) -> Path:
-        """Participant → session → numbers of the black images (JSON)."""
-        return self.preparation / "invalid_images.json"
-
-    @property
-    def excluded_participants(self) -> Path:
-        """Participants excluded from Section 6.2 (JSON)."""
-        return self.preparation / "AU4_excluded_participants.json"
-
-    @property
-    def image_tables(self) -> Path:
-        """One table of ratings, ranks and scores a participant."""
-        return self.preparation / "preprocessed_image_data"
-
-    @property
-    def score_settings(self) -> Path:
-        """The settings of the scores in those tables (JSON); the published tables have none."""
-        return self.image_tables / "settings.json"
-
-    @property
-    def image_scores(self) -> Path:
-        """Each scorer's finished scores, so that stage 5 resumes where it was interrupted."""
-        return self.preparation / "image_scores"
+    # <participant>/session_<n>/{baseline,reaction}_clip_<i>_features.csv
+    data = _at("data")
+    # The settings of synthetic data (JSON); real data have no such file.
+    synthetic_truth = _at("data", "synthetic.json")
+    # Weights from elsewhere; ``python -m fergi.weights`` lists them.
+    pretrained_models = _at("pretrained_models")
+    # The checkpoints of stage 3.
+    au_models = _at("AU_models")
+    # What stages 1, 2 and 5 to 8 write.
+    preparation = _at("preparation")
+    # Participant → session numbers (JSON).
+    valid_sessions = _at("preparation", "valid_sessions.json")
+    # Participant → session → numbers of the black images (JSON).
+    black_images = _at("preparation", "invalid_images.json")
+    # Participants excluded from Section 6.2 (JSON).
+    excluded_participants = _at("preparation", "AU4_excluded_participants.json")
+    # One table of ratings, ranks and scores a participant.
+    image_tables = _at("preparation", "preprocessed_image_data")
+    # The settings of the scores in those tables (JSON); the published tables have none.
+    score_settings = _at("preparation", "preprocessed_image_data", "settings.json")
+    # Each scorer's finished scores, so that stage 5 resumes where it was interrupted.
+    image_scores = _at("preparation", "image_scores")
+    # What stage 9 and the check against the paper write.
+    results = _at("results")
+    # The release's own results, to compare ours with.
+    published = _at("results", "published")
+    # Every claim of the paper beside our numbers (CSV).
+    paper_check = _at("results", "paper_check.csv")
+    # The intervals of the accuracies of Tables 1 and 2 (CSV).
+    accuracy_intervals = _at("results", "accuracy_intervals.csv")
+    # The effects planted in synthetic data beside the recovered ones (CSV).
+    planted_recovered = _at("results", "planted_recovered.csv")
+    # What the notebook draws.
+    figures = _at("figures")
 
     def aligned_faces(self, dataset: str) -> Path:
         """The aligned faces of DISFA or DISFAPlus, from stages 1 and 2."""
@@ -325,14 +273,8 @@ def read_image_reactions(
 ) -> pd.DataFrame:
     """Ratings, ranks and scores of images together with the activation values of the reactions to them.
 
-    Parameters
-    ----------
-    folders : Folders
-        Where the image tables (stage 5) and the reaction tables (stage 7) are.
-    sessions : dict
-        Participant → session numbers (``read_valid_sessions``), for the participants wanted.
-    image_columns, activation_columns : sequence of str
-        Numeric columns wanted of each kind of table.
+    ``sessions`` are those of ``read_valid_sessions``, of the participants wanted; ``image_columns`` and
+    ``activation_columns`` are the numeric columns wanted of the tables of stages 5 and 7.
 
     Returns
     -------

@@ -50,10 +50,6 @@ class ClipFeatures:
         """The AU intensities, shape (n_frames, 12)."""
         return self.values[:, COLUMNS.index("AU1") :]
 
-    def of_clip(self, clip: int) -> np.ndarray:
-        """The frames of one clip, shape (n, 17)."""
-        return self.values[self.starts[clip] : self.starts[clip + 1]]
-
     @property
     def lengths(self) -> np.ndarray:
         """Frames of each clip, shape (n_clips,)."""
@@ -75,14 +71,8 @@ NO_FACE = (0.0, *[-1.0] * (len(COLUMNS) - 3))
 def format_clip(timestamps: ArrayLike, values: ArrayLike, decimals: int) -> bytes:
     """One clip's feature CSV.
 
-    Parameters
-    ----------
-    timestamps : array_like, shape (n_frames,)
-        Seconds.
-    values : array_like, shape (n_frames, 15)
-        The columns after the timestamp; ``NO_FACE`` for a frame without a face.
-    decimals : int
-        Of all columns after the timestamp, which has three.
+    ``timestamps`` are seconds, shape (n_frames,), written with three decimals. ``values`` are the columns after them,
+    shape (n_frames, 15), written with ``decimals`` of them; ``NO_FACE`` for a frame without a face.
     """
     lines = [",".join(COLUMNS)]
     for frame, (time, row) in enumerate(zip(np.asarray(timestamps), np.asarray(values), strict=True), 1):
@@ -101,14 +91,9 @@ def valid_frames(features: ClipFeatures, limits: FrameLimits) -> np.ndarray:
 
 
 def read_clips(paths: Sequence[Path]) -> tuple[ClipFeatures, list[str]]:
-    """Read feature files and check them.
+    """Read feature files, one a clip, and check them.
 
     The rows of all files are parsed together, which is several times faster than file by file.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        One feature file a clip.
 
     Returns
     -------
@@ -161,8 +146,8 @@ def _rows(path: Path) -> bytes:
     if not content:
         raise ValueError(f"{path} is empty")
     header, _, rows = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").partition(b"\n")
-    if header.decode(errors="replace") != ",".join(COLUMNS):
-        names = header.decode(errors="replace").split(",")
+    names = header.decode(errors="replace").split(",")
+    if names != list(COLUMNS):
         missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise ValueError(f"{path} has no column {missing[0]}")

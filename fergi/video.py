@@ -17,13 +17,7 @@ class UnreadableVideo(Exception):
 
 
 def read_frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
-    """The frames of a video with their times, as ``Video.frames`` yields them.
-
-    Raises
-    ------
-    UnreadableVideo
-        If the file cannot be opened as a video, has no frames, or breaks off. The frames before the break come first.
-    """
+    """The frames of a video with their times; errors and all as with ``Video`` and its ``frames``."""
     with Video(path) as video:
         yield from video.frames()
 
@@ -31,12 +25,8 @@ def read_frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
 class Video(contextlib.AbstractContextManager):
     """An open video, which closes at the end of a ``with`` block.
 
-    Attributes
-    ----------
-    frame_seconds : float
-        From one frame to the next at the container's rate; 0 if it names none.
-    promised : float
-        How many frames the container says that it holds; 0 or less if it does not say.
+    ``frame_seconds`` are from one frame to the next at the container's rate, 0 if it names none. ``promised`` is how
+    many frames the container says that it holds, 0 or less if it does not say.
     """
 
     def __init__(self, path: Path):
@@ -86,22 +76,17 @@ class Video(contextlib.AbstractContextManager):
             If the video has no frames or breaks off. The frames before the break come first.
         """
         n_frames, last = 0, 0.0
-        while (frame := self._read()) is not None:
-            n_frames, last = n_frames + 1, frame[0]
-            yield frame
-            del frame  # the pictures of a large video are large
+        while (found := self._capture.read())[0]:
+            n_frames, last = n_frames + 1, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            found = cv2.cvtColor(found[1], cv2.COLOR_BGR2RGB)
+            yield last, found
+            del found  # the pictures of a large video are large
         if n_frames == 0:
             raise UnreadableVideo(f"{self._path} has no frames that OpenCV can decode")
         # Some containers estimate their number of frames, and some have no positions, so both must be too small.
         ends_early = last + self.frame_seconds < LEAST_SHARE * self.frame_seconds * self.promised
         if ends_early and n_frames < LEAST_SHARE * self.promised:
             raise UnreadableVideo(f"{self._path} breaks off after {n_frames} of {self.promised:.0f} frames")
-
-    def _read(self) -> tuple[float, np.ndarray] | None:
-        good, picture = self._capture.read()
-        if not good:
-            return None
-        return self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def increasing(times: np.ndarray, frame_seconds: float = 0.0) -> np.ndarray:
@@ -110,12 +95,8 @@ def increasing(times: np.ndarray, frame_seconds: float = 0.0) -> np.ndarray:
     A time that does not increase becomes one millisecond more than the one before it. Where that would be most times,
     as in a container without usable positions, frames are counted at the container's rate instead.
 
-    Parameters
-    ----------
-    times : ndarray, shape (n_frames,)
-        Seconds.
-    frame_seconds : float
-        See ``Video``. At a millisecond or less it is the step of a clock and no rate, and 30 FPS are assumed.
+    ``times`` are seconds, shape (n_frames,); ``frame_seconds`` as in ``Video``. At a millisecond or less these are the
+    step of a clock and no rate, and 30 FPS are assumed.
     """
     number = np.arange(len(times))
     milliseconds = np.array([round(1000 * round(time, 3)) for time in times.tolist()], float)  # as they are written

@@ -20,14 +20,9 @@ MOUTH_CORNERS = (48, 54)
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a picture.
+    """A part of a picture (height, width, 3), uint8, black where it leaves the picture.
 
-    Attributes
-    ----------
-    picture : ndarray of uint8, shape (height, width, 3)
-        The part; black where it leaves the picture.
-    origin : tuple of int
-        (x, y) of its first pixel in the picture; below 0 where it leaves the picture.
+    ``origin`` is (x, y) of its first pixel in the picture, below 0 where it leaves the picture.
     """
 
     picture: np.ndarray
@@ -35,16 +30,9 @@ class Crop:
 
 
 def crop_face(picture: np.ndarray, box: tuple[int, int, int, int]) -> Crop:
-    """The face with the release's margins around a detection.
+    """The face with the release's margins around a detection (x, y, width, height) in a picture (height, width, 3).
 
     A fifth of the box's height above, a twentieth below, an eighth of its width on either side, in whole pixels.
-
-    Parameters
-    ----------
-    picture : ndarray, shape (height, width, 3)
-        The picture in which the face was found.
-    box : tuple of int
-        x, y, width, height of the detection.
     """
     x, y, width, height = box
     top, bottom = y - int(0.2 * height), y + height + int(0.05 * height)
@@ -124,19 +112,8 @@ def face_frame(landmarks: np.ndarray) -> FaceFrame:
 def align_face(picture: np.ndarray, frame: FaceFrame, size: int = FACE_SIZE) -> np.ndarray:
     """The frame of a face turned upright, its longer side ``size`` pixels.
 
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (height, width, 3)
-        What the frame's corners refer to.
-    frame : FaceFrame
-        Of ``face_frame``.
-    size : int
-        Pixels of the longer side of the result.
-
-    Returns
-    -------
-    ndarray of uint8, shape (size, n, 3) or (n, size, 3)
-        Black where the frame leaves the picture.
+    ``picture`` is what the frame's corners refer to: uint8, shape (height, width, 3). So is the result, shape
+    (size, n, 3) or (n, size, 3), black where the frame leaves the picture.
 
     Raises
     ------

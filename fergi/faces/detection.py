@@ -18,15 +18,7 @@ MODEL_FILE = "blaze_face_short_range.tflite"
 
 @dataclass(frozen=True)
 class Detection:
-    """One face.
-
-    Attributes
-    ----------
-    box : tuple of int
-        x, y, width, height in pixels; may leave the picture.
-    score : float
-        Face detection confidence score, 0–1.
-    """
+    """One face: x, y, width, height in pixels (may leave the picture), and the confidence score, 0–1."""
 
     box: tuple[int, int, int, int]
     score: float

@@ -11,21 +11,11 @@ LUMA_ORDERS = {
 
 
 def equalise(face: np.ndarray, luma: str = "released") -> np.ndarray:
-    """Raise the contrast of a face's luma.
+    """Raise the contrast of the luma of an RGB face, uint8, shape (height, width, 3).
 
     The mean of the equalised histogram and of the stretch of its range to 0–255, truncated to whole numbers.
-
-    Parameters
-    ----------
-    face : ndarray of uint8, shape (height, width, 3)
-        RGB.
-    luma : {"released", "correct"}
-        ``released`` exchanges the weights of red and blue, as the release does; AU models trained that way need
-        it. ``correct`` has them as in the standard (ITU-R BT.601).
-
-    Returns
-    -------
-    ndarray of uint8, of the same shape
+    ``luma``: ``released`` exchanges the weights of red and blue, as the release does; AU models trained that way need
+    it. ``correct`` has them as in the standard (ITU-R BT.601).
     """
     to_luma, back = LUMA_ORDERS[luma]
     channels = cv2.cvtColor(face, to_luma)

@@ -1,21 +1,19 @@
 """MobileFaceNet as the paper's landmark network has it: 112 × 112 RGB in [0, 1] in, 68 points out."""
 
+from collections import OrderedDict
+
 from torch import Tensor, nn
 
 N_LANDMARKS = 68
 
 
-class _Convolution(nn.Module):
+class _Convolution(nn.Sequential):
     """Convolution, batch normalisation and, unless it projects, a PReLU."""
 
     def __init__(self, n_in: int, n_out: int, kernel: int = 1, stride: int = 1, groups: int = 1, prelu: bool = True):
-        super().__init__()
-        self.conv = nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(n_out)
-        self.prelu = nn.PReLU(n_out) if prelu else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.prelu(self.bn(self.conv(x)))
+        conv = nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        parts = OrderedDict(conv=conv, bn=nn.BatchNorm2d(n_out))
+        super().__init__(parts | {"prelu": nn.PReLU(n_out)} if prelu else parts)
 
 
 class _Bottleneck(nn.Module):
@@ -33,15 +31,10 @@ class _Bottleneck(nn.Module):
         return x + y if self.residual else y
 
 
-class _Residuals(nn.Module):
+def _residuals(n: int, n_blocks: int, groups: int) -> nn.Sequential:
     """Bottlenecks of one width with residual connections."""
-
-    def __init__(self, n: int, n_blocks: int, groups: int):
-        super().__init__()
-        self.model = nn.Sequential(*(_Bottleneck(n, n, groups, residual=True) for _ in range(n_blocks)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+    blocks = (_Bottleneck(n, n, groups, residual=True) for _ in range(n_blocks))
+    return nn.Sequential(OrderedDict(model=nn.Sequential(*blocks)))
 
 
 class _Output(nn.Module):
@@ -66,11 +59,11 @@ class MobileFaceNet(nn.Module):
         self.conv1 = _Convolution(3, 64, 3, 2)
         self.conv2_dw = _Convolution(64, 64, 3, 1, 64)
         self.conv_23 = _Bottleneck(64, 64, 128, stride=2)
-        self.conv_3 = _Residuals(64, 4, 128)
+        self.conv_3 = _residuals(64, 4, 128)
         self.conv_34 = _Bottleneck(64, 128, 256, stride=2)
-        self.conv_4 = _Residuals(128, 6, 256)
+        self.conv_4 = _residuals(128, 6, 256)
         self.conv_45 = _Bottleneck(128, 128, 512, stride=2)
-        self.conv_5 = _Residuals(128, 2, 256)
+        self.conv_5 = _residuals(128, 2, 256)
         self.conv_6_sep = _Convolution(128, 512)
         self.output_layer = _Output(512, 2 * N_LANDMARKS)
 

@@ -19,12 +19,8 @@ from fergi.files import sha256
 class AlignedFace:
     """What one frame gives the AU network and the validity filter.
 
-    Attributes
-    ----------
-    picture : ndarray of uint8, shape (112, 112, 3)
-        RGB.
-    score, pitch_ratio, yaw_ratio : float
-        Face detection confidence score, and the ratios of eqs. 19 and 18.
+    An RGB picture, uint8, shape (112, 112, 3); the face detection confidence score (0–1) and the ratios of eqs. 19
+    and 18.
     """
 
     picture: np.ndarray
@@ -37,14 +33,7 @@ class AlignedFace:
 class AlignmentSettings:
     """How faces are found and aligned; small enough to hand to worker processes.
 
-    Attributes
-    ----------
-    pretrained_models : Path
-        Folder of weights.
-    landmarks : str
-        One of ``BACK_ENDS``: mobilefacenet (the paper's) or facemesh.
-    luma : str
-        See ``equalise``.
+    ``landmarks`` is one of ``BACK_ENDS``: mobilefacenet (the paper's) or facemesh. ``luma``: see ``equalise``.
     """
 
     pretrained_models: Path
@@ -54,11 +43,8 @@ class AlignmentSettings:
     @property
     def settings(self) -> dict[str, str]:
         """What outputs depend on, for ``keep_settings``."""
-        settings = {
-            "detector": detector_model(self.pretrained_models)[1],
-            "landmarks": self.landmarks,
-            "luma": self.luma,
-        }
+        detector = detector_model(self.pretrained_models)[1]
+        settings = {"detector": detector, "landmarks": self.landmarks, "luma": self.luma}
         if self.landmarks == "mobilefacenet":
             settings["landmarks_sha256"] = sha256(self.pretrained_models / MOBILEFACENET_FILE)
         else:

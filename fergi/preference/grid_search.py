@@ -150,12 +150,7 @@ def weighted_sum(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def score(images: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Scores of images with the parameters of a fit, which should not have seen the images' participants.
 
-    Parameters
-    ----------
-    images : pandas.DataFrame
-        One row an image with a valid reaction: ``TRAINED_SCORERS``, AU4 and AU12 activation; no rank.
-    parameters : Parameters
-        From ``fit`` or ``fit_folds``.
+    ``images`` has one row an image with a valid reaction: ``TRAINED_SCORERS``, AU4 and AU12 activation; no rank.
 
     Returns
     -------
@@ -183,23 +178,17 @@ def fit(images: pd.DataFrame, search: Search) -> Parameters:
 def fit_folds(images: pd.DataFrame, search: Search) -> list[Parameters]:
     """Parameters of each participant's fold, which holds this participant out, by name in ascending order.
 
-    Parameters
-    ----------
-    images : pandas.DataFrame
-        One row an image with a valid reaction: ``participant``, ``session_index``, ``rank_score``,
-        ``TRAINED_SCORERS``, ``AU4_activation_value`` and ``AU12_activation_value``.
-    search : Search
-        Grids and rules.
+    ``images`` has one row an image with a valid reaction: ``participant``, ``session_index``, ``rank_score``,
+    ``TRAINED_SCORERS``, ``AU4_activation_value`` and ``AU12_activation_value``.
 
     Raises
     ------
     ValueError
         If there are fewer than two participants, a score does not vary, or a session has tied ranks.
     """
-    n_participants = images["participant"].nunique()
-    if n_participants < 2:
+    if (n_participants := images["participant"].nunique()) < 2:
         raise ValueError("holding out one participant needs at least two participants")
-    return _fit(images, search, list(range(n_participants)))
+    return _fit(images, search, range(n_participants))
 
 
 def _fit(images: pd.DataFrame, search: Search, folds: Sequence[int | None]) -> list[Parameters]:

@@ -35,14 +35,8 @@ class Pairs:
     def count(self, which: np.ndarray) -> np.ndarray:
         """How many of each participant's pairs are chosen.
 
-        Parameters
-        ----------
-        which : ndarray of bool, shape (n_pairs,) or (n_pairs, n)
-            The choice, or ``n`` of them.
-
-        Returns
-        -------
-        ndarray of int, shape (n_participants,) or (n_participants, n)
+        ``which`` is bool, shape (n_pairs,) or (n_pairs, n) for ``n`` choices; the counts have shape
+        (n_participants,) or (n_participants, n).
         """
         bounds = np.searchsorted(self.participant, np.arange(len(self.names) + 1))
         counts = np.zeros((len(self.names), *which.shape[1:]), int)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
+from fergi.files import FergiError, read_table
 from fergi.preference.folds import mean_and_deviation
 from fergi.preference.grid_search import (
     ENSEMBLE,
@@ -55,24 +57,13 @@ def additional_scorers(columns: Iterable[str]) -> tuple[str, ...]:
 def search_preferences(images: pd.DataFrame, search: Search) -> pd.DataFrame:
     """One row a participant: parameters of the fold that holds them out, and counts on their pairs.
 
-    Parameters
-    ----------
-    images : pandas.DataFrame
-        One row an image with a valid reaction: ``participant``, ``session_index``, ``rank_score``, the paper's six
-        ``SCORERS``, ``AU4_activation_value``, ``AU12_activation_value``, and if there are any, columns of other
-        registered scorers.
-    search : Search
-        Grids and rules.
+    ``images`` are as for ``fit_folds``, which also says what is refused, with the paper's six ``SCORERS``, and if
+    there are any, columns of other registered scorers.
 
     Returns
     -------
     pandas.DataFrame
         ``RELEASED_COLUMNS``; then for each other scorer its counts on the selected and on all pairs.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two participants, a score does not vary, or a session has tied ranks.
     """
     parameters = fit_folds(images, search)
     pairs, others = pairs_of(images), additional_scorers(images.columns)
@@ -116,15 +107,8 @@ def _parameter_columns(parameters: list[Parameters]) -> dict[str, np.ndarray]:
 def fold_scores(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | None = 9) -> pd.DataFrame:
     """``VALENCE`` (eq. 5) and ``ENSEMBLE`` (eq. 7) of each image, with the parameters found on all other people.
 
-    Parameters
-    ----------
-    images : pandas.DataFrame
-        One row an image with a valid reaction, of the included participants: ``participant``, ``TRAINED_SCORERS``,
-        AU4 and AU12 activation.
-    results : pandas.DataFrame
-        From ``search_preferences`` or from the file of stage 9.
-    decimals : int or None
-        To which activation values are rounded first (see ``Search``).
+    ``images`` are those of the included participants, with the columns for ``score`` and ``participant``; ``results``
+    are from ``search_preferences`` or from the file of stage 9; ``decimals`` as in ``Search``.
 
     Raises
     ------
@@ -150,6 +134,36 @@ def fold_scores(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | 
     return held_out_scores(images, owner, parameters)[[VALENCE, ENSEMBLE]]
 
 
+def read_results(folders: Folders, mode: str, strict_lopo: bool = False) -> pd.DataFrame:
+    """The results of stage 9 in one mode: ``user_id`` as text, all other columns as numbers.
+
+    Raises
+    ------
+    FergiError
+        If the table is missing or unusable, or is not of the people whom stages 7 and 8 leave; it names the command
+        that makes it.
+    """
+    path = folders.preference_results(mode, strict_lopo)
+    options = f"{' --mode released' if mode == 'released' else ''}{' --strict-lopo' if strict_lopo else ''}"
+    command = f"image_preference_binary_classification_based_on_ranking.py{options}"
+    try:
+        header = pd.read_csv(path, nrows=0).columns if path.is_file() else ()
+        numeric = dict.fromkeys(name for name in (*RELEASED_COLUMNS, *header) if name != "user_id")
+        results = read_table(path, text_key=["user_id"], numeric=list(numeric))
+    except ValueError as error:
+        raise FergiError(f"{error}. Run {command} first.") from error
+    sessions = read_valid_sessions(folders)
+    reactions = read_image_reactions(folders, sessions, image_columns=(), activation_columns=())
+    included = set(reactions["participant"]) - {*read_excluded_participants(folders, sessions)}
+    different = sorted(included.symmetric_difference(results["user_id"]))
+    if different:
+        raise FergiError(
+            f"{path} has results of other people than stages 7 and 8 leave: {len(different)} are only in one of them "
+            f"(first: {different[0]}). Run {command} again."
+        )
+    return results
+
+
 def correct_and_total(results: pd.DataFrame, model: str) -> tuple[int, int]:
     """Correct predictions and all predictions of one model, over all participants."""
     correct, incorrect = (int(results[column].sum()) for column in counts(model))
@@ -157,12 +171,7 @@ def correct_and_total(results: pd.DataFrame, model: str) -> tuple[int, int]:
 
 
 def tables_1_and_2(results: pd.DataFrame) -> pd.DataFrame:
-    """The rows of Tables 1 and 2, over all participants of a results table.
-
-    Parameters
-    ----------
-    results : pandas.DataFrame
-        From ``search_preferences`` or from the file of stage 9.
+    """The rows of Tables 1 and 2, over all participants of ``search_preferences`` or of the file of stage 9.
 
     Returns
     -------
