@@ -14,44 +14,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
-from fergi.files import FergiError, check_writable, read_table, write_table
-from fergi.preference.results import RELEASED_COLUMNS, VALENCE, tables_1_and_2
+from fergi.dataset import Folders
+from fergi.files import check_writable, write_table
+from fergi.preference.results import VALENCE, read_results, tables_1_and_2
 from fergi.script import argument_parser, run
 from fergi.statistics import bootstrap_accuracies
 
 MODES = {"released": ("released", False), "paper": ("paper", False), "strict": ("paper", True)}
 COLUMNS = ("mode", "table", "figure", "kind", "estimate", "lower", "upper")
-
-
-def read_results(folders: Folders, mode: str, strict_lopo: bool = False) -> pd.DataFrame:
-    """The results of stage 9 in one mode: ``user_id`` as text, all other columns as numbers.
-
-    Raises
-    ------
-    FergiError
-        If the table is missing or unusable, or is not of the people whom stages 7 and 8 leave; it names the command
-        that makes it.
-    """
-    path = folders.preference_results(mode, strict_lopo)
-    options = f"{' --mode released' if mode == 'released' else ''}{' --strict-lopo' if strict_lopo else ''}"
-    command = f"image_preference_binary_classification_based_on_ranking.py{options}"
-    try:
-        header = pd.read_csv(path, nrows=0).columns if path.is_file() else ()
-        numeric = dict.fromkeys(name for name in (*RELEASED_COLUMNS, *header) if name != "user_id")
-        results = read_table(path, text_key=["user_id"], numeric=list(numeric))
-    except ValueError as error:
-        raise FergiError(f"{error}. Run {command} first.") from error
-    sessions = read_valid_sessions(folders)
-    reactions = read_image_reactions(folders, sessions, image_columns=(), activation_columns=())
-    included = set(reactions["participant"]) - {*read_excluded_participants(folders, sessions)}
-    different = sorted(included.symmetric_difference(results["user_id"]))
-    if different:
-        raise FergiError(
-            f"{path} has results of other people than stages 7 and 8 leave: {len(different)} are only in one of them "
-            f"(first: {different[0]}). Run {command} again."
-        )
-    return results
 
 
 def with_intervals(results: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:

@@ -8,7 +8,7 @@ participant ranked last, Figure 6 AU12 in reaction to one ranked first; ``choose
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 
 import numpy as np
@@ -193,8 +193,7 @@ def _read_example(
     means = sliding_window_view(intensities, length).mean(axis=1)
     highest = starts[np.argmax(means[starts])]
     peak = int(np.argmax(np.where(valid, intensities, -np.inf)))
-    resting = np.flatnonzero(valid_frames(at_rest, limits))
-    last = int(resting[-1]) if len(resting) else len(at_rest.values) - 1
+    last = max(np.flatnonzero(valid_frames(at_rest, limits)), default=len(at_rest.values) - 1)
     return Example(
         participant=participant,
         session=session,
@@ -204,8 +203,8 @@ def _read_example(
         ratings=image.ratings,
         place=len(images) + 1 - image.rank_score,
         n_images=len(images),
-        issues=None if image.issues is None else _ticked(ISSUES, image.issues),
-        emotions=_ticked(EMOTIONS, image.emotions),
+        issues=None if image.issues is None else tuple(compress(ISSUES, image.issues)),
+        emotions=tuple(compress(EMOTIONS, image.emotions)),
         picture=np.asarray(open_picture(image.path)),
         before=_frame(videos, baseline, last),
         at_peak=_frame(videos, reaction, peak),
@@ -217,10 +216,6 @@ def _read_example(
         peak=peak,
         activation=float(activation),
     )
-
-
-def _ticked(options: tuple[str, ...], answers: tuple[bool, ...]) -> tuple[str, ...]:
-    return tuple(option for option, answer in zip(options, answers, strict=True) if answer)
 
 
 def _read_clip(path: Path) -> ClipFeatures:

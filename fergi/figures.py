@@ -25,6 +25,7 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
+from matplotlib.typing import ColorType
 
 from fergi.dataset import EMOTIONS
 from fergi.examples import Example
@@ -33,7 +34,6 @@ from fergi.preference.results import ENSEMBLE, VALENCE
 from fergi.statistics import MIDDLE_RATING, rating_units, significant_units
 
 RATINGS = (1, 2, 3, 4, 5, 6, 7)
-MODES = {"paper": "paper mode", "released": "released mode", "strict": "strict folds"}
 
 _WIDTH = 7.1  # inches, 18 cm
 _DOTS = 200  # per inch
@@ -70,10 +70,8 @@ def save(figure: Figure, folder: Path, name: str, stamp: str | None = None) -> l
     ----------
     figure : Figure
         What to write; it stays as it is.
-    folder : Path
-        Where; made if need be.
-    name : str
-        File name without ending.
+    folder, name : Path, str
+        Where (made if need be), and the file name without ending.
     stamp : str, optional
         A framed label at the top right, in a strip that is added above the figure, so that it covers nothing.
 
@@ -172,28 +170,18 @@ def _draw_rated_boxes(axes: Axes, rating: pd.Series, activation: pd.Series, rho:
         colours = [to_hex(_SHADES[name](each if value > 0 else 1 - each)) for each in height]
         position = rating + 0.4 * (number - (len(rho) - 1) / 2)
         halves.append(pd.DataFrame({"position": position, "activation": activation, "colour": colours}))
-    _draw_boxes(
-        axes,
-        pd.concat(halves),
-        "position",
-        "activation",
-        "colour",
-        width=0.8 if len(rho) == 1 else 1,
-        native_scale=True,
-    )
-    axes.set(xticks=RATINGS, xlim=(0.4, 7.6))
-    axes.set_ylim(bottom=0)
+    width = 0.8 if len(rho) == 1 else 1
+    _draw_boxes(axes, pd.concat(halves), "position", "activation", "colour", width=width, native_scale=True)
+    axes.set(xticks=RATINGS, xlim=(0.4, 7.6), ylim=(0, None))
 
 
 def _explain_ratings(axes: Axes, ratings: pd.Series, *, any_unit: bool, significant: bool) -> None:
     """What the colours of Figure 3 mean, and how many images have each rating."""
     if any_unit:
         which = "significant" if significant else "smallest p"
+        steps = (0.0, 0.33, 0.67, 1.0)
         axes.legend(
-            [
-                tuple(Patch(facecolor=shade(step), edgecolor=_INK, linewidth=0.5) for step in (0.0, 0.33, 0.67, 1.0))
-                for shade in _SHADES.values()
-            ],
+            [tuple(_patch(shade(step), linewidth=0.5) for step in steps) for shade in _SHADES.values()],
             [f"{which} for\nthe rating", f"{which} for\nthe extremity,\n|rating − 4|"],
             handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
             handlelength=3.2,
@@ -223,24 +211,22 @@ def emotion_figure(images: pd.DataFrame, rank_sums: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(_WIDTH, 5.0), layout="constrained")
     figure.get_layout_engine().set(hspace=0.06, wspace=0.04)
+    palette = {"yes": _BLUE, "no": _PALE}
     for place, (axes, emotion) in enumerate(zip(figure.subplots(2, 3).ravel(), EMOTIONS, strict=True)):
         units = significant_units(rank_sums[f"{emotion}_p"])
         felt = images[emotion].map({1: "yes", 0: "no"})
         if units:
             columns = {f"AU{unit}_activation_value": f"AU{unit}" for unit in units}
             table = images[list(columns)].rename(columns=columns).assign(felt=felt).melt("felt", var_name="AU")
-            _draw_boxes(axes, table, "AU", "value", "felt", palette={"yes": _BLUE, "no": _PALE}, gap=0.08)
+            _draw_boxes(axes, table, "AU", "value", "felt", palette=palette, gap=0.08)
         else:
             axes.text(0.5, 0.5, "no AU is significant", transform=axes.transAxes, ha="center")
             axes.set(xticks=[], yticks=[])
-        axes.set_ylim(bottom=0)
-        axes.set_ylabel("" if place % 3 else "activation (intensity units)")
-        axes.set_xlabel("left box: yes, right box: no" if place >= 3 else "")
+        ylabel = "" if place % 3 else "activation (intensity units)"
+        axes.set(ylim=(0, None), xlabel="left box: yes, right box: no" if place >= 3 else "", ylabel=ylabel)
         axes.set_title(f"({chr(97 + place)}) {emotion}", loc="left", pad=18)
         axes.legend(
-            handles=[
-                _patch(colour, f"{name} ({(felt == name).sum():,})") for name, colour in (("yes", _BLUE), ("no", _PALE))
-            ],
+            handles=[_patch(colour, f"{name} ({(felt == name).sum():,})") for name, colour in palette.items()],
             ncols=2,
             loc="lower left",
             bbox_to_anchor=(0, 1),
@@ -251,9 +237,9 @@ def emotion_figure(images: pd.DataFrame, rank_sums: pd.DataFrame) -> Figure:
     return figure
 
 
-def _patch(colour: str, label: str) -> Patch:
+def _patch(colour: ColorType, label: str = "", linewidth: float = 0.6) -> Patch:
     """A box in a legend."""
-    return Patch(facecolor=colour, edgecolor=_INK, linewidth=0.6, label=label)
+    return Patch(facecolor=colour, edgecolor=_INK, linewidth=linewidth, label=label)
 
 
 @mpl.rc_context(_STYLE)
@@ -336,23 +322,14 @@ def objective_figure(objective: pd.DataFrame, choices: Mapping[tuple[float, floa
     axes.invert_yaxis()
     axes.tick_params(rotation=0)
     dot = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": _INK, "linestyle": "none"}
-    cells = [
-        (np.abs(objective.columns - d).argmin(), np.abs(objective.index - k).argmin(), n)
-        for (k, d), n in choices.items()
-    ]
-    for place, (column, row, n) in enumerate(sorted(cells)):
-        left = 2 * place < len(cells)  # labels of neighbours then do not meet
-        axes.plot([column + 0.5], [row + 0.5], **dot)
-        axes.annotate(
-            str(n),
-            (column + 0.5, row + 0.5),
-            (-6 if left else 6, 0),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="center",
-            color=_INK,
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"},
-        )
+    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
+    nearest = [(abs(objective.columns - d).argmin(), abs(objective.index - k).argmin()) for k, d in choices]
+    cells = [(column + 0.5, row + 0.5, n) for (column, row), n in zip(nearest, choices.values(), strict=True)]
+    for place, (x, y, n) in enumerate(sorted(cells)):
+        side, shift = ("right", -6) if 2 * place < len(cells) else ("left", 6)  # labels of neighbours then do not meet
+        axes.plot([x], [y], **dot)
+        options = {"textcoords": "offset points", "ha": side, "va": "center", "color": _INK, "bbox": box}
+        axes.annotate(str(n), (x, y), (shift, 0), **options)
     axes.set(xlabel="difference threshold d", ylabel="decay k (per intensity unit)")
     blank = Patch(facecolor="#f2f2f2", edgecolor="#c9c9c9", hatch="////")
     labels = ["chosen by this many folds", "0 or less: no better than predicting nothing"]
@@ -405,8 +382,7 @@ def participant_figure(
             positions = np.arange(len(order)) - 0.2
             heights = [resting[name] for name in order]
             axes.plot(positions, heights, **diamond, markeredgecolor="white", markeredgewidth=0.5, zorder=4)
-        axes.set_ylim(bottom=0)
-        axes.set(xlim=(-0.6, len(order) - 0.4), ylabel=f"AU{unit} activation (intensity units)")
+        axes.set(xlim=(-0.6, len(order) - 0.4), ylim=(0, None), ylabel=f"AU{unit} activation (intensity units)")
         for position in map(order.index, excluded):
             axes.axvspan(position - 0.5, position + 0.5, color="#f3d9d3", linewidth=0, zorder=0)
     labels = [f"{name}, excluded" if name in excluded else name for name in order]
@@ -434,7 +410,8 @@ def accuracy_figure(intervals: pd.DataFrame) -> Figure:
         ``results.tables_1_and_2``, or a difference), ``kind`` ("accuracy" or "difference"), and ``estimate``,
         ``lower``, ``upper`` (percent, or percentage points). Rows are drawn in the order of the table.
     """
-    marks = {"paper": ("o", _BLUE), "released": ("s", _ORANGE), "strict": ("^", _GREEN)}
+    marks = {"paper": ("o", _BLUE, "paper mode"), "released": ("s", _ORANGE, "released mode")}
+    marks["strict"] = ("^", _GREEN, "strict folds")
     tables = {"Table 1": "Table 1: selected pairs", "Table 2": "Table 2: all pairs"}
     kinds = {"accuracy": ("correct pairs (%)", 50), "difference": ("difference (percentage points)", 0)}
     ordered = intervals.sort_values("mode", key=lambda mode: mode.map(list(marks).index), kind="stable")
@@ -449,7 +426,7 @@ def accuracy_figure(intervals: pd.DataFrame) -> Figure:
                 distinct = rows.round(9).drop_duplicates(["estimate", "lower", "upper"])
                 shifts = np.linspace(-0.25, 0.25, len(distinct)) if len(distinct) > 1 else [0.0]
                 for shift, row in zip(shifts, distinct.itertuples(), strict=True):
-                    marker, colour = marks[row.mode]
+                    marker, colour, _ = marks[row.mode]
                     axes.plot([row.lower, row.upper], [position + shift] * 2, color=colour, linewidth=1.1)
                     axes.plot([row.estimate], [position + shift], marker=marker, markersize=3.8, color=colour)
             axes.axvline(reference, color=_GREY, linewidth=0.8, linestyle=":")
@@ -461,8 +438,8 @@ def accuracy_figure(intervals: pd.DataFrame) -> Figure:
             if kind == "accuracy":
                 axes.set_title(tables[table], loc="left")
     handles = [
-        Line2D([], [], marker=marker, markersize=3.8, color=colour, linewidth=1.1, label=MODES[mode])
-        for mode, (marker, colour) in marks.items()
+        Line2D([], [], marker=marker, markersize=3.8, color=colour, linewidth=1.1, label=label)
+        for mode, (marker, colour, label) in marks.items()
         if mode in set(intervals["mode"])
     ]
     handles.append(Line2D([], [], linestyle="none", label="(one mark where modes agree)"))

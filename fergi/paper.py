@@ -14,12 +14,11 @@ import itertools
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
-from fergi.accuracy_intervals import read_results
 from fergi.activation import ACTIVATION_COLUMNS
 from fergi.dataset import (
     CLIP_KEY,
@@ -33,12 +32,10 @@ from fergi.dataset import (
     read_valid_sessions,
 )
 from fergi.files import FergiError, check_writable, read_tables, require, write_table
-from fergi.preference.results import ENSEMBLE_WEIGHTS, tables_1_and_2
+from fergi.preference.results import ENSEMBLE_WEIGHTS, read_results, tables_1_and_2
 from fergi.script import argument_parser, run
 from fergi.section_6_1 import read_statistics
-from fergi.statistics import binomial_p, fold_choices, significant_units
-
-MODES = ("released", "paper")
+from fergi.statistics import fold_choices, significant_units
 
 
 @dataclass(frozen=True)
@@ -186,15 +183,14 @@ def claims(folders: Folders, mode: str) -> list[Claim]:
     results = read_results(folders, mode)
     tables = tables_1_and_2(results)
     ratings, emotions = read_statistics(folders, mode)
+    alone = "AUcomb, selected", "ensemble, selected"
     return [
         *_participants_and_images(folders),
         *section_6_1_claims(ratings, "rho", CORRELATIONS),
         *section_6_1_claims(emotions, "z", RANK_SUMS),
         *_folds(folders, results, tables),
         *_accuracies("Table 1", TABLE_1, tables),
-        _gain(
-            "6.2.4", "AUcomb above ensemble, selected pairs", "6.13", tables, "AUcomb, selected", "ensemble, selected"
-        ),
+        _gain("6.2.4", "AUcomb above ensemble, selected pairs", "6.13", tables, *alone),
         *_accuracies("Table 2", TABLE_2, tables),
         *_comparisons(tables, _lower_ends(folders, mode, tables)),
         *_release(folders, results),
@@ -207,44 +203,29 @@ def _participants_and_images(folders: Folders) -> list[Claim]:
     images = read_tables(folders.image_tables, sessions, key=CLIP_KEY, kept=ISSUES, advice=FETCH_ADVICE)
     reactions = read_image_reactions(folders, sessions, image_columns=["overall_rating"], activation_columns=())
     n_images, n_black = (sum(map(len, each.values())) for each in (images, read_black_images(folders, sessions)))
+    n_sessions = {name: len(numbers) for name, numbers in sessions.items()}
+    n_valid = {name: len(table) for name, table in images.items()}
     unanswered = [name for name, table in images.items() if table[list(ISSUES)].isna().all(axis=None)]
     first = unanswered == sorted(TABLE_S1)[: len(unanswered)]
+    unreliable = f"the first {len(unanswered)}" if first else " ".join(unanswered)
     of_rating = reactions["overall_rating"].value_counts().reindex(range(1, 8), fill_value=0)
-    s1 = {
-        "sessions": {name: len(numbers) for name, numbers in sessions.items()},
-        "valid images": {name: len(table) for name, table in images.items()},
-    }
+    per_rating = (" ".join(map(str, each)) for each in (RATING_COUNTS, of_rating))
     return [
         Claim("3", "participants", "33", str(len(sessions))),
         Claim("3", "sessions, each with one prompt", "576", str(sum(map(len, sessions.values())))),
         Claim("3.3", "black images", "53", str(n_black)),
         Claim("3.3", "images generated", "2880", str(n_images + n_black)),
         Claim("3", "images kept", "2827", str(n_images)),
-        *(
-            Claim(
-                "Table S1",
-                f"{what} of each participant",
-                *_as_printed({n: row[place] for n, row in TABLE_S1.items()}, ours),
-            )
-            for place, (what, ours) in enumerate(s1.items())
-        ),
-        Claim(
-            "3.2.3",
-            "participants whose answers on issues are unreliable",
-            "the first 7",
-            f"the first {len(unanswered)}" if first else " ".join(unanswered),
-        ),
-        Claim(
-            "Fig. 3",
-            "images with a valid reaction, by rating 1-7",
-            " ".join(map(str, RATING_COUNTS)),
-            " ".join(map(str, of_rating)),
-        ),
+        Claim("Table S1", "sessions of each participant", *_as_printed(0, n_sessions)),
+        Claim("Table S1", "valid images of each participant", *_as_printed(1, n_valid)),
+        Claim("3.2.3", "participants whose answers on issues are unreliable", "the first 7", unreliable),
+        Claim("Fig. 3", "images with a valid reaction, by rating 1-7", *per_rating),
     ]
 
 
-def _as_printed(theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[str, str]:
-    """``33 of 33 as printed``, and how many of ours are, with the first that is not."""
+def _as_printed(column: int, ours: dict[str, int]) -> tuple[str, str]:
+    """``33 of 33 as printed`` in a column of Table S1, and how many of ours are, with the first that is not."""
+    theirs = {name: row[column] for name, row in TABLE_S1.items()}
     wrong = [name for name in theirs | ours if ours.get(name) != theirs.get(name)]
     same = len(theirs) - len(theirs.keys() & wrong)
     other = f" (first other: {wrong[0]})" if wrong else ""
@@ -258,57 +239,34 @@ def section_6_1_claims(
     listed = []
     for target in dict.fromkeys(target for target, *_ in tests):
         own = [test for test in tests if test[0] == target]
-        units, found = ([unit for _, unit, *_ in own], significant_units(table[f"{target}_p"]))
-        listed.append(
-            Claim("6.1", f"{target}: significant AUs", *(" ".join(map(str, each)) for each in (units, found)))
-        )
+        units = [unit for _, unit, *_ in own], significant_units(table[f"{target}_p"])
+        listed.append(Claim("6.1", f"{target}: significant AUs", *(" ".join(map(str, each)) for each in units)))
         for _, unit, printed, bound in own:
             value, p = table.loc[unit, [f"{target}_{statistic}", f"{target}_p"]]
-            decimals = len(printed.partition(".")[2])
-            listed.append(
-                Claim(
-                    "6.1",
-                    f"{target}, AU{unit}: {statistic}",
-                    f"{printed}, p < {bound:.0e}".replace("e-0", "e-"),
-                    f"{value:.3f}, p {p:.1e}",
-                    f"{value:.{decimals}f}" == printed and p < bound,
-                    disagrees=MISPRINTS.get((target, unit), ""),
-                )
-            )
+            values = f"{printed}, p < {bound:.0e}".replace("e-0", "e-"), f"{value:.3f}, p {p:.1e}"
+            holds = f"{value:.{len(printed.partition('.')[2])}f}" == printed and p < bound
+            misprint = MISPRINTS.get((target, unit), "")
+            listed.append(Claim("6.1", f"{target}, AU{unit}: {statistic}", *values, holds, disagrees=misprint))
     return listed
 
 
 def _folds(folders: Folders, results: pd.DataFrame, tables: pd.DataFrame) -> list[Claim]:
     """Sections 6.2.1, 6.2.3 and 6.2.4: who is included, which pairs are selected, what the folds chose."""
     excluded = read_excluded_participants(folders, read_valid_sessions(folders))
+    found = f"{len(excluded)}: {' '.join(excluded)}"
     n_pairs, n_selected = tables.loc[["AUcomb, all", "AUcomb, selected"], "total"]
     weights = fold_choices(results, ENSEMBLE_WEIGHTS)
     coefficients = fold_choices(results, ["exp_decay_coef", "AU4_coef", "diff_threshold"])
+    which = "weights of ImageReward, PickScore, HPS v2 in every fold"
+    twenty = coefficients.get((0.5, 0.5, 0.26)) == 20
     return [
-        Claim(
-            "6.2.1",
-            "participants left out (the release names them)",
-            "3: 002 004 039",
-            f"{len(excluded)}: {' '.join(excluded)}",
-        ),
+        Claim("6.2.1", "participants left out (the release names them)", "3: 002 004 039", found),
         Claim("6.2.4", "participants included", "30", str(len(results))),
         Claim("6.2.4", "pairs of images", "3534", str(n_pairs)),
         Claim("6.2.4", "pairs selected", "685", str(n_selected)),
         Claim("6.2.4", "share of pairs selected, %", "19.38", f"{100 * n_selected / n_pairs:.2f}"),
-        Claim(
-            "6.2.3",
-            "weights of ImageReward, PickScore, HPS v2 in every fold",
-            "0.1 0.6 0.3",
-            _show_choices(weights),
-            weights == {(0.1, 0.6, 0.3): 30},
-        ),
-        Claim(
-            "6.2.4",
-            "k, w_AU4, d in 20 of 30 folds",
-            "0.5 0.5 0.26",
-            _show_choices(coefficients),
-            coefficients.get((0.5, 0.5, 0.26)) == 20,
-        ),
+        Claim("6.2.3", which, "0.1 0.6 0.3", _show_choices(weights), weights == {(0.1, 0.6, 0.3): 30}),
+        Claim("6.2.4", "k, w_AU4, d in 20 of 30 folds", "0.5 0.5 0.26", _show_choices(coefficients), twenty),
     ]
 
 
@@ -319,16 +277,12 @@ def _show_choices(choices: dict[tuple[float, ...], int]) -> str:
 
 def _accuracies(table: str, printed: dict[str, str], tables: pd.DataFrame) -> list[Claim]:
     """The rows of Table 1 or 2."""
-    return [
-        Claim(
-            table,
-            f"{figure} pairs, %",
-            value,
-            f"{tables.loc[figure, 'percent']:.2f}",
-            paper_mode_differs=PRODUCT_REASON if figure == "AUcomb, all" or "with AUs" in figure else "",
-        )
-        for figure, value in printed.items()
-    ]
+    listed = []
+    for figure, value in printed.items():
+        reason = PRODUCT_REASON if figure == "AUcomb, all" or "with AUs" in figure else ""
+        ours = f"{tables.loc[figure, 'percent']:.2f}"
+        listed.append(Claim(table, f"{figure} pairs, %", value, ours, paper_mode_differs=reason))
+    return listed
 
 
 def _gain(section: str, what: str, printed: str, tables: pd.DataFrame, one: str, other: str, reason: str = "") -> Claim:
@@ -343,20 +297,16 @@ def _comparisons(tables: pd.DataFrame, lower: pd.Series) -> list[Claim]:
     n_gaining = sum(percent[f"{name} with AUs, all"] > percent[f"{name}, all"] for name in WITH_AUS)
     alone = [figure for figure in TABLE_2 if "with AUs" not in figure]
     better = [figure.removesuffix(", all") for figure in alone if percent[figure] > percent["AUcomb, all"]]
-    p = binomial_p(*tables.loc["AUcomb, all", ["correct", "total"]])
-    beaten = [name for name in WITH_AUS[:3] if lower[f"AUcomb - {name}, selected"] > 0]
+    p = binomtest(*tables.loc["AUcomb, all", ["correct", "total"]]).pvalue
+    n_beaten = sum(lower[f"AUcomb - {name}, selected"] > 0 for name in WITH_AUS[:3])
+    above = "AUcomb above each trained scorer, selected pairs, significantly"
     rows = "ensemble with AUs, all", "ensemble, all"
     return [
         _gain("6.2.5", "ensemble with AUs above ensemble", "1.70", tables, *rows, PRODUCT_REASON),
         Claim("6.2.5", "models that gain from AUs", "all 4", f"all {n_gaining}" if n_gaining == 4 else str(n_gaining)),
         Claim("6.2.5", "models better than AUcomb on all pairs", " ".join(WITH_AUS), " ".join(better)),
         Claim("6.2.5", "AUcomb on all pairs against chance, binomial test", "p < 5e-22", f"p {p:.2e}", p < 5e-22),
-        Claim(
-            "Abstract",
-            "AUcomb above each trained scorer, selected pairs, significantly",
-            "3 of 3",
-            f"{len(beaten)} of 3",
-        ),
+        Claim("Abstract", above, "3 of 3", f"{n_beaten} of 3"),
     ]
 
 
@@ -379,33 +329,23 @@ def _release(folders: Folders, results: pd.DataFrame) -> list[Claim]:
     ours = results.set_index("user_id").reindex(index=published.index, columns=published.columns)
     participants = read_valid_sessions(folders)
     equal = sum(_equal_activations(folders, kind, participants) for kind in CLIP_KINDS)
+    same = f"{(ours == published).to_numpy().sum()} of {published.size}"
+    reason = "Weights and coefficients are exact decimals, and eq. 5 holds on all pairs (Differences)."
+    figures = "figures of the results table as published"
     return [
         Claim("release", "activation values as published", "51132", str(equal)),
-        Claim(
-            "release",
-            "figures of the results table as published",
-            "1530 of 1530",
-            f"{(ours == published).to_numpy().sum()} of {published.size}",
-            paper_mode_differs="Weights and coefficients are exact decimals, and eq. 5 holds on all pairs "
-            "(Differences).",
-        ),
+        Claim("release", figures, "1530 of 1530", same, paper_mode_differs=reason),
     ]
 
 
 def _equal_activations(folders: Folders, kind: str, participants: Sequence[str]) -> int:
     """How many of our activation values of one kind of clip are the published ones, to the last digit."""
-    ours, theirs = (
-        pd.concat(
-            read_tables(folder, participants, key=CLIP_KEY, numeric=ACTIVATION_COLUMNS, advice=advice),
-            names=["participant"],
-        )
-        .set_index(list(CLIP_KEY), append=True)
-        .droplevel(1)
-        for folder, advice in (
-            (folders.activation_tables(kind), f"Run preprocess_{kind}_data.py first."),
-            (folders.published / folders.activation_tables(kind).name, FETCH_ADVICE),
-        )
+    folder, columns = folders.activation_tables(kind), {"key": CLIP_KEY, "numeric": ACTIVATION_COLUMNS}
+    both = (
+        read_tables(folder, participants, **columns, advice=f"Run preprocess_{kind}_data.py first."),
+        read_tables(folders.published / folder.name, participants, **columns, advice=FETCH_ADVICE),
     )
+    ours, theirs = (pd.concat(tables).set_index(list(CLIP_KEY), append=True).droplevel(1) for tables in both)
     return int((ours.reindex(theirs.index) == theirs).to_numpy().sum())
 
 
@@ -413,12 +353,7 @@ def _equal_activations(folders: Folders, kind: str, participants: Sequence[str])
 
 
 def check(released: Sequence[Claim], paper: Sequence[Claim]) -> pd.DataFrame:
-    """All claims beside our values in both modes.
-
-    Parameters
-    ----------
-    released, paper : sequence of Claim
-        The same claims in both modes.
+    """All claims beside our values in both modes; ``released`` and ``paper`` are the same claims.
 
     Returns
     -------
@@ -468,7 +403,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{folders.synthetic_truth} says that these data are synthetic, and the paper's claims are not about them. "
             "Run python -m fergi.section_6_1 and python -m fergi.accuracy_intervals instead."
         )
-    table = check(*(claims(folders, mode) for mode in MODES))
+    table = check(claims(folders, "released"), claims(folders, "paper"))
     check_writable(folders.results)
     write_table(table, folders.paper_check)
     print(f"{report(table)}\n\nWrote {folders.paper_check}.")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from fergi.activation import ACTIVATION_COLUMNS
 from fergi.dataset import EMOTIONS
 from fergi.features import ACTION_UNITS
 from fergi.preference.grid_search import Search, activations, selected_counts
@@ -22,13 +23,13 @@ NO_TEST = (float("nan"), float("nan"))  # statistic and p value
 # Section 6.1 -------------------------------------------------------------------------------------------------------
 
 
-def activation_of(images: pd.DataFrame, unit: int, decimals: int | None) -> np.ndarray:
-    """One AU's activation values in intensity units, shape (n_images,), rounded so that equal reactions rank as equal.
+def _activations(images: pd.DataFrame, decimals: int | None) -> np.ndarray:
+    """Activation values, shape (n_images, n_units), rounded so that equal reactions rank as equal.
 
     Activation values are differences of means of rounded intensities. Two equal reactions can therefore differ in
     their last bits, and then do not tie in the ranks. ``decimals`` None leaves them so, as the release does.
     """
-    values = images[f"AU{unit}_activation_value"].to_numpy(float)
+    values = images[list(ACTIVATION_COLUMNS)].to_numpy(float)
     return values if decimals is None else np.round(values, decimals)
 
 
@@ -41,7 +42,7 @@ def rating_correlations(images: pd.DataFrame, decimals: int | None = 9) -> pd.Da
         One row an image with a valid reaction: ``overall_rating`` (1–7; images with 0, no rating, are dropped) and
         the activation columns.
     decimals : int or None
-        See ``activation_of``.
+        Digits to which activation values are rounded first; None for the release, which lets noise break ties.
 
     Returns
     -------
@@ -54,16 +55,15 @@ def rating_correlations(images: pd.DataFrame, decimals: int | None = 9) -> pd.Da
     The p values take images as independent, as the paper does; images of one person are not.
     """
     rated = images[images["overall_rating"] > 0]
-    rating = rated["overall_rating"].to_numpy(float)
-    rows = {}
-    for unit in ACTION_UNITS:
-        activation = activation_of(rated, unit, decimals)
-        row = {}
-        for name, target in (("rating", rating), ("extremity", np.abs(rating - MIDDLE_RATING))):
-            varied = np.ptp(activation) > 0 and np.ptp(target) > 0
-            row[f"{name}_rho"], row[f"{name}_p"] = stats.spearmanr(activation, target) if varied else NO_TEST
-        rows[unit] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("AU")
+    rating, activations = rated["overall_rating"].to_numpy(float), _activations(rated, decimals)
+    found = {}
+    for name, target in (("rating", rating), ("extremity", np.abs(rating - MIDDLE_RATING))):
+        tests = [
+            stats.spearmanr(each, target) if np.ptp(each) > 0 and np.ptp(target) > 0 else NO_TEST
+            for each in activations.T
+        ]
+        found[f"{name}_rho"], found[f"{name}_p"] = zip(*tests, strict=True)
+    return pd.DataFrame(found, index=pd.Index(ACTION_UNITS, name="AU"))
 
 
 def emotion_rank_sums(images: pd.DataFrame, decimals: int | None = 9) -> pd.DataFrame:
@@ -77,24 +77,20 @@ def emotion_rank_sums(images: pd.DataFrame, decimals: int | None = 9) -> pd.Data
     images : pandas.DataFrame
         One row an image with a valid reaction: the six ``EMOTIONS`` (1 or 0) and the activation columns.
     decimals : int or None
-        See ``activation_of``.
+        Digits to which activation values are rounded first; None for the release, which lets noise break ties.
 
     Returns
     -------
     pandas.DataFrame
         Index ``AU``; columns ``<emotion>_z`` and ``<emotion>_p``; NaN for an emotion that nobody had, or all had.
     """
-    rows = {}
-    for unit in ACTION_UNITS:
-        activation = activation_of(images, unit, decimals)
-        row = {}
-        for emotion in EMOTIONS:
-            felt = images[emotion].to_numpy() == 1
-            two_groups = felt.any() and not felt.all()
-            test = stats.ranksums(activation[felt], activation[~felt]) if two_groups else NO_TEST
-            row[f"{emotion}_z"], row[f"{emotion}_p"] = test
-        rows[unit] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("AU")
+    activations, found = _activations(images, decimals), {}
+    for emotion in EMOTIONS:
+        felt = images[emotion].to_numpy() == 1
+        two_groups = felt.any() and not felt.all()
+        test = stats.ranksums(activations[felt], activations[~felt]) if two_groups else NO_TEST
+        found[f"{emotion}_z"], found[f"{emotion}_p"] = test
+    return pd.DataFrame(found, index=pd.Index(ACTION_UNITS, name="AU"))
 
 
 def significant_units(p_values: pd.Series) -> tuple[int, ...]:
@@ -149,11 +145,6 @@ def rating_units(correlations: pd.DataFrame) -> pd.DataFrame:
 # Section 6.2 -------------------------------------------------------------------------------------------------------
 
 
-def binomial_p(correct: int, total: int) -> float:
-    """Two-sided binomial test of ``correct`` out of ``total`` against one half (Section 6.2.5)."""
-    return float(stats.binomtest(correct, total).pvalue)
-
-
 def fold_choices(results: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[float, ...], int]:
     """How many folds of stage 9 chose each combination of the parameters in ``columns``, the most frequent first."""
     counts = results[list(columns)].round(6).value_counts(sort=False).sort_values(ascending=False, kind="stable")
@@ -167,9 +158,8 @@ def bootstrap_accuracies(
     *,
     resamples: int,
     seed: int,
-    level: float = 0.95,
 ) -> pd.DataFrame:
-    """Percentile bootstrap over participants of accuracies and of their differences, in percent.
+    """Accuracies and their differences in percent, with 95 % intervals from a percentile bootstrap over participants.
 
     Pairs of one person are not independent, so whole participants are drawn, with replacement; the fitted
     parameters stay as they are.
@@ -184,8 +174,6 @@ def bootstrap_accuracies(
         Name → (model, other model): accuracy of the first minus accuracy of the second.
     resamples, seed : int
         How many resamples, and where the generator starts.
-    level : float
-        Coverage of the interval.
 
     Returns
     -------
@@ -201,11 +189,8 @@ def bootstrap_accuracies(
 
     values = {model: accuracy(model) for model in accuracies}
     values |= {name: accuracy(first) - accuracy(second) for name, (first, second) in differences.items()}
-    return pd.DataFrame(
-        [_with_interval(value, level) for value in values.values()],
-        index=pd.Index(values, name="figure"),
-        columns=["estimate", "lower", "upper"],
-    )
+    rows = [_with_interval(value) for value in values.values()]
+    return pd.DataFrame(rows, index=pd.Index(values, name="figure"), columns=["estimate", "lower", "upper"])
 
 
 def _draw_participants(n: int, resamples: int, seed: int) -> np.ndarray:
@@ -219,9 +204,9 @@ def _percent(correct: np.ndarray, total: np.ndarray) -> np.ndarray:
     return np.divide(100 * correct, total, out=np.full(correct.shape, np.nan), where=total > 0)
 
 
-def _with_interval(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Estimate (the first row) and lower and upper end of its interval (percentiles of the others that are not NaN)."""
-    tail = (1 - level) / 2
+def _with_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Estimate (the first row) and the ends of its 95 % interval (percentiles of the other rows, without NaN)."""
+    tail = (1 - 0.95) / 2
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
         lower, upper = np.nanquantile(values[1:], [tail, 1 - tail], axis=0)
@@ -263,14 +248,7 @@ def selected_accuracy(predictions: pd.DataFrame) -> pd.Series:
     return pd.Series(counts | {name: 100 * selected[name].mean() for name in (VALENCE, ENSEMBLE)})
 
 
-def selection_curve(
-    predictions: pd.DataFrame,
-    *,
-    resamples: int,
-    seed: int,
-    points: int = 200,
-    least_pairs: int = 50,
-) -> pd.DataFrame:
+def selection_curve(predictions: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:
     """Accuracy among the pairs whose valence scores differ by at least so much, for ever smaller differences.
 
     Pairs with equal differences come in together. The 95 % intervals are as in ``bootstrap_accuracies``.
@@ -281,21 +259,19 @@ def selection_curve(
         From ``pair_predictions``.
     resamples, seed : int
         How many resamples, and where the generator starts.
-    points : int
-        At most so many rows, evenly taken from all different differences.
-    least_pairs : int
-        Rows with fewer pairs, and with less than a tenth of all pairs, are dropped: they say little.
 
     Returns
     -------
     pandas.DataFrame
-        One row a difference, largest first: ``difference``, ``n_selected``, ``share`` (percent of all pairs), and
-        for ``VALENCE`` and ``ENSEMBLE`` the accuracy in percent, ``<name>_lower`` and ``<name>_upper``.
+        At most 200 rows, evenly taken from all different differences, largest first; rows with fewer than 50 pairs,
+        and with less than a tenth of all pairs, are dropped: they say little. Columns ``difference``; ``n_selected``;
+        ``share`` (percent of all pairs); for ``VALENCE`` and ``ENSEMBLE`` the accuracy in percent, ``<name>_lower``
+        and ``<name>_upper``.
     """
     ordered = predictions.sort_values("difference", ascending=False, kind="stable")
     difference = ordered["difference"].to_numpy()
     last = np.flatnonzero(np.append(difference[:-1] != difference[1:], True))  # of those with the same difference
-    last = last[np.unique(np.linspace(0, len(last) - 1, min(points, len(last))).round().astype(int))]
+    last = last[np.unique(np.linspace(0, len(last) - 1, min(200, len(last))).round().astype(int))]
 
     names, participant = np.unique(ordered["participant"].to_numpy(str), return_inverse=True)
     of_participant = participant[:, None] == np.arange(len(names))
@@ -305,8 +281,8 @@ def selection_curve(
     for name in (VALENCE, ENSEMBLE):
         correct = draws @ (of_participant & ordered[name].to_numpy(bool)[:, None]).cumsum(axis=0)[last].T
         ends = (name, f"{name}_lower", f"{name}_upper")
-        curve |= dict(zip(ends, _with_interval(_percent(correct, selected), 0.95), strict=True))
-    return pd.DataFrame(curve)[curve["n_selected"] >= min(least_pairs, len(ordered) / 10)].reset_index(drop=True)
+        curve |= dict(zip(ends, _with_interval(_percent(correct, selected)), strict=True))
+    return pd.DataFrame(curve)[curve["n_selected"] >= min(50, len(ordered) / 10)].reset_index(drop=True)
 
 
 def objective_by_decay_and_threshold(images: pd.DataFrame, search: Search) -> pd.DataFrame:
@@ -330,7 +306,5 @@ def objective_by_decay_and_threshold(images: pd.DataFrame, search: Search) -> pd
     correct, incorrect = (counts.sum(axis=0) for counts in selected_counts(pairs, au4, au12, search))
     objective = (correct - search.incorrect_penalty * incorrect).max(axis=1)
     return pd.DataFrame(
-        objective,
-        index=pd.Index(search.decays, name="k"),
-        columns=pd.Index(search.thresholds, name="d"),
+        objective, index=pd.Index(search.decays, name="k"), columns=pd.Index(search.thresholds, name="d")
     )

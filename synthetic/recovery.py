@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from fergi.accuracy_intervals import read_results
 from fergi.dataset import (
     CLIP_KEY,
     ISSUES,
@@ -33,6 +32,7 @@ from fergi.preference.results import (
     VALENCE,
     correct_and_total,
     fold_scores,
+    read_results,
 )
 from fergi.script import argument_parser, run
 from synthetic.cohort import BASELINE, REACTION, UNREADABLE_ISSUES, UNSTEADY, Truth

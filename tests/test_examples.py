@@ -4,29 +4,27 @@ import importlib
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CHECKOUT, SCORES, STAGES, clip_text
+from conftest import SCORES, STAGES, clip_text
 from filmed import film
 from numpy.testing import assert_allclose
 from PIL import Image
 
 import config
-from fergi.dataset import EMOTIONS, ISSUES, Folders, read_image_reactions, read_valid_sessions
+from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, Folders, read_image_reactions, read_valid_sessions
 from fergi.examples import choose_examples, lacking_material, read_examples
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, read_tables
+from fergi.image_data import RATINGS
 
 FRAMES, SIDE = 30, 64
 SETTINGS = {"limits": config.FRAME_LIMITS, "window_seconds": config.WINDOW_SECONDS}
 
 
 def grey(level):
-    """A picture of one grey level."""
     return np.full((SIDE, SIDE, 3), level, np.uint8)
 
 
@@ -35,25 +33,13 @@ def level_of(frame):
     return 20 + 7 * frame
 
 
-def write_data(root, sessions, *, n_images=3, seed=0, silent=()):
+def write_data(root, sessions, *, n_images=3, silent=()):
     """Videos, features, images, answers and image tables of a small cohort, with nothing to find in them.
 
-    Frame f of every video has the grey level ``level_of(f)``. Nobody is ever scared, and nobody rates 1 or 5.
-
-    Parameters
-    ----------
-    root : Path
-        Where.
-    sessions : dict
-        Participant → session numbers.
-    n_images : int
-        Of each session.
-    seed : int
-        Of all that is drawn.
-    silent : sequence of str
-        Whose faces do not move in reaction.
+    Frame f of every video has the grey level ``level_of(f)``. Nobody is ever scared, and nobody rates 1 or 5. The
+    faces of those in ``silent`` do not move in reaction.
     """
-    rng, number = np.random.default_rng(seed), itertools.count()
+    rng, number = np.random.default_rng(0), itertools.count()
     folders = Folders(root)
     folders.image_tables.mkdir(parents=True)
     video = film(root / "clip.mp4", [grey(level_of(frame)) for frame in range(FRAMES)], side=SIDE).read_bytes()
@@ -66,20 +52,12 @@ def write_data(root, sessions, *, n_images=3, seed=0, silent=()):
             order = rng.permutation(n_images)
             surveys = []
             for image in range(1, n_images + 1):
-                overall, alignment, fidelity = (int(rng.choice([2, 3, 4, 6, 7])) for _ in range(3))
+                ratings = {name: int(rng.choice([2, 3, 4, 6, 7])) for name in RATINGS.values()}
                 issues = dict(zip(ISSUES, (rng.random(len(ISSUES)) < 0.2).tolist(), strict=True))
                 felt = dict(zip(EMOTIONS, (rng.random(len(EMOTIONS)) < 0.3).tolist(), strict=True)) | {"scared": False}
-                surveys.append(
-                    {
-                        "overallRating": overall,
-                        "alignmentRating": alignment,
-                        "fidelityRating": fidelity,
-                        "issuesList": issues,
-                        "reactionList": felt,
-                    }
-                )
+                surveys.append(ratings | {"issuesList": issues, "reactionList": felt})
                 rows.append(
-                    {"session_index": session, "image_index": image, "overall_rating": overall}
+                    {"session_index": session, "image_index": image, "overall_rating": ratings["overallRating"]}
                     | issues
                     | felt
                     | {"rank_score": n_images - int(np.flatnonzero(order == image - 1)[0])}
@@ -98,11 +76,8 @@ def write_data(root, sessions, *, n_images=3, seed=0, silent=()):
                 )
                 for kind in ("baseline", "reaction"):
                     (folder / f"{kind}_clip_{image}.mp4").write_bytes(video)
-            content = {
-                "prompt": f"a ${session} cat of $ {participant}",
-                "ranking": [{"id": int(each)} for each in order],
-                "survey": surveys,
-            }
+            prompt, ranking = f"a ${session} cat of $ {participant}", [{"id": int(each)} for each in order]
+            content = {"prompt": prompt, "ranking": ranking, "survey": surveys}
             (folder / "data.json").write_text(json.dumps(content))
         pd.DataFrame(rows).to_csv(folders.image_tables / f"{participant}.csv", index=False)
     folders.valid_sessions.write_text(json.dumps(sessions))
@@ -114,13 +89,6 @@ def run_stages(root, *stages):
     """Some of stages 6 to 9."""
     for stage in stages:
         importlib.import_module(stage).main(["--root", str(root)])
-
-
-def edit_json(path, change):
-    """Change the content of a JSON file in place."""
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 # --------------------------------------------------------------------------- choosing
@@ -146,22 +114,14 @@ def tables():
     return reactions, images
 
 
-def test_the_strongest_reactions_to_the_image_ranked_last_one_a_participant(tables):
+def test_the_strongest_reactions_to_the_images_ranked_last_or_first_one_a_participant(tables):
     """A has 0.5 and 0.6; the one that b ranked last is not among the reactions; c's was last of two, with rank 2."""
     chosen = choose_examples(*tables, 4, ranked="last")
     assert chosen.to_numpy().tolist() == [["a", 2, 1, 0.6], ["c", 1, 1, 0.6]]
     assert list(chosen) == ["participant", "session_index", "image_index", "activation"]
     assert choose_examples(*tables, 4, ranked="last", number=1)["participant"].to_list() == ["a"]
-
-
-def test_the_strongest_reactions_to_the_image_ranked_first(tables):
-    """C has no activation at all, and is not shown."""
-    chosen = choose_examples(*tables, 4, ranked="first")
+    chosen = choose_examples(*tables, 4, ranked="first")  # c has no activation there
     assert chosen.to_numpy().tolist() == [["a", 1, 1, 0.9], ["b", 1, 2, 0.7]]
-
-
-def test_nobody_to_show(tables):
-    """Nobody moved: an empty table."""
     reactions, images = tables
     assert choose_examples(reactions.assign(AU4_activation_value=0.0), images, 4, ranked="last").empty
 
@@ -199,22 +159,24 @@ def root(cohort, tmp_path):
     return shutil.copytree(cohort, tmp_path / "root")
 
 
-CHOSEN = pd.DataFrame([("102", 3, 2, 1.6)], columns=["participant", "session_index", "image_index", "activation"])
+def read(root):
+    """The example of participant 102, session 3, image 2."""
+    chosen = pd.DataFrame([("102", 3, 2, 1.6)], columns=["participant", "session_index", "image_index", "activation"])
+    (example,) = read_examples(Folders(root), chosen, 4, **SETTINGS)
+    return example
 
 
 def test_an_example_is_what_lies_in_its_files(root):
     """The course and its windows as worked out above; frames by their grey levels; the answers as given."""
-    ranking = [{"id": 1}, {"id": 0}, {"id": 2}]
-
-    def answer(content):
-        content["ranking"] = ranking
-        survey = content["survey"][1]
-        survey["overallRating"], survey["alignmentRating"], survey["fidelityRating"] = 2, 0, 7
-        survey["issuesList"] = dict.fromkeys(ISSUES, False) | {"blurry": True}
-        survey["reactionList"] = dict.fromkeys(EMOTIONS, False) | {"disgusted": True, "amused": True}
-
-    edit_json(root / "data/102/session_3/data.json", answer)
-    (example,) = read_examples(Folders(root), CHOSEN, 4, **SETTINGS)
+    path = root / "data/102/session_3/data.json"
+    content = json.loads(path.read_text()) | {"ranking": [{"id": 1}, {"id": 0}, {"id": 2}]}
+    content["survey"][1] = {
+        **{"overallRating": 2, "alignmentRating": 0, "fidelityRating": 7},
+        "issuesList": dict.fromkeys(ISSUES, False) | {"blurry": True},
+        "reactionList": dict.fromkeys(EMOTIONS, False) | {"disgusted": True, "amused": True},
+    }
+    path.write_text(json.dumps(content))
+    example = read(root)
     assert (example.participant, example.session, example.image, example.unit) == ("102", 3, 2, 4)
     assert example.prompt == "a $3 cat of $ 102"
     assert example.ratings == (2, 0, 7)
@@ -233,32 +195,24 @@ def test_an_example_is_what_lies_in_its_files(root):
     assert_allclose([example.before.mean(), example.at_peak.mean()], [level_of(26), level_of(25)], atol=3)
 
 
-def test_before_is_the_last_frame_where_no_frame_at_rest_is_valid(root):
+def test_what_there_is_not(root):
+    """Unreliable issues are empty in the image table; with no valid frame at rest, the last one is shown."""
+    path = Folders(root).image_tables / "102.csv"
+    pd.read_csv(path).assign(**dict.fromkeys(ISSUES, np.nan)).to_csv(path, index=False)
     text = clip_text(np.zeros((FRAMES, 12)), face_detection_confidence_score=0.2)
     (root / "data/102/session_3/baseline_clip_2_features.csv").write_text(text)
-    (example,) = read_examples(Folders(root), CHOSEN, 4, **SETTINGS)
+    example = read(root)
+    assert example.issues is None
     assert example.before.mean() == pytest.approx(level_of(FRAMES - 1), abs=3)
-
-
-def test_issues_are_not_told_where_the_answers_are_not_reliable(root):
-    """Their columns are empty in the image table."""
-    path = Folders(root).image_tables / "102.csv"
-    table = pd.read_csv(path)
-    table[list(ISSUES)] = np.nan
-    table.to_csv(path, index=False)
-    assert read_examples(Folders(root), CHOSEN, 4, **SETTINGS)[0].issues is None
 
 
 def test_chosen_reactions_can_be_read(root):
     """What is chosen from the tables fits what is read from the files."""
     folders = Folders(root)
     sessions = read_valid_sessions(folders)
-    reactions = read_image_reactions(
-        folders, sessions, image_columns=["rank_score"], activation_columns=["AU12_activation_value"]
-    )
-    images = read_tables(
-        folders.image_tables, sessions, key=["session_index", "image_index"], numeric=["rank_score"], advice=""
-    )
+    columns = {"image_columns": ["rank_score"], "activation_columns": ["AU12_activation_value"]}
+    reactions = read_image_reactions(folders, sessions, **columns)
+    images = read_tables(folders.image_tables, sessions, key=CLIP_KEY, numeric=["rank_score"], advice="")
     for ranked, place in (("first", 1), ("last", 3)):
         chosen = choose_examples(reactions, images, 12, ranked=ranked)
         examples = read_examples(folders, chosen, 12, **SETTINGS)
@@ -291,7 +245,7 @@ def test_what_is_missing_or_does_not_fit_is_named(root, name, change, sentence):
     else:
         path.write_bytes(path.with_name("reaction_clip_1_features.csv").read_bytes())
     with pytest.raises(FergiError, match=sentence):
-        read_examples(Folders(root), CHOSEN, 4, **SETTINGS)
+        read(root)
 
 
 def test_what_there_is_to_make_examples_of(root, tmp_path):
@@ -308,9 +262,3 @@ def test_what_there_is_to_make_examples_of(root, tmp_path):
         path.unlink()
     assert lacking_material(folders) == ["videos", "prompts", "images"]
     assert lacking_material(Folders(tmp_path / "nothing")) == ["videos", "prompts", "images"]
-
-
-def test_the_notebook_needs_no_video_library_without_videos():
-    """Stages 6 to 10 run where neither OpenCV nor PyTorch is installed."""
-    code = "import sys, fergi.figures, fergi.examples; sys.exit('cv2' in sys.modules or 'torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=False).returncode == 0

@@ -15,8 +15,6 @@ from fergi.preference.results import ENSEMBLE, SCORERS, VALENCE
 from fergi.statistics import (
     BONFERRONI_THRESHOLD,
     N_TESTS,
-    activation_of,
-    binomial_p,
     bootstrap_accuracies,
     emotion_rank_sums,
     pair_predictions,
@@ -52,17 +50,11 @@ def images(activation, **columns):
     ],
 )
 def test_spearman_by_hand(activation, rating, column, rho):
-    found = rating_correlations(images(activation, overall_rating=rating))
-    assert_allclose(found[column], rho, atol=1e-12)
-    assert list(found.index) == list(ACTION_UNITS)
-
-
-def test_each_unit_has_its_own_correlation():
-    """AU12 runs the other way than the rest."""
-    table = images([1, 2, 3, 4], overall_rating=[1.0, 2.0, 3.0, 4.0])
+    table = images(activation, overall_rating=rating)
     table["AU12_activation_value"] *= -1
     found = rating_correlations(table)
-    assert_allclose(found["rating_rho"], [-1.0 if unit == 12 else 1.0 for unit in ACTION_UNITS], atol=1e-12)
+    assert_allclose(found[column], [-rho if unit == 12 else rho for unit in ACTION_UNITS], atol=1e-12)
+    assert list(found.index) == list(ACTION_UNITS)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +75,6 @@ def test_rank_sum_by_hand(activation, felt, z, p):
 def test_noise_breaks_ties_only_without_rounding():
     """0.1 + 0.2 and 0.3 are one value to nine decimals and two values in floats."""
     table = images([0.1 + 0.2, 0.3, 0.5, 0.1], amused=[0.0, 1.0, 1.0, 0.0])
-    assert len(set(activation_of(table, 4, 9))) == 3
-    assert len(set(activation_of(table, 4, None))) == 4
     tied, untied = (emotion_rank_sums(table, decimals)["amused_z"] for decimals in (9, None))
     # With ranks 2.5 and 4 the sum is 6.5; with noise the second image is rank 2: 6. Expected 5, variance 5/3.
     assert_allclose(tied, 1.5 / np.sqrt(5 / 3), atol=1e-12)
@@ -102,15 +92,6 @@ def test_what_cannot_be_tested_has_no_statistic():
     assert still["rating_rho"].isna().all()
 
 
-@pytest.mark.filterwarnings("error")
-def test_bootstrap_where_a_model_has_few_pairs():
-    """Of two people only one has pairs, 3 of 4 correct: 75 % in every resample in which she is drawn."""
-    results = counts(some=[(3, 1), (0, 0)], none=[(0, 0), (0, 0)])
-    table = bootstrap_accuracies(results, ["some", "none"], {"one": ("some", "none")}, resamples=200, seed=0)
-    assert_allclose(table.loc["some"], [75, 75, 75])
-    assert table.loc[["none", "one"]].isna().all(axis=None)
-
-
 def test_bonferroni():
     """0.05 over 12 AUs times 8 tests; the threshold itself is not significant, and NaN is a dash."""
     assert N_TESTS == 96
@@ -122,14 +103,6 @@ def test_bonferroni():
     assert shown["z"].to_list() == ["1.23", "-5.68 *", "0.00", "9.00 *", "–"]
 
 
-def test_binomial_by_hand():
-    """8 of 10 heads: 2 (45 + 10 + 1) / 1024; half is no evidence."""
-    assert binomial_p(8, 10) == pytest.approx(2 * 56 / 1024)
-    assert binomial_p(2, 10) == pytest.approx(2 * 56 / 1024)
-    assert binomial_p(5, 10) == pytest.approx(1.0)
-    assert binomial_p(2058, 3534) == pytest.approx(1.18e-22, rel=5e-3)
-
-
 def counts(**models):
     """A results table from (correct, incorrect) of each participant."""
     columns = {}
@@ -138,41 +111,36 @@ def counts(**models):
     return pd.DataFrame(columns)
 
 
-def test_bootstrap_of_a_model_against_itself():
-    """Both sides of a difference are of the same people, so it is 0 in every resample."""
-    table = counts(one=[(3, 1), (9, 2), (0, 5), (4, 4)])
-    found = bootstrap_accuracies(table, ["one"], {"none": ("one", "one")}, resamples=500, seed=1)
-    assert found.loc["none"].tolist() == [0.0, 0.0, 0.0]
-    assert found.loc["one", "estimate"] == pytest.approx(100 * 16 / 28)
-    assert found.loc["one", "lower"] < found.loc["one", "estimate"] < found.loc["one", "upper"]
-
-
-def test_bootstrap_of_two_people_by_hand():
-    """One always right, one always wrong: 0, 50 or 100 % with chances 1/4, 1/2, 1/4.
-
-    The 60 % interval cuts a fifth off each side, less than the quarter there: 0 to 100. The 40 % one cuts off 30 %.
-    """
-    table = counts(one=[(4, 0), (0, 4)])
-    options = {"resamples": 4000, "seed": 5}
-    wide = bootstrap_accuracies(table, ["one"], {}, level=0.6, **options)
-    narrow = bootstrap_accuracies(table, ["one"], {}, level=0.4, **options)
-    assert wide.loc["one"].tolist() == [50.0, 0.0, 100.0]
-    assert narrow.loc["one"].tolist() == [50.0, 50.0, 50.0]
-
-
-def test_bootstrap_draws_people_not_pairs():
-    """One person has nearly all pairs: with 1, 2, … draws of them the interval is as wide as people differ."""
-    table = counts(one=[(1000, 0), *[(0, 1)] * 9])
-    found = bootstrap_accuracies(table, ["one"], {}, resamples=2000, seed=3)
-    assert found.loc["one", "lower"] == 0.0  # nobody of ten draws is that person in (9/10)^10 = 35 % of the resamples
-    assert found.loc["one", "upper"] > 99.0
-
-
-def test_bootstrap_repeats():
-    """The same seed gives the same interval, another seed another."""
-    table = counts(one=[(3, 1), (9, 2), (0, 5), (4, 4), (7, 1)])
-    first, again, other = (bootstrap_accuracies(table, ["one"], {}, resamples=999, seed=seed) for seed in (1, 1, 2))
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("pairs", "interval"),
+    [
+        # One of n people is always wrong. All three draws are that one in 1/27 = 3.7 % of the resamples.
+        ([(4, 0), (4, 0), (0, 4)], [200 / 3, 0, 100]),
+        # At least three of five draws are that one in 5.8 %, at least four in 0.7 %.
+        ([*[(4, 0)] * 4, (0, 4)], [80, 40, 100]),
+        # Whole people are drawn: nobody of ten draws is the one who has nearly all pairs in 0.9^10 = 35 %,
+        # at least three draws in 7.0 %, at least four in 1.3 %.
+        ([(999, 0), *[(0, 1)] * 9], [100 * 999 / 1008, 0, 100 * 2997 / 3004]),
+        # Only one person has pairs: 75 % in every resample in which she is drawn.
+        ([(3, 1), (0, 0)], [75, 75, 75]),
+        ([(0, 0), (0, 0)], [np.nan] * 3),
+    ],
+)
+def test_bootstrap_by_hand(pairs, interval):
+    """Percentiles at 2.5 and 97.5; both sides of a difference are of the same people; the seed decides."""
+    first, again = (
+        bootstrap_accuracies(counts(one=pairs), ["one"], {"none": ("one", "one")}, resamples=4000, seed=5)
+        for _ in range(2)
+    )
+    assert_allclose(first.loc["one"], interval)
+    assert_allclose(first.loc["none"], np.array(interval) * 0)
     pd.testing.assert_frame_equal(first, again, check_exact=True)
+
+
+def test_another_seed_draws_other_people():
+    table = counts(one=[(3, 1), (9, 2), (0, 5), (4, 4), (7, 1)])
+    first, other = (bootstrap_accuracies(table, ["one"], {}, resamples=999, seed=seed) for seed in (1, 2))
     assert not first.equals(other)
 
 
@@ -275,43 +243,27 @@ def predictions():
 
 def test_selection_curve_by_hand(predictions):
     """1, then 3 (equal differences come together), then 4 pairs: 1, 2, 2 of them right, and 1, 2, 3."""
-    curve = selection_curve(predictions, resamples=200, seed=0, least_pairs=1)
+    curve = selection_curve(predictions, resamples=200, seed=0)
     assert curve["difference"].to_list() == [0.5, 0.4, 0.1]
     assert curve["n_selected"].to_list() == [1, 3, 4]
     assert curve["share"].to_list() == [25, 75, 100]
     assert_allclose(curve[VALENCE], [100, 200 / 3, 50])
     assert_allclose(curve[ENSEMBLE], [100, 200 / 3, 75])
-
-
-def test_selection_curve_draws_people_and_not_pairs(predictions):
-    """Of all pairs, a has 1 of 2 right and b 1 of 2: 50 % whoever is drawn. The ensemble: a 2 of 2, b 1 of 2."""
-    last = selection_curve(predictions, resamples=200, seed=0).iloc[-1]
+    # People are drawn, not pairs. Of all pairs, a and b have 1 of 2 right each; the ensemble 2 of 2 and 1 of 2.
+    last = curve.iloc[-1]
     assert (last[f"{VALENCE}_lower"], last[f"{VALENCE}_upper"]) == (50, 50)
     assert (last[f"{ENSEMBLE}_lower"], last[f"{ENSEMBLE}_upper"]) == (50, 100)
 
-
-def test_selection_curve_can_be_thinned_but_keeps_its_ends(predictions):
-    """Two points are the largest difference and all pairs."""
-    assert selection_curve(predictions, resamples=1, seed=0, points=2, least_pairs=1)["n_selected"].to_list() == [1, 4]
-
-
-def test_selection_curve_of_few_pairs_begins_at_a_tenth():
-    """Of 30 pairs, all with their own difference, the curve begins at 3."""
-    table = pd.DataFrame(
-        {"participant": ["a", "b"] * 15, "difference": np.arange(30) / 30, VALENCE: True, ENSEMBLE: True}
-    )
-    assert selection_curve(table, resamples=20, seed=0)["n_selected"].min() == 3
+    # Two pairs are selected: the valence score is right on both, the ensemble on one.
+    table_1 = {"n_pairs": 4, "n_selected": 2, "share": 50, VALENCE: 100, ENSEMBLE: 50}
+    assert selected_accuracy(predictions).to_dict() == table_1
 
 
-def test_selected_accuracy_by_hand(predictions):
-    """Two of four pairs are selected: the valence score is right on both, the ensemble on one."""
-    assert selected_accuracy(predictions).to_dict() == {
-        "n_pairs": 4,
-        "n_selected": 2,
-        "share": 50,
-        VALENCE: 100,
-        ENSEMBLE: 50,
-    }
+@pytest.mark.parametrize(("n", "counted"), [(30, range(3, 31)), (797, range(53, 798, 4))])
+def test_ends_of_the_selection_curve(n, counted):
+    """A tenth of few pairs or else 50 are the fewest; 200 of 797 different differences, the first and the last too."""
+    table = pd.DataFrame({"participant": "a", "difference": np.arange(n), VALENCE: True, ENSEMBLE: True})
+    assert selection_curve(table, resamples=1, seed=0)["n_selected"].to_list() == list(counted)
 
 
 def test_choices_of_folds():
