@@ -57,38 +57,46 @@ def measure(*commands: list[str]) -> Cost:
 
 def plain_activations(root: Path, output: Path) -> None:
     """The activation tables of all clips, one file at a time."""
+    import pandas as pd
+
     import config
-    from fergi.dataset import Folders, read_black_images, read_valid_sessions
-    from tests.plain import plain_activation_table
+    from fergi.dataset import CLIP_KEY, Folders, read_black_images, read_valid_sessions
+    from tests.plain import UNITS, plain_activation
 
     folders = Folders(root)
     sessions = read_valid_sessions(folders)
     black = read_black_images(folders, sessions)
+    columns = [*CLIP_KEY, *(f"AU{unit}_activation_value" for unit in UNITS)]
+    limits = {"limits": config.FRAME_LIMITS, "window_seconds": config.WINDOW_SECONDS}
     for kind in KINDS:
         (output / kind).mkdir(parents=True)
         for participant, numbers in sessions.items():
-            table = plain_activation_table(
-                folders.data,
-                participant,
-                kind,
-                numbers,
-                limits=config.FRAME_LIMITS,
-                minimum_valid_share=config.MINIMUM_VALID_SHARE,
-                window_seconds=config.WINDOW_SECONDS,
-                black=black[participant] if kind == "reaction" else frozenset(),
-            )
-            table.to_csv(output / kind / f"{participant}.csv", index=False)
+            rows = []
+            for folder, session in ((folders.session(participant, session), session) for session in numbers):
+                for image in range(1, 1 + len(list(folder.glob(f"{kind}_clip_*_features.csv")))):
+                    values, share = plain_activation(folder / f"{kind}_clip_{image}_features.csv", **limits)
+                    is_black = kind == "reaction" and (session, image) in black[participant]
+                    if share >= config.MINIMUM_VALID_SHARE and not is_black:
+                        rows.append([session, image, *values])
+            pd.DataFrame(rows, columns=columns).to_csv(output / kind / f"{participant}.csv", index=False)
 
 
 def plain_results(root: Path, output: Path) -> None:
     """The results CSV of the released mode, every fold and grid point on its own."""
     import config
+    from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
     from fergi.preference.grid_search import search_settings
-    from tests.plain import plain_search
-    from tests.small_search import published_images
+    from tests.plain import SCORES, plain_search
 
+    folders = Folders(root)
+    sessions = read_valid_sessions(folders)
+    for participant in read_excluded_participants(folders, sessions):
+        del sessions[participant]
+    wanted = {"image_columns": ["rank_score", *SCORES]}
+    wanted["activation_columns"] = [f"AU{unit}_activation_value" for unit in (4, 12)]
+    images = read_image_reactions(folders, sessions, **wanted)
     output.mkdir()
-    results = plain_search(published_images(root), search_settings("released", **config.PREFERENCE_SEARCH))
+    results = plain_search(images, search_settings("released", **config.PREFERENCE_SEARCH))
     results.to_csv(output / RESULTS, index=False)
 
 

@@ -49,30 +49,6 @@ def plain_activation(path: Path, *, limits: FrameLimits, window_seconds: float) 
     return (np.max(means, axis=0) - means[0] if means else None), float(valid.mean())
 
 
-def plain_activation_table(
-    data: Path,
-    participant: str,
-    kind: str,
-    sessions: list[int],
-    *,
-    limits: FrameLimits,
-    minimum_valid_share: float,
-    window_seconds: float,
-    black: set[tuple[int, int]] = frozenset(),
-) -> pd.DataFrame:
-    """Stage 6 or 7 for one participant: a row for every valid clip whose (session, image) is not black."""
-    rows = []
-    for session in sorted(sessions):
-        folder = data / participant / f"session_{session}"
-        for image in range(1, 1 + len(list(folder.glob(f"{kind}_clip_*_features.csv")))):
-            path = folder / f"{kind}_clip_{image}_features.csv"
-            values, share = plain_activation(path, limits=limits, window_seconds=window_seconds)
-            if share >= minimum_valid_share and (session, image) not in black:
-                rows.append([session, image, *values])
-    columns = ["session_index", "image_index", *(f"AU{unit}_activation_value" for unit in UNITS)]
-    return pd.DataFrame(rows, columns=columns)
-
-
 def plain_pairs(images: pd.DataFrame) -> list[tuple[int, int, str]]:
     """Positions of the preferred and of the other image, and the participant, for all pairs within sessions."""
     rank = images["rank_score"].to_numpy()

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
 from fergi.preference.grid_search import Search, search_settings
 from fergi.preference.results import SCORERS
 
@@ -70,17 +69,6 @@ def random_images(seed, n_participants, *, ties, singles=False):
                 rows.append([f"p{number}", session, float(rank), *scores, *activations])
     table = pd.DataFrame(rows, columns=[*KEY, *SCORERS, *ACTIVATIONS])
     return table.iloc[rng.permutation(len(table))].reset_index(drop=True)
-
-
-def published_images(root):
-    """What stage 9 reads below a root: the included participants' images with a valid reaction."""
-    folders = Folders(root)
-    sessions = read_valid_sessions(folders)
-    for participant in read_excluded_participants(folders, sessions):
-        del sessions[participant]
-    return read_image_reactions(
-        folders, sessions, image_columns=["rank_score", *SCORERS], activation_columns=ACTIVATIONS
-    )
 
 
 def three_people():

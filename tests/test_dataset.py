@@ -1,7 +1,5 @@
 """Which participants, sessions, clips and images there are, and what does not fit together."""
 
-import json
-
 import pandas as pd
 import pytest
 
@@ -12,7 +10,6 @@ from fergi.dataset import (
     read_excluded_participants,
     read_image_reactions,
     read_valid_sessions,
-    unlisted_sessions,
 )
 from fergi.files import FergiError
 
@@ -30,16 +27,11 @@ def with_file(tmp_path, name, content):
     return folders
 
 
-def test_sessions_in_order(tmp_path):
-    """Participants and sessions ascend, whatever the order in the file."""
+def test_sessions_in_order_and_black_images(tmp_path):
+    """Participants and sessions ascend, whatever the order in the file. Who is not asked for is not returned."""
     folders = with_file(tmp_path, "valid_sessions.json", '{"010": [3, 1], "002": [12, 2]}')
     assert list(read_valid_sessions(folders).items()) == [("002", [2, 12]), ("010", [1, 3])]
-
-
-def test_black_images(tmp_path):
-    """Keys of JSON are text, sessions and images are numbers; who is not asked for is not returned."""
-    content = '{"101": {"1": [2, 4], "10": []}, "102": {}, "103": {"1": [1]}}'
-    folders = with_file(tmp_path, "invalid_images.json", content)
+    folders.black_images.write_text('{"101": {"1": [2, 4], "10": []}, "102": {}, "103": {"1": [1]}}')
     assert read_black_images(folders, ["101", "102"]) == {"101": {(1, 2), (1, 4)}, "102": set()}
 
 
@@ -145,25 +137,11 @@ def test_images_and_reactions_are_joined_by_participant_session_and_image(tiny):
 def test_session_of_black_images_may_be_missing_from_the_images(tiny):
     """Where all its images are black there is no row; otherwise there must be."""
     folders = Folders(tiny.root)
-    for name in ("image", "reaction"):
+    for kind in ("image", "reaction"):
         tiny.edit_table(
-            f"preparation/preprocessed_{name}_data/103.csv", lambda table: table[table["session_index"] != 4]
+            f"preparation/preprocessed_{kind}_data/103.csv", lambda table: table.query("session_index != 4")
         )
     with pytest.raises(FergiError, match=r"valid_sessions\.json has session 4, .*103\.csv does not"):
         read_image_reactions(folders, {"103": [2, 4]}, **COLUMNS)
     tiny.edit_json("preparation/invalid_images.json", lambda black: black["103"].update({"4": [1]}))
     assert len(read_image_reactions(folders, {"103": [2, 4]}, **COLUMNS)) == 5
-
-
-def test_published_counts(published, published_root):
-    """576 sessions, 33 people; 2,217 images with a valid reaction, 2,072 of them of the 30 people included."""
-    folders = Folders(published_root)
-    sessions = read_valid_sessions(folders)
-    assert (len(sessions), sum(map(len, sessions.values()))) == (33, 576)
-    assert unlisted_sessions(folders, sessions) == []
-    everybody = read_image_reactions(folders, sessions, **COLUMNS)
-    assert len(everybody) == 2217
-    excluded = read_excluded_participants(folders, sessions)
-    assert excluded == ["002", "004", "039"]
-    assert excluded == json.loads((published / "expected" / "AU4_excluded_participants.json").read_text())
-    assert (~everybody["participant"].isin(excluded)).sum() == 2072

@@ -31,38 +31,30 @@ PAPER, RELEASED = (search_settings(mode, **config.PREFERENCE_SEARCH) for mode in
 # ---- grids
 
 
-def test_grids_of_the_paper():
-    """Twenty k, eleven w, 51 d, 101 a, each the decimal number itself."""
+def test_grids():
+    """Twenty k, eleven w, 51 d, 101 a, each the decimal number itself; the release has one k more, sums of floats."""
     assert PAPER.decays.tolist() == [round(0.1 * i, 1) for i in range(1, 21)]
     assert PAPER.au4_weights.tolist() == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     assert (len(PAPER.thresholds), PAPER.thresholds[13], PAPER.thresholds[-1]) == (51, 0.26, 1.0)
     assert (len(PAPER.integration_weights), PAPER.integration_weights[57]) == (101, 5.7)
-    assert PAPER.integration_weights[-1] == 10.0
-    assert PAPER.incorrect_penalty == 2
+    assert (PAPER.integration_weights[-1], PAPER.incorrect_penalty) == (10.0, 2)
+    assert (len(RELEASED.decays), RELEASED.decays[-1]) == (21, pytest.approx(2.1))
+    assert RELEASED.au4_weights[6] == 0.6000000000000001
+    assert (PAPER.product_valence, RELEASED.product_valence) == (False, True)
+    assert (PAPER.activation_decimals, RELEASED.activation_decimals) == (9, None)
+    with pytest.raises(ValueError, match="mode must be 'paper' or 'released', not 'published'"):
+        search_settings("published", **config.PREFERENCE_SEARCH)
 
 
 def test_triples_of_ensemble_weights():
     """66 in the paper's mode; the release's sums of floats lose six, all of them without HPS v2."""
     paper, released = PAPER.ensemble_weights, RELEASED.ensemble_weights
     tenths = [{tuple(triple) for triple in np.rint(10 * each).astype(int).tolist()} for each in (paper, released)]
-    assert (len(paper), len(tenths[0])) == (66, 66)
-    assert (len(released), len(tenths[1])) == (60, 60)
+    assert [len(each) for each in (paper, released, *tenths)] == [66, 60, 66, 60]
     assert tenths[1] < tenths[0]
     assert {third for _, _, third in tenths[0] - tenths[1]} == {0}
     assert all(sum(triple) == 10 and min(triple) >= 0 for triple in tenths[0])
     assert set(paper.ravel()) == {round(0.1 * i, 1) for i in range(11)}
-
-
-def test_release_otherwise():
-    """One k more, sums of floats, the slip in eq. 5, activations as they are."""
-    assert (len(PAPER.decays), PAPER.decays[-1]) == (20, 2.0)
-    assert len(RELEASED.decays) == 21
-    assert RELEASED.decays[-1] == pytest.approx(2.1)
-    assert RELEASED.au4_weights[6] == 0.6000000000000001
-    assert (PAPER.product_valence, RELEASED.product_valence) == (False, True)
-    assert (PAPER.activation_decimals, RELEASED.activation_decimals) == (9, None)
-    with pytest.raises(ValueError, match="mode must be 'paper' or 'released', not 'published'"):
-        search_settings("published", **config.PREFERENCE_SEARCH)
 
 
 # ---- fits worked by hand

@@ -129,39 +129,28 @@ def test_opening_an_image(tmp_path):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_input_of_clip_and_pickscore(size):
-    """Stage 5: transformers' processor, whose defaults are the official files' settings.
+def test_the_input_of_the_scorers(size):
+    """Stage 5.
 
-    PIL's bicubic to the shorter side, centre by //, float64 rescaling.
-    """
-    from transformers import CLIPImageProcessor
-
-    expected = CLIPImageProcessor()(drawn(*size), return_tensors="pt", input_data_format="channels_last")
-    assert_array_equal(cropped_by_transformers(drawn(*size), 224), expected.pixel_values[0])
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_the_input_of_aesthetic_blip_and_imagereward(size):
-    """Stage 5: OpenAI's clip, of which image-reward has a copy.
-
-    torchvision on a PIL picture: Resize (bicubic), CenterCrop by round(), ToTensor, Normalize.
+    CLIP and PickScore: transformers' processor, whose defaults are the official files' settings: PIL's bicubic to the
+    shorter side, centre by //, float64 rescaling. Aesthetic, BLIP and ImageReward: OpenAI's clip, of which image-reward
+    has a copy: torchvision on a PIL picture: Resize (bicubic), CenterCrop by round(), ToTensor, Normalize. HPS v2:
+    torchvision on a tensor: the longer side (bicubic, antialiased), zeros around it, Normalize; test_scorers.py has the
+    package's own function.
     """
     from clip.clip import _transform
+    from transformers import CLIPImageProcessor
 
-    assert_array_equal(cropped_by_torchvision(drawn(*size), 224), _transform(224)(drawn(*size)))
+    picture = drawn(*size)
+    expected = CLIPImageProcessor()(picture, return_tensors="pt", input_data_format="channels_last")
+    assert_array_equal(cropped_by_transformers(picture, 224), expected.pixel_values[0])
+    assert_array_equal(cropped_by_torchvision(picture, 224), _transform(224)(picture))
 
-
-@pytest.mark.parametrize("size", SIZES)
-def test_the_input_of_hps_v2(size):
-    """Stage 5: torchvision on a tensor: the longer side (bicubic, antialiased), zeros around it, Normalize.
-
-    test_scorers.py has the package's own function.
-    """
-    pixels = transforms.functional.to_tensor(drawn(*size))
+    pixels = transforms.functional.to_tensor(picture)
     if max(size) != 224:
         new = [max(1, round(side * 224 / max(size))) for side in pixels.shape[1:]]
         pixels = transforms.functional.resize(pixels, new, transforms.InterpolationMode.BICUBIC, antialias=True)
     whole = torch.zeros(3, 224, 224)
     top, left = ((224 - side) // 2 for side in pixels.shape[1:])
     whole[:, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
-    assert_array_equal(padded(drawn(*size), 224), transforms.functional.normalize(whole, MEAN, SPREAD))
+    assert_array_equal(padded(picture, 224), transforms.functional.normalize(whole, MEAN, SPREAD))

@@ -1,5 +1,6 @@
 """The results of stage 9 and Tables 1 and 2: worked by hand, as published, and as a plain search has them."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -161,6 +162,8 @@ def test_published_results_in_released_mode(published, published_root):
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
     assert found.drop(columns="user_id").shape == (30, 51)
     assert ours.read_bytes() == theirs.read_bytes()
+    excluded = [folder / "AU4_excluded_participants.json" for folder in (published_root / "preparation", theirs.parent)]
+    assert [json.loads(path.read_text()) for path in excluded] == [["002", "004", "039"]] * 2
     fitted = found.groupby(found[["exp_decay_coef", "AU4_coef", "diff_threshold"]].round(2).apply(tuple, axis=1)).size()
     assert fitted.to_dict() == {
         (0.5, 0.5, 0.26): 20,

@@ -184,7 +184,6 @@ def test_mistyped_root(tmp_path, stage):
     assert os.listdir(tmp_path) == []
 
 
-FEATURE_ADVICE = "). Make them again with clips_facial_process.py, or: python -m fergi.published --replace"
 # The third column of line 3 is AU4.
 AU4_IS_TEXT = (
     lambda text: re.sub(r"^(1,2,[^,]+,[^,]+,)[^,]+", r"\1strong", text, flags=re.M),
@@ -196,14 +195,6 @@ TWICE = (lambda text: text.replace("\n1,2,", "\n1,1,"), ", line 3: session_index
 @pytest.mark.parametrize(
     ("stage", "name", "what", "advice", "change", "cause"),
     [
-        (
-            REACTION,
-            CLIP_3,
-            "20 reaction feature files",
-            FEATURE_ADVICE,
-            lambda text: text[:-1],
-            " is cut off in line 31",
-        ),
         *((FILTER, TABLES[FILTER], "4 tables", f"Run {BASELINE}.py", *each) for each in (AU4_IS_TEXT, TWICE)),
         *((SEARCH, TABLES[SEARCH], "3 tables", f"Run {REACTION}.py", *each) for each in (AU4_IS_TEXT, TWICE)),
         *(
@@ -217,17 +208,19 @@ TWICE = (lambda text: text.replace("\n1,2,", "\n1,1,"), ", line 3: session_index
     ],
 )
 def test_unusable_file(tiny, stage, name, what, advice, change, cause):
-    """Named, with the place, the cause and what to do; test_features.py and test_files.py have all causes."""
+    """Named, with the place, the cause and what to do; test_files.py has all causes."""
     path = tiny.path(name)
     path.write_text(change(path.read_text()))
     tiny.refuses(stage, f"1 of {what} is unusable (first: {path}{cause}", advice)
 
 
 def test_all_feature_files_are_looked_at(tiny):
-    """How many are unusable is counted over all participants."""
+    """How many are unusable is counted over all participants; test_features.py has all causes."""
     for name in (CLIP_3, *(f"data/103/session_{each}/reaction_clip_1_features.csv" for each in (2, 4))):
         tiny.path(name).write_text("")
-    tiny.refuses(REACTION, "3 of 20 reaction feature files are unusable", f"(first: {tiny.path(CLIP_3)} is empty)")
+    advice = ". Make them again with clips_facial_process.py, or: python -m fergi.published --replace"
+    first = f"(first: {tiny.path(CLIP_3)} is empty)"
+    tiny.refuses(REACTION, f"3 of 20 reaction feature files are unusable {first}{advice}")
 
 
 def test_feature_file_of_another_participant(tiny):
