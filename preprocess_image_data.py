@@ -100,13 +100,10 @@ def check_outputs(folders: Folders, participants: Sequence[str], *, replace: boo
 
 def check_weights(scorers: Sequence[type[Scorer]], root: Path) -> None:
     """Stop unless all weight files of the scorers are there."""
-    files = dict.fromkeys(file for scorer in scorers for file in scorer.files)
-    missing = [file.name for file in files if not file.under(root).is_file()]
-    require(
-        [file.under(root) for file in files],
-        "weight files",
-        f"Fetch what is missing with: python -m fergi.weights fetch {' '.join(missing)}",
-    )
+    files = {file.name: file.under(root) for scorer in scorers for file in scorer.files}
+    missing = [name for name, path in files.items() if not path.is_file()]
+    advice = f"Fetch what is missing with: python -m fergi.weights fetch {' '.join(missing)}"
+    require(files.values(), "weight files", advice)
 
 
 def write_settings(folders: Folders, scorer: type[Scorer], settings: dict[str, str], *, redo: bool) -> None:

@@ -126,9 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--full-size", action="store_true", help="one image only: does it load, and in how much memory")
     chosen = parser.parse_args(arguments)
     n_images = 1 if chosen.full_size else chosen.images
-    print(
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, {n_images} images, batches of {chosen.batch_size}"
-    )
+    batches = f"{n_images} images, batches of {chosen.batch_size}"
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {batches}")
     print("| scorer | files, GB | loads in, s | one at a time, images/s | batches, images/s | peak memory, GB |")
     print("|---|---|---|---|---|---|", flush=True)
     for name in chosen.scorers:

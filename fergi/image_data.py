@@ -82,13 +82,11 @@ def read_image_data(
         found = list(threads.map(read, wanted))
     problems = [each for each in found if isinstance(each, str)]
     if problems:
-        raise summarise(
-            problems,
-            len(wanted),
-            f"sessions named in {folders.valid_sessions.name}",
+        advice = (
             "Put data.json and the images there, which FERGI's authors give on request, "
-            "or take the session out of that file.",
+            "or take the session out of that file."
         )
+        raise summarise(problems, len(wanted), f"sessions named in {folders.valid_sessions.name}", advice)
     return [image for each in found for image in each]
 
 
@@ -103,9 +101,8 @@ def _read_session(folders: Folders, participant: str, number: int, *, reliable: 
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     names = sorted(each.name for each in folder.iterdir() if re.fullmatch(r"image\d+\.png", each.name))
-    for name in names:
-        if name.startswith("image0"):
-            raise ValueError(f"{folder / name} is not numbered like image1.png, image2.png and so on")
+    if misnumbered := [name for name in names if name.startswith("image0")]:
+        raise ValueError(f"{folder / misnumbered[0]} is not numbered like image1.png, image2.png and so on")
     if not names:
         raise ValueError(f"{folder} has no images (image1.png and so on)")
     pictures = [folder / f"image{number}.png" for number in range(1, 1 + len(names))]
@@ -157,19 +154,18 @@ def _survey(
             raise ValueError(
                 f"image {image}: {name} must be a whole number from 1 to {HIGHEST_RATING}, or 0, not {_shown(rating)}"
             )
-    lists = []
-    for name, columns in (("issuesList", ISSUES), ("reactionList", EMOTIONS)):
-        if name == "issuesList" and not reliable:
-            lists.append(None)
-            continue
-        options = survey.get(name)
-        ticked = list(options.values()) if isinstance(options, dict) else []
-        if len(ticked) != len(columns) or any(type(each) is not bool for each in ticked):
-            raise ValueError(
-                f"image {image}: {name} must have {len(columns)} options that are true or false, not {_shown(options)}"
-            )
-        lists.append(tuple(ticked))
-    return tuple(survey[name] for name in RATINGS.values()), lists[0], lists[1]
+    issues = _ticked(survey, image, "issuesList", ISSUES) if reliable else None
+    return tuple(survey[name] for name in RATINGS.values()), issues, _ticked(survey, image, "reactionList", EMOTIONS)
+
+
+def _ticked(survey: dict[str, Any], image: int, name: str, columns: Sequence[str]) -> tuple[bool, ...]:
+    options = survey.get(name)
+    ticked = tuple(options.values()) if isinstance(options, dict) else ()
+    if len(ticked) != len(columns) or any(type(each) is not bool for each in ticked):
+        raise ValueError(
+            f"image {image}: {name} must have {len(columns)} options that are true or false, not {_shown(options)}"
+        )
+    return ticked
 
 
 def _shown(value: Any) -> str:
@@ -187,8 +183,8 @@ def compare_black_images(folders: Folders, sessions: Mapping[str, Sequence[int]]
     """
     if not folders.black_images.is_file():
         return
-    named = read_black_images(folders, sessions)
-    named = {(who, *key) for who, keys in named.items() for key in keys if key[0] in sessions[who]}
+    listed = read_black_images(folders, sessions)
+    named = {(who, *key) for who, keys in listed.items() for key in keys if key[0] in sessions[who]}
     found = {image.key for image in images if image.black}
     problems = [
         f"participant {key[0]}, session {key[1]}, image {key[2]} is {'' if key in found else 'not '}black"

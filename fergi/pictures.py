@@ -48,8 +48,6 @@ def open_picture(image: Path | Image.Image) -> Image.Image:
 
 def _as_rgb(picture: Image.Image, name: str) -> Image.Image:
     """The decoded picture as RGB, or an error if that has more than one meaning."""
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return picture
     if picture.mode == "F":
         raise ValueError(f"{name} has floating-point grey levels, whose range is not known; save it with 8 bits")
     if picture.mode.startswith("I"):
@@ -58,10 +56,9 @@ def _as_rgb(picture: Image.Image, name: str) -> Image.Image:
             raise ValueError(f"{name} has grey levels beyond 16 bits; save it with 8 bits")
         return Image.fromarray(np.rint(levels / 257).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
-        opaque = picture.convert("RGBA")
-        if opaque.getchannel("A").getextrema()[0] < 255:
+        picture = picture.convert("RGBA")
+        if picture.getchannel("A").getextrema()[0] < 255:
             raise ValueError(f"{name} is transparent in parts, and what lies behind is not known; save it without")
-        return opaque.convert("RGB")
     return picture.convert("RGB")
 
 

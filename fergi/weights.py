@@ -207,26 +207,17 @@ def read_weights_file(path: Path, advice: str = FETCH_AGAIN) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise FergiError(f"{path} is not a file of plain PyTorch weights. {advice}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise FergiError(f"{path} cannot be read: it is cut off or not a PyTorch file. {advice}") from error
 
 
 def load_state(path: Path, *, key: str | None = None, advice: str = FETCH_AGAIN) -> "dict[str, Tensor]":
-    """A state dict, on the CPU.
+    """The state dict in a file that ``torch.save`` wrote, or safetensors: name → tensor, on the CPU.
 
-    Parameters
-    ----------
-    path : Path
-        File that ``torch.save`` wrote, or safetensors.
-    key : str, optional
-        Entry of the file that holds the state dict; without it the file is the state dict.
-    advice : str
-        What to do if the file is not usable; it ends every error.
+    A ``module.`` in front of every name, which parallel training leaves, is taken off.
 
-    Returns
-    -------
-    dict
-        Name → tensor. A ``module.`` in front of every name, which parallel training leaves, is taken off.
+    ``key`` names the file's entry that holds the state dict; without it the file is the state dict. ``advice`` says
+    what to do if the file is not usable, and ends every error.
 
     Raises
     ------
@@ -256,19 +247,10 @@ def load_state(path: Path, *, key: str | None = None, advice: str = FETCH_AGAIN)
 def load_strictly(
     module: "nn.Module", state: "Mapping[str, Tensor]", *, source: Path | str, except_for: Sequence[str] = ()
 ) -> None:
-    """Put a state dict into a module, all of it or nothing.
+    """Put a state dict into a module, all of it or nothing; ``source`` says in errors where it came from.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        It takes the weights.
-    state : mapping
-        Name → tensor.
-    source : Path or str
-        Where the state came from, for the error.
-    except_for : sequence of str
-        Beginnings of names that are ignored on both sides: such entries of ``state`` are not used, and such entries
-        of ``module`` stay as they are.
+    ``except_for`` has beginnings of names that are ignored on both sides: such entries of ``state`` are not used, and
+    such entries of ``module`` stay as they are.
 
     Raises
     ------
@@ -330,21 +312,9 @@ def save_weights(content: Any, path: Path) -> None:
 
 
 def fetch(file: WeightFile, root: Path, *, hub: str = HUB) -> str:
-    """Fetch one file to its place; from the model hub an interrupted download is resumed.
+    """Fetch one file to its place below ``root`` and give its SHA-256.
 
-    Parameters
-    ----------
-    file : WeightFile
-        It must have a repository or an address.
-    root : Path
-        Under which it belongs.
-    hub : str
-        Address of the model hub.
-
-    Returns
-    -------
-    str
-        Its SHA-256.
+    From the model hub, whose address is ``hub``, an interrupted download is resumed.
 
     Raises
     ------

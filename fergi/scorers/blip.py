@@ -16,8 +16,6 @@ from fergi.scorers.text import bert_tokenizer
 from fergi.weights import BERT_VOCABULARY, BLIP_LARGE
 
 TOKENS = 35  # the package's
-
-
 # Pixels of the picture and of a patch, the image encoder's sizes, the dimensions in which text and image are compared,
 # and the text encoder's sizes under the names of transformers' BertConfig.
 BLIP_LAYOUT = {

@@ -138,22 +138,10 @@ class Scorer(ABC):
 def load_network(
     network: nn.Module, file: WeightFile, root: Path, device: torch.device, *, unused: Sequence[str] = ()
 ) -> nn.Module:
-    """Load a file's weights into a network, all of them or nothing; gives the network in evaluation mode.
+    """Load a file's weights into a new network, all of them or nothing; gives it in evaluation mode on the device.
 
-    Lists of positions (0, 1, 2, …), which some versions of the libraries store, may be there or not.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Just made.
-    file : WeightFile
-        Its weights.
-    root : Path
-        Under which they lie.
-    device : torch.device
-        Where to compute.
-    unused : sequence of str
-        Beginnings of names in the file of parts that the score does not need, which the network does not have.
+    Lists of positions (0, 1, 2, …), which some versions of the libraries store, may be there or not. ``unused`` has
+    beginnings of names in the file of parts that the score does not need, which the network does not have.
 
     Raises
     ------

@@ -54,10 +54,7 @@ def scorer_class(name: str) -> "type[Scorer]":
 def read_layouts(path: Path) -> dict[str, dict[str, Any]]:
     """Layouts of scorers that are not the official ones; their values are for the libraries to judge.
 
-    Parameters
-    ----------
-    path : Path
-        JSON: scorer → its sizes, all of them, under the names in its ``official_layout``.
+    The file is JSON: scorer → its sizes, all of them, under the names in its ``official_layout``.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Scores of many images by one scorer, in batches, and the table of those that are finished."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -64,25 +64,21 @@ def score_images(
     FergiError
         If a picture has vanished or the device's memory is too small.
     """
-
-    def prepare(path: Path) -> Tensor:
-        return scorer.pixels(open_picture(path))
-
     with ThreadPoolExecutor(workers) as threads:
 
-        def submit(begin: int) -> list[Future]:
-            return [threads.submit(prepare, path) for path in paths[begin : begin + batch_size]]
+        def prepare(begin: int) -> Iterator[Tensor]:
+            return threads.map(lambda path: scorer.pixels(open_picture(path)), paths[begin : begin + batch_size])
 
-        following = submit(0)
+        following = prepare(0)
         for begin in range(0, len(paths), batch_size):
-            pictures, following = following, submit(begin + batch_size)
+            pictures, following = following, prepare(begin + batch_size)
             try:
-                pixels = [picture.result() for picture in pictures]
+                pixels = list(pictures)
                 yield from scorer.score_pixels(prompts[begin : begin + batch_size], pixels).tolist()
             except ValueError as error:
                 raise FergiError(f"{error}. It was readable when the images were checked; run again.") from error
             except torch.OutOfMemoryError as error:
                 raise FergiError(
-                    f"{scorer.name} with {len(pictures)} images at once does not fit into the memory of "
+                    f"{scorer.name} with {len(pixels)} images at once does not fit into the memory of "
                     f"{scorer.device}. Choose a smaller --batch-size, or --device cpu; finished scores are kept."
                 ) from error

@@ -29,14 +29,9 @@ def clip_tokens(prompts: Sequence[str], length: int) -> Tensor:
 
 
 def bert_tokenizer(root: Path, vocabulary_size: int) -> Any:
-    """The tokenizer of BLIP: BERT's vocabulary and two tokens of its own behind it.
+    """The tokenizer of BLIP: BERT's vocabulary, which lies below ``root``, and two tokens of its own behind it.
 
-    Parameters
-    ----------
-    root : Path
-        Under which the vocabulary lies.
-    vocabulary_size : int
-        Tokens that the network knows, the two included.
+    ``vocabulary_size`` counts the tokens that the network knows, the two included.
 
     Raises
     ------
