@@ -99,7 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check everything that is needed, then train."""
     chosen = _parser().parse_args(arguments)
     device = choose_device(chosen.device)
-    n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.type == "cpu" and os.environ.get("WORLD_SIZE", "1") != "1":
         raise FergiError("Several processes train on CUDA only. Start one without torchrun; it uses all cores.")
     folder = Folders(chosen.root).au_models
@@ -111,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise FergiError(f"None of the {len(faces)} training pictures has a label. Run stages 1 and 2 with the labels.")
     workers = chosen.workers
     if workers is None:
-        workers = min(8, (os.cpu_count() or 1) // n_here) if device.type == "cuda" else 0
+        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        workers = min(8, cores) if device.type == "cuda" else 0
     options = TrainingSettings(
         mode=chosen.mode,
         network=chosen.network,

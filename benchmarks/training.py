@@ -5,12 +5,12 @@ Run     python -m benchmarks.training                                   (IR-50 o
         python -m benchmarks.training --network ir50 --batch-size 8 --steps 3     (IR-50 on a CPU)
 Takes   about two minutes.
 
-The plain loop does what the original does: one process that reads each picture with PIL when it is needed,
-torchvision's transforms, PyTorch's default float32 (on CUDA its convolutions are tf32, and their algorithms are not
-searched for) and layout, and the loss is read after every step. Ours is the script's training: workers, the fast
-precision and layout of the device. Both have the same network, batch, augmentation, loss and optimizer. They run in
-turn, and the fastest turn of each counts. The third row repeats one batch that is on the device already: the speed
-without reading pictures. On CUDA, PyTorch's profiler measures the share of the time in which the GPU is busy.
+The plain loop does what the original does: one process that reads each picture when it is needed, torchvision's
+transforms, PyTorch's default float32 (on CUDA its convolutions are tf32, and their algorithms are not searched for) and
+layout, and the loss is read after every step. Ours is the script's training: workers, and the fast precision and layout
+of the device. Both have the same network, batch, augmentation and loss, and Adam. They run in turn, and the fastest
+turn of each counts. The third row repeats one batch that is on the device already: the speed without reading pictures.
+On CUDA, PyTorch's profiler measures the share of the time in which the GPU is busy.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
@@ -27,16 +27,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, supported_activities
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision import transforms
+from torchvision.datasets import ImageFolder
 
 import config
 from fergi.action_units.faces_dataset import Batch, Faces
 from fergi.action_units.losses import loss_parts, loss_weights
-from fergi.action_units.network import NETWORKS, random_network
+from fergi.action_units.network import NETWORKS, SIDE, random_network
 from fergi.action_units.training import TRAINING_PRECISIONS, Training, TrainingSettings, choose_precision, explained
 from fergi.features import ACTION_UNITS
 from fergi.processes import Process, choose_device
@@ -49,63 +49,41 @@ MUCH = 0.9  # of the time or speed: what takes that much bounds the training
 def made_faces(folder: Path, n: int) -> Faces:
     """Smooth random pictures with a little noise, which compress about as faces do, and random labels."""
     random = np.random.default_rng(0)
+    paths = np.array([os.fsencode(folder / "faces" / f"{index}.png") for index in range(n)])
+    (folder / "faces").mkdir()
+    for path in paths:
+        coarse = random.integers(0, 256, (8, 8, 3)).astype(np.float32)
+        picture = cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) + random.normal(0, 3, (SIDE, SIDE, 3))
+        cv2.imwrite(os.fsdecode(path), picture.clip(0, 255).astype(np.uint8))
     labels = np.full((n, 64), -1, np.int8)
     labels[:, [unit - 1 for unit in ACTION_UNITS]] = random.integers(0, 6, (n, len(ACTION_UNITS)))
-    paths = []
-    for index in range(n):
-        coarse = random.integers(0, 256, (8, 8, 3)).astype(np.float32)
-        picture = cv2.resize(coarse, (112, 112), interpolation=cv2.INTER_CUBIC) + random.normal(0, 3, (112, 112, 3))
-        paths.append(os.fsencode(folder / f"{index}.png"))
-        cv2.imwrite(os.fsdecode(paths[-1]), picture.clip(0, 255).astype(np.uint8))
-    names = np.array(paths)
-    return Faces(names, np.full(n, "SN001"), np.full(n, "DISFA"), labels, names)
+    return Faces(paths, np.full(n, "SN001"), np.full(n, "DISFA"), labels, paths)
 
 
-class PlainFaces(Dataset):
-    """One picture at a time, with torchvision's transforms."""
-
-    def __init__(self, faces: Faces) -> None:
-        self.faces = faces
-        crop = transforms.RandomResizedCrop(112, **config.AU_CROP)
-        self.transform = transforms.Compose([transforms.RandomHorizontalFlip(), crop, transforms.ToTensor()])
-
-    def __len__(self) -> int:
-        return len(self.faces)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        picture = Image.open(os.fsdecode(self.faces.paths[index])).convert("RGB")
-        return self.transform(picture), torch.from_numpy(self.faces.labels[index])
-
-
-def plain_steps(faces: Faces, name: str, batch_size: int, device: torch.device) -> Iterator[int]:
-    """Train plainly without end; gives after each step how many pictures it had."""
-    numbers = config.AU_TRAINING
-    network = random_network(name, numbers["seed"]).to(device).train()
-    head = list(network.fc.parameters())
-    rest = [parameter for key, parameter in network.named_parameters() if not key.startswith("fc.")]
-    optimizer = torch.optim.Adam(
-        [{"params": head, "lr": numbers["last_layer_rate"]}, {"params": rest, "lr": numbers["rate"]}],
-        weight_decay=numbers["weight_decay"],
-    )
-    weights = loss_weights(torch.from_numpy(faces.labels).to(device), "paper")
-    loader = DataLoader(PlainFaces(faces), batch_size=batch_size, shuffle=True, drop_last=True)
+def plain_steps(faces: Faces, options: TrainingSettings, device: torch.device, folder: Path) -> Iterator[int]:
+    """Train plainly without end; gives after each step how many pictures it had. Every batch has the same labels."""
+    network = random_network(options.network, options.seed).to(device).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=options.rate, weight_decay=options.weight_decay)
+    weights = loss_weights(torch.from_numpy(faces.labels).to(device), options.mode)
+    crop = transforms.RandomResizedCrop(SIDE, **config.AU_CROP)
+    pictures = ImageFolder(folder, transforms.Compose([transforms.RandomHorizontalFlip(), crop, transforms.ToTensor()]))
+    loader = DataLoader(pictures, batch_size=options.batch_size, shuffle=True, drop_last=True)
+    labels = torch.from_numpy(faces.labels[: options.batch_size])
     while True:
-        for pictures, labels in loader:
-            loss = loss_parts(network(pictures.to(device)), labels.to(device), weights).mean(0).sum()
+        for batch, _ in loader:
+            loss = loss_parts(network(batch.to(device)), labels.to(device), weights).mean(0).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             loss.item()
-            yield len(pictures)
+            yield len(batch)
 
 
-def our_training(faces: Faces, name: str, batch_size: int, precision: str, workers: int, device, folder) -> Training:
+def our_training(faces: Faces, options: TrainingSettings, device: torch.device, workers: int, folder: Path) -> Training:
     """The script's training of the same job."""
-    numbers = config.AU_TRAINING | {"batch_size": batch_size}
-    options = TrainingSettings("paper", name, "random", config.AU_CROP, precision, **numbers)
     more = {"face_settings": {}, "folder": folder, "process": Process(0, 1, device), "workers": workers}
-    nobody = faces.where(np.zeros(len(faces), bool))
-    return Training(random_network(name, options.seed), faces, nobody, options, state_every=10**9, **more)
+    network, nobody = random_network(options.network, options.seed), faces.where(slice(0))
+    return Training(network, faces, nobody, options, state_every=10**9, **more)
 
 
 def our_steps(training: Training) -> Iterator[int]:
@@ -137,13 +115,14 @@ def plain_arithmetic() -> Iterator[None]:
         cudnn.benchmark, cudnn.conv.fp32_precision = ours
 
 
-def pictures_per_second(steps: Iterator[int], n_steps: int, wait: Callable[[], None]) -> float:
-    """Speed of the next steps."""
+def timed(steps: Iterator[int], n_steps: int, device: torch.device) -> tuple[int, float]:
+    """Pictures of the next steps, and their seconds."""
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else torch.cpu.synchronize
     wait()
     start = time.perf_counter()
     n = sum(islice(steps, n_steps))
     wait()
-    return n / (time.perf_counter() - start)
+    return n, time.perf_counter() - start
 
 
 def covered(spans: Iterable[tuple[float, float]]) -> float:
@@ -155,16 +134,12 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def gpu_share(steps: Iterator[int], n_steps: int, wait: Callable[[], None]) -> float | None:
+def gpu_share(steps: Iterator[int], n_steps: int, device: torch.device) -> float | None:
     """Part of the time of the next steps in which the GPU computes or copies; None if the profiler sees no GPU."""
     if ProfilerActivity.CUDA not in supported_activities():
         return None
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        wait()
-        start = time.perf_counter()
-        sum(islice(steps, n_steps))
-        wait()
-        seconds = time.perf_counter() - start
+        _, seconds = timed(steps, n_steps, device)
     events = [event for event in profiler.events() or () if event.device_type is DeviceType.CUDA]
     spans = [(event.time_range.start, event.time_range.end) for event in events if not event.is_user_annotation]
     return covered(spans) / 1e6 / seconds if spans else None
@@ -173,26 +148,25 @@ def gpu_share(steps: Iterator[int], n_steps: int, wait: Callable[[], None]) -> f
 def verdict(best: dict[str, float], share: float | None, *, on_cuda: bool) -> str:
     """What bounds our training, in one sentence or two."""
     of_repeated = best[OURS] / best[REPEATED]
-    told = f"Reading pictures leaves {min(of_repeated, 1):.0%} of the speed of one batch again and again."
-    if on_cuda:
-        told += f" GPU share: {'not measured' if share is None else f'{share:.0%} of the time'}."
     if of_repeated < MUCH:
-        return f"{told} Reading pictures bounds it; try more --workers."
-    if share is not None and share < MUCH:
-        return f"{told} Starting the GPU's work bounds it; a larger --batch-size would use more."
-    return f"{told} The network bounds it."
+        end = "Reading pictures bounds it; try more --workers."
+    elif share is not None and share < MUCH:
+        end = "Starting the GPU's work bounds it; a larger --batch-size would use more."
+    else:
+        end = "The network bounds it."
+    if on_cuda:
+        end = f"GPU share: {'not measured' if share is None else f'{share:.0%} of the time'}. {end}"
+    return f"Reading pictures leaves {min(of_repeated, 1):.0%} of the speed of one batch again and again. {end}"
 
 
-def measured(
-    sides: dict[str, Iterator[int]], n_steps: int, n_first: int, repeats: int, wait: Callable[[], None]
-) -> dict[str, float]:
-    """The speed of each side in its fastest turn, after a first one that chooses algorithms and starts workers."""
+def fastest(sides: dict[str, Iterator[int]], n_steps: int, repeats: int, device: torch.device) -> dict[str, float]:
+    """Pictures per second of each side in its fastest turn, after one that chooses algorithms and starts workers."""
     best = dict.fromkeys(sides, 0.0)
     for turn in range(1 + repeats):
         for side, steps in sides.items():
             with plain_arithmetic() if side == PLAIN else nullcontext():
-                speed = pictures_per_second(steps, n_steps if turn else n_first, wait)
-            best[side] = max(best[side], speed) if turn else 0.0
+                n, seconds = timed(steps, n_steps, device)
+            best[side] = max(best[side], n / seconds) if turn else 0.0
     return best
 
 
@@ -209,28 +183,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     device = choose_device(chosen.device)
     on_cuda = device.type == "cuda"
-    name = chosen.network or ("ir50" if on_cuda else "ir18-thin")
     n_steps = chosen.steps or (60 if on_cuda else 3)
     workers = chosen.workers if chosen.workers is not None else min(8, os.cpu_count() or 1) if on_cuda else 0
     precision = choose_precision(chosen.precision, device)
-    wait = partial(torch.cuda.synchronize, device) if on_cuda else lambda: None
+    numbers = config.AU_TRAINING | {"batch_size": chosen.batch_size}
+    name = chosen.network or ("ir50" if on_cuda else "ir18-thin")
+    options = TrainingSettings("paper", name, "random", config.AU_CROP, precision, **numbers)
 
     with tempfile.TemporaryDirectory() as temporary, explained():
         faces = made_faces(Path(temporary), chosen.batch_size * max(8, n_steps))
-        job = faces, name, chosen.batch_size, precision, workers, device, Path(temporary)
+        job = faces, options, device, workers, Path(temporary)
         sides = {
-            PLAIN: plain_steps(faces, name, chosen.batch_size, device),
+            PLAIN: plain_steps(faces, options, device, Path(temporary)),
             OURS: our_steps(our_training(*job)),
             REPEATED: repeated_batch(our_training(*job)),
         }
-        best = measured(sides, n_steps, 5 if on_cuda else 1, chosen.repeats, wait)
-        share = gpu_share(sides[OURS], n_steps, wait) if on_cuda else None
+        best = fastest(sides, n_steps, chosen.repeats, device)
+        share = gpu_share(sides[OURS], n_steps, device) if on_cuda else None
     cpu = f"{platform.machine()}, {torch.get_num_threads()} threads"
-    print(f"{name}, batch {chosen.batch_size}, on {torch.cuda.get_device_name(device) if on_cuda else cpu}; ours with")
     print(
-        f"{precision} and {workers} workers; torch {torch.__version__}; fastest of {chosen.repeats} turns of", end=" "
+        f"{name}, batch {chosen.batch_size}, on {torch.cuda.get_device_name(device) if on_cuda else cpu}; ours with\n"
+        f"{precision} and {workers} workers; torch {torch.__version__}; fastest of {chosen.repeats} turns of "
+        f"{n_steps} steps.\n\n| loop | pictures per second | ratio to plain |\n|---|--:|--:|"
     )
-    print(f"{n_steps} steps.\n\n| loop | pictures per second | ratio to plain |\n|---|--:|--:|")
     for side, speed in best.items():
         print(f"| {side} | {speed:.1f} | {speed / best[PLAIN]:.2f} |")
     print(f"\n{verdict(best, share, on_cuda=on_cuda)}")

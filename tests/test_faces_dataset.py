@@ -1,5 +1,8 @@
 """Aligned faces as training data: reading, labels, splitting, augmentation, batches."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -29,14 +32,15 @@ def folder(tmp_path):
 
 
 def change_index(folder, change) -> None:
-    """Edit the index as text, in a table."""
-    table = pd.read_csv(folder / "index.csv", dtype=str)
-    table = change(table)
-    table.to_csv(folder / "index.csv", index=False)
+    """Edit the index as a table of texts."""
+    change(pd.read_csv(folder / "index.csv", dtype=str)).to_csv(folder / "index.csv", index=False)
 
 
 def test_pictures_and_labels_are_read(folder, tmp_path):
-    """In the order of the index; AU i in column i − 1, the unlabelled ones −1."""
+    """In the order of the index; AU i in column i − 1, the unlabelled ones −1.
+
+    A label that is missing, 7, −2 or 2.5 is −1; the last three are reported.
+    """
     faces, settings, n_ignored = read_faces(tmp_path, "DISFA")
     table = pd.read_csv(folder / "index.csv")
     assert len(faces) == 12 and n_ignored == 0 and settings["DISFA camera"] == "both"
@@ -44,10 +48,6 @@ def test_pictures_and_labels_are_read(folder, tmp_path):
     assert_array_equal(faces.labels[:, 3], table["AU4"])
     assert_array_equal(faces.labels[:, 11], table["AU12"])
     assert (np.delete(faces.labels, [3, 11], axis=1) == -1).all()
-
-
-def test_labels_that_are_missing_or_no_intensity_do_not_count(folder, tmp_path):
-    """An empty cell, 7, −2 and 2.5 are −1; the last three are reported."""
     column = ["", "7", "-2", "2.5", "-1", "0", "5", "3.0", "1", "1", "1", "1"]
     change_index(folder, lambda table: table.assign(AU1=column))
     faces, _, n_ignored = read_faces(tmp_path, "DISFA")
@@ -130,22 +130,19 @@ def test_augmentation_keeps_the_picture_in_place(folder, tmp_path):
     assert len({each.tobytes() for each in seen}) > 20
 
 
-def collected(faces, *, world_size: int, workers: int, batch_size: int = 5) -> list[dict]:
+def collected(faces, *, world_size: int, workers: int) -> list[dict]:
     """Two epochs' pictures of all processes, by batch, each batch's in a fixed order."""
     batches: list[dict] = []
     for rank in range(world_size):
-        order = BatchOrder(len(faces), batch_size, 42, rank, world_size)
+        order = BatchOrder(len(faces), 5, 42, rank, world_size)
         loader = batch_loader(FaceBatches(faces, RELEASED, 42), order, workers, pinned=False)
         for epoch in range(2):
             order.epoch = epoch
             for step, batch in enumerate(loader):
                 if rank == 0:
                     batches.append({})
-                of_step = batches[epoch * len(order) + step]
-                of_step |= {
-                    picture.numpy().tobytes(): labels.tolist()
-                    for picture, labels in zip(batch.pictures, batch.labels, strict=True)
-                }
+                pictures = [picture.numpy().tobytes() for picture in batch.pictures]
+                batches[epoch * len(order) + step] |= dict(zip(pictures, batch.labels.tolist(), strict=True))
     return batches
 
 
@@ -160,28 +157,12 @@ def test_order_and_augmentation_do_not_depend_on_processes_or_workers(folder, tm
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize(
-    ("workers", "world_size", "fits"), [(8, 1, True), (16, 1, False), (0, 1, True), (8, 4, True), (16, 4, False)]
-)
-def test_batches_that_do_not_fit_into_shared_memory(monkeypatch, workers, world_size, fits):
+@pytest.mark.parametrize(("workers", "world_size"), [(8, 1), (16, 1), (0, 1), (8, 4), (16, 4)])
+def test_batches_that_do_not_fit_into_shared_memory(monkeypatch, workers, world_size):
     """64 MB, as a container has; a batch of 64 pictures is 2.4 MB, and every worker reads two ahead."""
-    monkeypatch.setattr(faces_dataset, "free_shared_memory", lambda: 64 * 2**20)
+    monkeypatch.setattr(faces_dataset.shutil, "disk_usage", lambda _: SimpleNamespace(free=64 * 2**20))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(world_size))
-    order = BatchOrder(1000, 64, 0, 0, world_size)
-    if fits:
-        assert batch_loader(None, order, workers, pinned=False).num_workers == workers
-        return
     message = r"^16 workers need 79 MB of shared memory, and /dev/shm has 67 MB free\. Choose fewer --workers, or"
-    with pytest.raises(FergiError, match=message):
-        batch_loader(None, order, workers, pinned=False)
-
-
-def test_a_picture_that_is_none_is_reported(folder, tmp_path):
-    """By name, as data, since an exception would reach the main process as a worker's traceback."""
-    faces, _, _ = read_faces(tmp_path, "DISFA")
-    (folder / "SN002" / "3.png").write_bytes(b"not a picture")
-    cv2.imwrite(str(folder / "SN003" / "1.png"), np.zeros((50, 60, 3), np.uint8))
-    batches = FaceBatches(faces, None, 0)
-    assert batches[0, np.array([0, 6])].problem.endswith("SN002/3.png is not a readable picture")
-    assert batches[0, np.array([8])].problem.endswith("SN003/1.png has 60 x 50 pixels instead of 112 x 112")
-    assert not batches[0, np.array([0, 1])].problem
+    with pytest.raises(FergiError, match=message) if workers == 16 else nullcontext():
+        loader = batch_loader(None, BatchOrder(1000, 64, 0, 0, world_size), workers, pinned=False)
+        assert loader.num_workers == workers < 16

@@ -74,20 +74,15 @@ def test_random_weights_follow_from_the_seed_alone():
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 
-def test_a_trained_network_is_read_ready_for_use(tmp_path):
-    """The same weights, in eval mode."""
+def test_reading_a_trained_network(tmp_path):
+    """The same weights, in eval mode. A missing file, that of another network, and an unknown network are refused."""
     network = random_network("ir10-thin", 5)
-    save_weights(network.state_dict(), tmp_path / "model.pth")
-    read = load_network(tmp_path / "model.pth", "ir10-thin")
+    save_weights(network.state_dict(), tmp_path / "thin.pth")
+    read = load_network(tmp_path / "thin.pth", "ir10-thin")
     assert not read.training
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in read.state_dict().items())
-
-
-def test_networks_that_are_refused(tmp_path):
-    """A missing file, that of another network, and an unknown network, each with what to do."""
     with pytest.raises(FergiError, match=r"missing \(first: .*none\.pth\)\. Run DISFAwithPlus_train_model\.py first\."):
-        load_network(tmp_path / "none.pth")
-    save_weights(random_network("ir10-thin", 0).state_dict(), tmp_path / "thin.pth")
+        load_network(tmp_path / "none.pth", "ir50")
     with pytest.raises(FergiError, match=r"does not fit IResNet .* missing \(first: layer1\.1\.bn1\.weight\)"):
         load_network(tmp_path / "thin.pth", "ir18-thin")
     with pytest.raises(FergiError, match=r"There is no network 'ir100'\. Choose one of ir50, "):

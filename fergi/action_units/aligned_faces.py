@@ -28,7 +28,6 @@ from fergi.script import add_workers_argument
 from fergi.video import UnreadableVideo, read_frames
 
 GROUP_SIZE = 32  # frames that are read and aligned together
-PART_COLUMNS = (*FRAME_COLUMNS, "source")
 
 
 class UnreadableFrames(Exception):
@@ -43,16 +42,8 @@ def align_dataset(
 ) -> None:
     """What stages 1 and 2 do: align all frames of a data set into a folder, and say what became of them.
 
-    Parameters
-    ----------
-    dataset : {"DISFA", "DISFAPlus"}
-        Which.
-    parser : argparse.ArgumentParser
-        Of the script, with the options of its data set.
-    read : callable
-        Gives the frames, from the options; the data set is checked as a whole.
-    arguments : sequence of str, optional
-        The command line, unless it is the process's.
+    ``parser`` has the options of the data set, from which ``read`` gives its frames, checked as a whole.
+    ``arguments`` is the command line, if it is not the process's.
 
     Raises
     ------
@@ -75,7 +66,7 @@ def align_dataset(
 
     tables = [_finished(part, output) for part in parts]
     n_before = sum(table is not None for table in tables)
-    _align_missing(dataset, parts, tables, AlignedParts(parts, output, alignment), chosen.workers)
+    _align_missing(dataset, tables, AlignedParts(parts, output, alignment), chosen.workers)
     labelled = [_with_labels(table, part) for table, part in zip(tables, parts, strict=True)]
     frames = pd.concat(labelled, ignore_index=True)
     has_face = frames["image"] != ""
@@ -87,15 +78,9 @@ def align_dataset(
     print(f"Wrote {output / INDEX}.")
 
 
-def _align_missing(
-    dataset: str,
-    parts: Sequence[LabelledFrames],
-    tables: list[pd.DataFrame | None],
-    aligned: "AlignedParts",
-    workers: int,
-) -> None:
+def _align_missing(dataset: str, tables: list[pd.DataFrame | None], aligned: "AlignedParts", workers: int) -> None:
     """Align the parts without a table, in workers; their tables are written and put in."""
-    todo = [index for index, table in enumerate(tables) if table is None]
+    todo, parts = [index for index, table in enumerate(tables) if table is None], aligned.parts
     total, problems = sum(len(parts[index].names) for index in todo), []
     try:
         with (
@@ -152,7 +137,7 @@ class AlignedParts(Dataset):
                 n_frames += len(group)
         except (UnreadableFrames, FergiError) as problem:
             error = problem
-        return index, pd.DataFrame(rows, columns=list(PART_COLUMNS)), n_frames, error
+        return index, pd.DataFrame(rows, columns=[*FRAME_COLUMNS, "source"]), n_frames, error
 
 
 def _frames(part: LabelledFrames) -> Iterator[tuple[str, np.ndarray]]:

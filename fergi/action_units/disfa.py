@@ -84,15 +84,13 @@ def read_disfa(root: Path, cameras: Sequence[str] = CAMERAS) -> list[LabelledFra
             pictures = _pictures(folder, _frame_number, problems)
             if pictures:
                 names = [str(_frame_number(path)) for path in pictures]
+                found.append(_labelled(subject, f"{camera}Camera", pictures, names, labels))
             elif video.is_file():
                 names = sorted({name for unit in labels.values() for name in unit}, key=int)
+                found.append(_labelled(subject, f"{camera}Camera", [], names, labels, video))
             else:
                 problems.append(f"{folder} has no frames, and {video} does not exist")
-                continue
-            found.append(_labelled(subject, f"{camera}Camera", pictures, None if pictures else video, names, labels))
-    if problems:
-        raise summarise(problems, len(problems) + len(found), "parts of DISFA", "Complete the data set.")
-    return found
+    return _complete(found, problems, "DISFA")
 
 
 def read_disfa_plus(root: Path) -> list[LabelledFrames]:
@@ -118,13 +116,11 @@ def read_disfa_plus(root: Path) -> list[LabelledFrames]:
             files = {unit: label_root / subject / trial / f"AU{unit}.txt" for unit in ACTION_UNITS}
             labels = _read_labels(files, problems, separator=None, header_lines=2)
             pictures = _pictures(folder, lambda path: path.stem, problems)
-            if not pictures:
+            if pictures:
+                found.append(_labelled(subject, trial, pictures, [path.name for path in pictures], labels))
+            else:
                 problems.append(f"{folder} has no frames")
-                continue
-            found.append(_labelled(subject, trial, pictures, None, [path.name for path in pictures], labels))
-    if problems:
-        raise summarise(problems, len(problems) + len(found), "parts of DISFA+", "Complete the data set.")
-    return found
+    return _complete(found, problems, "DISFA+")
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -193,21 +189,21 @@ def _labelled(
     subject: str,
     part: str,
     pictures: Sequence[Path],
-    video: Path | None,
     names: Sequence[str],
     labels: dict[int, dict[str, int]],
+    video: Path | None = None,
 ) -> LabelledFrames:
     """Frames with the labels that belong to them."""
     table = np.array([[labels[unit].get(name, np.nan) for unit in ACTION_UNITS] for name in names])
     table = table.reshape(len(names), len(ACTION_UNITS))
     is_missing, is_intensity = np.isnan(table), np.isin(table, range(6))
-    return LabelledFrames(
-        subject,
-        part,
-        tuple(pictures),
-        video,
-        tuple(names),
-        np.where(is_intensity, table, NOT_LABELLED).astype(np.int8),
-        n_missing=int(is_missing.sum()),
-        n_out_of_range=int((~is_intensity & ~is_missing).sum()),
-    )
+    known = np.where(is_intensity, table, NOT_LABELLED).astype(np.int8)
+    counts = int(is_missing.sum()), int((~is_intensity & ~is_missing).sum())
+    return LabelledFrames(subject, part, tuple(pictures), video, tuple(names), known, *counts)
+
+
+def _complete(found: list[LabelledFrames], problems: list[str], dataset: str) -> list[LabelledFrames]:
+    """What was found, if nothing is wrong."""
+    if problems:
+        raise summarise(problems, len(problems) + len(found), f"parts of {dataset}", "Complete the data set.")
+    return found

@@ -27,7 +27,7 @@ from fergi.action_units.disfa import NOT_LABELLED
 from fergi.action_units.network import N_ACTION_UNITS, SIDE
 from fergi.dataset import Folders
 from fergi.features import ACTION_UNITS
-from fergi.files import FergiError, read_json, read_table
+from fergi.files import FergiError, read_json, read_table, summarise
 from fergi.processes import start_worker
 
 SETTINGS, INDEX = "settings.json", "index.csv"
@@ -78,14 +78,7 @@ class Faces:
 
 
 def read_faces(root: Path, *datasets: str) -> tuple[Faces, dict[str, Any], int]:
-    """Pictures and labels of one or more data sets, joined; the pictures themselves are not opened.
-
-    Parameters
-    ----------
-    root : Path
-        Holds ``preparation/``.
-    *datasets : {"DISFA", "DISFAPlus"}
-        Which.
+    """Pictures and labels of DISFA, DISFAPlus or both, joined; the pictures themselves are not opened.
 
     Returns
     -------
@@ -114,17 +107,9 @@ def read_faces(root: Path, *datasets: str) -> tuple[Faces, dict[str, Any], int]:
         table = _read_index(folder, again)
         labels, n_ignored_here = _labels(table)
         n_ignored += n_ignored_here
-        parts.append(
-            Faces(
-                paths=np.array([os.fsencode(folder / name) for name in table["image"]]),
-                subjects=table["subject"].to_numpy(str),
-                datasets=np.full(len(table), dataset),
-                labels=labels,
-                names=np.array([os.fsencode(name) for name in table["image"]]),
-            )
-        )
-    joined = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
-    return Faces(**joined), settings, n_ignored
+        paths, names = zip(*((os.fsencode(folder / name), os.fsencode(name)) for name in table["image"]), strict=True)
+        parts.append((paths, table["subject"].to_numpy(str), [dataset] * len(table), labels, names))
+    return Faces(*map(np.concatenate, zip(*parts, strict=True))), settings, n_ignored
 
 
 def _read_index(folder: Path, again: str) -> pd.DataFrame:
@@ -148,10 +133,7 @@ def _read_index(folder: Path, again: str) -> pd.DataFrame:
     }
     missing = [name for name in table["image"] if os.path.normpath(name) not in there]
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise FergiError(
-            f"{len(missing)} of {len(table)} pictures of {path} {verb} missing (first: {missing[0]}). {again}"
-        )
+        raise summarise(missing, len(table), f"pictures of {path}", again, "are missing")
     return table
 
 
@@ -175,11 +157,8 @@ def split_by_subject(faces: Faces, held_out: Sequence[str]) -> tuple[Faces, Face
     known = sorted(set(faces.subjects.tolist()))
     unknown = [subject for subject in held_out if subject not in known]
     if unknown:
-        verb = "is" if len(unknown) == 1 else "are"
-        raise FergiError(
-            f"{len(unknown)} of {len(held_out)} held-out subjects {verb} not in the data (first: {unknown[0]}). "
-            f"Choose from {', '.join(known)}."
-        )
+        advice = f"Choose from {', '.join(known)}."
+        raise summarise(unknown, len(held_out), "held-out subjects", advice, "are not in the data")
     out = np.isin(faces.subjects, list(held_out))
     if out.all():
         raise FergiError(f"All {len(known)} subjects are held out, nobody remains to train on. Hold out fewer.")
@@ -289,11 +268,6 @@ class BatchOrder(Sampler):
             yield self.epoch, batch[self.rank :: self.world_size]
 
 
-def free_shared_memory() -> int | None:
-    """Bytes in which workers can hand over batches; None where the system has no such limit."""
-    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
-
-
 def batch_loader(batches: FaceBatches, order: BatchOrder, workers: int, *, pinned: bool) -> DataLoader:
     """Batches in order, read ahead by workers that stay from epoch to epoch (0: read in this process).
 
@@ -305,8 +279,8 @@ def batch_loader(batches: FaceBatches, order: BatchOrder, workers: int, *, pinne
     """
     share = -(-order.batch_size // order.world_size)
     ahead = (workers * PREFETCH + 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    needed, free = ahead * share * SIDE * SIDE * 3, free_shared_memory()
-    if workers and free is not None and needed > free:
+    needed = ahead * share * SIDE * SIDE * 3
+    if workers and SHARED_MEMORY.is_dir() and needed > (free := shutil.disk_usage(SHARED_MEMORY).free):
         raise FergiError(
             f"{workers} workers need {needed / 1e6:.0f} MB of shared memory, and {SHARED_MEMORY} has "
             f"{free / 1e6:.0f} MB free. Choose fewer --workers, or a larger one (docker run --shm-size 1g)."

@@ -21,7 +21,6 @@ N_OUTPUTS = N_ACTION_UNITS * (1 + N_THRESHOLDS)
 HEAD = "fc."  # how the entries of the last layer begin
 PRETRAINED_HEAD = ("fc.", "features.")  # what the face recognition weights have in its place
 
-
 NETWORKS = {  # name: blocks of the four stages, channels of the first stage
     "ir50": ((3, 4, 14, 3), 64),  # the paper's
     "ir18": ((2, 2, 2, 2), 64),
@@ -152,7 +151,7 @@ def random_network(name: str, seed: int) -> IResNet:
         return IResNet(*NETWORKS[name])
 
 
-def load_network(path: Path, name: str = "ir50", advice: str = AU_MODEL.advice) -> IResNet:
+def load_network(path: Path, name: str) -> IResNet:
     """A trained AU model, ready for inference, on the CPU.
 
     Raises
@@ -160,7 +159,7 @@ def load_network(path: Path, name: str = "ir50", advice: str = AU_MODEL.advice) 
     FergiError
         If the file is missing or unusable, or is of another network.
     """
-    state = load_state(path, advice=advice)
+    state = load_state(path, advice=AU_MODEL.advice)
     network = random_network(name, seed=0)
     load_strictly(network, state, source=path)
     return network.eval()

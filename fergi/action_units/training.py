@@ -26,14 +26,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from fergi.action_units.faces_dataset import (
-    SHARED_MEMORY,
-    Batch,
-    BatchOrder,
-    FaceBatches,
-    Faces,
-    batch_loader,
-)
+from fergi.action_units.faces_dataset import SHARED_MEMORY, Batch, BatchOrder, FaceBatches, Faces, batch_loader
 from fergi.action_units.losses import LOSS_NAMES, intensity_counts, loss_parts, loss_weights
 from fergi.action_units.metrics import METRICS, N_SUMS, agreement, agreement_sums
 from fergi.action_units.network import HEAD, IResNet, intensities, network_input
@@ -179,8 +172,6 @@ class Training:
         With the weights to start from.
     faces, held_out : Faces
         To train on, and to evaluate on after every epoch (may be empty).
-    options : TrainingSettings
-        See there.
     face_settings : dict
         The settings of the pictures (``read_faces``).
     folder : Path
@@ -222,17 +213,14 @@ class Training:
         self.parallel_network = process.spread(self.network)
         self.optimizer = make_optimizer(self.network, options)
         # It begins where the first gradients do not overflow, as they do at PyTorch's 65536.
-        self.scaler = torch.amp.GradScaler(
-            process.device.type, init_scale=1024.0, enabled=options.precision == "float16"
-        )
+        reduced = options.precision == "float16"
+        self.scaler = torch.amp.GradScaler(process.device.type, init_scale=1024.0, enabled=reduced)
         self.weights = loss_weights(torch.from_numpy(faces.labels).to(process.device), options.mode)
         ranks = process.rank, process.world_size
         self.order = BatchOrder(len(faces), options.batch_size, options.seed, *ranks)
-        batches = FaceBatches(faces, options.crop, options.seed)
-        self.loader = batch_loader(batches, self.order, workers, pinned=on_cuda)
+        self.loader = batch_loader(FaceBatches(faces, options.crop, options.seed), self.order, workers, pinned=on_cuda)
         order = BatchOrder(len(held_out), options.batch_size, None, *ranks)
-        batches = FaceBatches(held_out, None, options.seed)
-        self.held_out_loader = batch_loader(batches, order, workers, pinned=on_cuda)
+        self.held_out_loader = batch_loader(FaceBatches(held_out, None, 0), order, workers, pinned=on_cuda)
         self.epochs_done = self.steps_done = 0
         self.sums = self._no_sums()  # of this epoch's batches so far, and of this process alone
         self.log: list[dict[str, Any]] = []
@@ -273,14 +261,15 @@ class Training:
             different states.
         """
         check_writable(self.folder)
+        saved = self.state_path, *sorted(self.folder.glob("checkpoint_epoch*.pth"))
         if restart:
             self.process.wait()
             if self.process.leads:
                 events = self.events_folder.glob("events.out.tfevents.*")
-                for path in (self.state_path, *self._checkpoints(), self.log_path, *events):
+                for path in (*saved, self.log_path, *events):
                     path.unlink(missing_ok=True)
             self.process.wait()
-        left = [path for path in (self.state_path, *self._checkpoints()) if path.exists()]
+        left = [path for path in saved if path.exists()]
         if left and not (self.state_path.exists() and self.settings_path.exists()):
             raise FergiError(
                 f"{self.folder} has {left[0].name}, but {self.settings_path.name} and {self.state_path.name} are not "
@@ -294,9 +283,6 @@ class Training:
                 f"after {self.epochs_done} epochs and {self.steps_done} steps). Every machine needs the same --root, "
                 "on a disk that they share."
             )
-
-    def _checkpoints(self) -> list[Path]:
-        return sorted(self.folder.glob("checkpoint_epoch*.pth"))
 
     def _load_state(self) -> None:
         keep_settings(self.settings, self.settings_path, f"Repeat its settings to resume. {RESTART}")
@@ -313,15 +299,8 @@ class Training:
         """Write the state to resume from."""
         sums = self.process.add_up(self.sums)
         if self.process.leads:
-            state = {
-                "network": self.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "epochs_done": self.epochs_done,
-                "steps_done": self.steps_done,
-                "sums": sums,
-                "log": self.log,
-            }
+            state = {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "scaler")}
+            state |= {"epochs_done": self.epochs_done, "steps_done": self.steps_done, "sums": sums, "log": self.log}
             save_weights(state, self.state_path)
 
     def _no_sums(self) -> Tensor:
@@ -419,11 +398,8 @@ class Training:
 
     def _train_epoch(self, title: str, n_before: int) -> None:
         """The steps that remain of an epoch, with a bar and the states between them."""
-        hidden = None if self.process.leads else True  # None: shown on a terminal
-        bar = tqdm(
-            total=len(self.faces), initial=n_before, desc=title, unit=" pictures", disable=hidden, smoothing=0.05
-        )
-        with bar:
+        more = {"smoothing": 0.05, "disable": None if self.process.leads else True}  # None: shown on a terminal
+        with tqdm(total=len(self.faces), initial=n_before, desc=title, unit=" pictures", **more) as bar:
             for n in self.steps():
                 bar.update(n)
                 if self.steps_done % STEPS_BETWEEN_LOOKS == 0:
