@@ -41,16 +41,12 @@ from fergi.weights import AU_MODEL
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argument_parser(__doc__)
-    parser.add_argument(
-        "--videos", type=Path, metavar="DIR", help="all videos below this folder that are not hidden; needs --out"
-    )
+    parser.add_argument("--videos", type=Path, metavar="DIR", help="use all videos below this folder; needs --out")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where their features go")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="the AU model (default: under --root)")
     parser.add_argument("--network", choices=NETWORKS, default="ir50", help="its layout (default: %(default)s)")
     add_alignment_arguments(parser)
-    parser.add_argument(
-        "--baseline-decimals", type=int, choices=(2, 3), default=3, help="2 as the release (default: %(default)s)"
-    )
+    parser.add_argument("--baseline-decimals", type=int, choices=(2, 3), default=3, help="release: 2 (default: 3)")
     add_device_argument(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="default: %(default)s")
     add_workers_argument(parser, "processes that decode and align")
@@ -83,16 +79,12 @@ def is_done(job: ClipJob) -> bool:
     return job.output.stat().st_mtime >= job.video.stat().st_mtime
 
 
-def wait_for_other_processes() -> None:
-    """Wait for all processes of torchrun: it ends the others as soon as one of them fails."""
-    with joined_process(torch.device("cpu"), timedelta(days=7)) as joined:  # another may have many clips to do
-        joined.wait()
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Process this process's clips; fail only when the other processes are done as well."""
     problem = process(parse(arguments))
-    wait_for_other_processes()
+    # torchrun ends the others as soon as one fails, and another may have many clips to do.
+    with joined_process(torch.device("cpu"), timedelta(days=7)) as joined:
+        joined.wait()
     if problem:
         raise problem
 

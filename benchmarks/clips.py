@@ -62,10 +62,8 @@ def save_scaled_weights(name: str, path: Path) -> None:
     faces = torch.randint(0, 256, (16, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         spread = intensities(network(network_input(faces)), ACTION_UNITS).std()
-    state = network.state_dict()
-    for entry in (f"{HEAD}weight", f"{HEAD}bias"):
-        state[entry] = state[entry] / spread
-    save_weights(state, path)
+    scaled = {f"{HEAD}{entry}": network.state_dict()[f"{HEAD}{entry}"] / spread for entry in ("weight", "bias")}
+    save_weights(network.state_dict() | scaled, path)
 
 
 def plain(videos: list[Path], alignment: AlignmentSettings, weights: Path, name: str, device: torch.device) -> float:
@@ -112,13 +110,6 @@ def network_alone(estimator: AUEstimator, n_frames: int, n_threads: int) -> floa
         return len(batches) * size / (time.perf_counter() - started)
 
 
-def features_of(videos: list[Path], output: Path) -> np.ndarray:
-    """All intensities that were written."""
-    features, problems = read_clips([output / f"{video.stem}_features.csv" for video in videos])
-    assert not problems, problems
-    return features.intensities
-
-
 def main() -> None:
     """Make clips, measure in turn, print Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -151,7 +142,8 @@ def main() -> None:
                 speed, start = ours(videos, root / precision, alignment, estimator, workers)
                 speeds[precision].append(speed)
                 starts.append(start)
-        difference = np.abs(features_of(videos, root / "float32") - features_of(videos, root / "bfloat16"))
+        files = (sorted((root / precision).iterdir()) for precision in ("float32", "bfloat16"))
+        difference = np.abs(np.subtract(*(read_clips(each)[0].intensities for each in files)))
 
     best = {name: max(speeds[name]) for name in TITLES if name in speeds}
     where = torch.cuda.get_device_name(device) if on_cuda else f"{os.cpu_count()} processors"

@@ -42,41 +42,21 @@ class ClipJob:
 
 @dataclass(frozen=True)
 class ClipsReport:
-    """What became of the clips.
+    """What became of the clips."""
 
-    Attributes
-    ----------
-    n_clips, n_frames : int
-        Written.
-    without_face : list of Path
-        Videos without a face in any frame; their files were written.
-    failures : list of str
-        Why a video has no file.
-    """
-
-    n_clips: int
-    n_frames: int
-    without_face: list[Path]
-    failures: list[str]
+    n_clips: int  # written
+    n_frames: int  # in them
+    without_face: list[Path]  # videos without a face in any frame; their files were written
+    failures: list[str]  # why a video has no file
 
 
 @dataclass(frozen=True)
 class _Frames:
-    """Successive frames of a clip, aligned.
+    """Successive frames of a clip, aligned."""
 
-    Attributes
-    ----------
-    times : list of float
-        Seconds.
-    values : ndarray, shape (n_frames, 15)
-        See ``format_clip``; the intensities are still missing.
-    faces : ndarray of uint8, shape (n_faces, 112, 112, 3)
-        Of the frames that have one.
-    """
-
-    times: list[float]
-    values: np.ndarray
-    faces: np.ndarray
+    times: list[float]  # seconds
+    values: np.ndarray  # (n_frames, 15), see ``format_clip``; the intensities are still missing
+    faces: np.ndarray  # (n_faces, 112, 112, 3), uint8: of the frames that have one
 
 
 @dataclass(frozen=True)

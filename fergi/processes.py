@@ -24,19 +24,11 @@ PREFETCHED = 6  # items that a worker has ready, or under way, before they are a
 
 @dataclass(frozen=True)
 class Process:
-    """One of the processes of a training.
+    """One of the processes of a training."""
 
-    Attributes
-    ----------
-    rank, world_size : int
-        Its number, from 0, and how many there are.
-    device : torch.device
-        Where it computes.
-    """
-
-    rank: int
-    world_size: int
-    device: torch.device
+    rank: int  # from 0
+    world_size: int  # how many processes there are
+    device: torch.device  # where it computes
 
     @property
     def leads(self) -> bool:
@@ -136,12 +128,12 @@ def joined_process(device: torch.device, timeout: timedelta | None = None) -> It
     distributed.destroy_process_group()
 
 
+@dataclass(eq=False)
 class WorkerDied(Exception):
     """A worker process has ended before its work."""
 
-    def __init__(self, pid: int, exit_code: int):
-        super().__init__(f"worker {pid}, exit code {exit_code}")
-        self.pid, self.exit_code = pid, exit_code
+    pid: int
+    exit_code: int
 
 
 @contextlib.contextmanager
@@ -173,6 +165,8 @@ def items_from_workers(dataset: Dataset, workers: int) -> Iterator[Iterator[Any]
             started = set(multiprocessing.active_children()) - others
         yield items
     except RuntimeError as error:
+        for worker in started:
+            worker.join(0.1)  # until its exit code is there
         died = next((worker for worker in started if worker.exitcode), None)
         if died is None:
             raise

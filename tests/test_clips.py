@@ -16,7 +16,7 @@ import time
 import types
 import weakref
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import cv2
 import filmed
@@ -301,7 +301,7 @@ def test_decoding_does_not_run_ahead_of_the_network(tmp_path, monkeypatch):
      r"most likely out of memory\. Replace or remove what it read, or run again with fewer --workers; "
      r"finished clips stay\.$"),
     (dataclasses.replace(FACEMESH, luma="none"), KeyError, r"This happened while reading {}/face\.avi"),
-])  # fmt: skip
+], ids=["killed", "error"])  # fmt: skip
 def test_a_worker_that_fails(tmp_path, alignment, error, message):
     """Killed: one sentence with its exit code and the video, which is not the first. Or an error with its traceback.
 
@@ -513,10 +513,11 @@ def test_torchrun_divides_clips_and_cores(finished, expected, monkeypatch, capsy
     """Parts and parts of parts are not mixed."""
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    met = []
-    monkeypatch.setattr(stage, "wait_for_other_processes", lambda: met.append(True))
+    joined = MagicMock()
+    monkeypatch.setattr(stage, "joined_process", joined)
     run(finished)
-    assert capsys.readouterr().out == "2 clips, 2 of them done already.\n" and met == [True]
+    assert capsys.readouterr().out == "2 clips, 2 of them done already.\n"
+    joined.return_value.__enter__.return_value.wait.assert_called_once_with()
     with pytest.raises(SystemExit, match="2"):
         run(finished, "--shard", "1/4")
     assert "error: torchrun divides the clips itself; remove --shard, or start" in capsys.readouterr().err
