@@ -21,16 +21,16 @@ from filmed import GREY, film, moving_face, portrait, shared_aligner, snapshot, 
 from numpy.testing import assert_array_equal
 from small_disk import run_with_room_for
 from test_disfa import change, disfa_label, write_disfa, write_disfa_plus
-from test_weights import largest_file
 
 import preprocess_DISFA
 import preprocess_DISFAPlus
 from fergi.action_units import aligned_faces
 from fergi.action_units.faces_dataset import read_faces, read_picture
 from fergi.faces.detection import MODEL_FILE, detector_model
-from fergi.faces.pipeline import AlignmentSettings
+from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError
+from fergi.processes import items_from_workers
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 UNITS = [f"AU{unit}" for unit in ACTION_UNITS]
@@ -40,10 +40,12 @@ LEFT_1, LEFT_2, RIGHT_1, RIGHT_2 = [
 ]
 
 
-@pytest.fixture
-def in_process(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def in_process():
     """See ``filmed``."""
-    without_workers(monkeypatch)
+    with pytest.MonkeyPatch.context() as patch:
+        without_workers(patch)
+        yield
 
 
 def save(path: Path, picture: np.ndarray) -> None:
@@ -96,11 +98,9 @@ def expect(message: str, disfa: Path, root: Path, *options: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def _finished(_disfa, tmp_path_factory) -> Path:
+def _finished(_disfa, in_process, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("finished") / "root"
-    with pytest.MonkeyPatch.context() as patch:
-        without_workers(patch)
-        align(_disfa, root)
+    align(_disfa, root)
     return root
 
 
@@ -116,8 +116,11 @@ def expected(_finished) -> dict[str, bytes]:
     return snapshot(_finished / FACES)
 
 
-def test_the_index_names_every_face(_finished):
-    """By subject, camera and frame, with its labels; 10 comes after 9."""
+def test_the_files(_finished, expected):
+    """The index names every face, by subject, camera and frame, with its labels; 10 comes after 9.
+
+    Frames without a face are listed; nothing else is there but the faces, the settings and the parts' tables.
+    """
     index = pd.read_csv(_finished / FACES / "index.csv")
     assert list(index) == ["image", "subject", "part", "frame", *UNITS]
     wanted = [("SN001", "LeftCamera", frame) for frame in range(1, 35)]
@@ -127,10 +130,6 @@ def test_the_index_names_every_face(_finished):
     assert index["image"].tolist() == [f"{subject}/{part}/{frame}.png" for subject, part, frame in wanted]
     labels = [[disfa_label(frame, unit) for unit in ACTION_UNITS] for *_, frame in wanted]
     assert_array_equal(index[UNITS], labels)
-
-
-def test_the_other_files(expected):
-    """Frames without a face are listed; nothing else is there but the faces, the settings and the parts' tables."""
     assert expected["no_face.csv"].decode() == (
         "subject,part,frame\nSN001,RightCamera,3\nSN002,LeftCamera,1\nSN002,LeftCamera,2\nSN002,LeftCamera,3\n"
     )
@@ -160,18 +159,14 @@ def test_pictures_are_those_of_the_aligner(_finished, folder):
             assert red > blue + 15  # skin
 
 
-def test_the_training_can_read_them(_finished):
-    faces, settings, n_ignored = read_faces(_finished, "DISFA")
-    assert len(faces) == 41 and n_ignored == 0 and settings["DISFA landmarks"] == "facemesh"
-    assert faces.subjects.tolist() == ["SN001"] * 38 + ["SN002"] * 3
-    assert faces.labels[9, 11] == disfa_label(10, 12) and faces.labels[9, 2] == -1
+def test_what_the_script_says(_disfa, disfa, tmp_path, expected, capsys):
+    """Frames, subjects, faces, and labels that are missing or impossible, with the first part that has some.
 
-
-def test_what_the_script_says(disfa, in_process, tmp_path, capsys):
-    """Frames, subjects, faces, and labels that are missing or impossible, with the first part that has some."""
-    change(disfa / "ActionUnit_Labels/SN002/SN002_au4.txt", "2,0\n", "2,7\n")
-    change(disfa / "ActionUnit_Labels/SN001/SN001_au1.txt", "\n4,5\n", "\n")
-    change(disfa / "ActionUnit_Labels/SN001/SN001_au2.txt", "\n34,0\n", "\n")
+    Labels that are corrected later are taken up.
+    """
+    labels = [f"ActionUnit_Labels/{name[:5]}/{name}.txt" for name in ("SN002_au4", "SN001_au1", "SN001_au2")]
+    for file, old, new in zip(labels, ("2,0\n", "\n4,5\n", "\n34,0\n"), ("2,7\n", "\n", "\n"), strict=True):
+        change(disfa / file, old, new)
     folder = align(disfa, tmp_path)
     assert capsys.readouterr().out.splitlines() == [
         "45 frames of 2 subjects.",
@@ -190,25 +185,25 @@ def test_what_the_script_says(disfa, in_process, tmp_path, capsys):
         ("SN001/RightCamera/4.png", "AU1"),
         ("SN002/RightCamera/2.png", "AU4"),
     ]
+    for file in labels:
+        shutil.copy(_disfa / file, disfa / file)
+    assert snapshot(align(disfa, tmp_path)) == expected
 
 
-def test_running_it_again_does_nothing(disfa, finished, in_process, expected, monkeypatch, capsys):
-    """No face is looked for, and no byte changes."""
-    monkeypatch.setattr(aligned_faces.AlignedParts, "__getitem__", None)
-    assert snapshot(align(disfa, finished)) == expected
-    assert "4 parts, 4 of them done before." in capsys.readouterr().out
-
-
-def test_pictures_that_are_gone_are_made_again(disfa, finished, in_process, expected, capsys):
-    """Or empty, as after a machine went down."""
+def test_running_it_again(disfa, finished, expected, monkeypatch, capsys):
+    """No face is looked for, and no byte changes; pictures that are gone or empty are made again."""
     folder = finished / FACES
+    with monkeypatch.context() as patch:
+        patch.setattr(aligned_faces.AlignedParts, "__getitem__", None)
+        assert snapshot(align(disfa, finished)) == expected
+    assert "4 parts, 4 of them done before." in capsys.readouterr().out
     (folder / "SN001/LeftCamera/7.png").unlink()
     (folder / "SN001/RightCamera/2.png").write_bytes(b"")
     assert snapshot(align(disfa, finished)) == expected
     assert "4 parts, 2 of them done before." in capsys.readouterr().out
 
 
-def test_frames_that_were_replaced_are_aligned_again(disfa, finished, in_process, capsys):
+def test_frames_that_were_replaced_are_aligned_again(disfa, finished, capsys):
     """One picture by another one under the same name; all of a part by a video with more of them."""
     save(disfa / RIGHT_1 / "3.png", pictures_of(RIGHT_1)[0])
     shutil.rmtree(disfa / RIGHT_2)
@@ -223,7 +218,7 @@ def test_frames_that_were_replaced_are_aligned_again(disfa, finished, in_process
     assert "2 parts, 2 of them done before." in capsys.readouterr().out
 
 
-def test_one_camera_and_then_both(disfa, in_process, tmp_path, expected, capsys):
+def test_one_camera_and_then_both(disfa, tmp_path, expected, capsys):
     """The index has what was asked for; what was done for one camera is not done again."""
     folder = align(disfa, tmp_path, "--cameras", "Right")
     assert set(pd.read_csv(folder / "index.csv")["part"]) == {"RightCamera"}
@@ -232,64 +227,36 @@ def test_one_camera_and_then_both(disfa, in_process, tmp_path, expected, capsys)
     assert "4 parts, 2 of them done before." in capsys.readouterr().out
 
 
-def test_unreadable_pictures(disfa, in_process, tmp_path, expected):
-    """They are named, the other parts are done, and there is no index; with better ones the result is the usual."""
-    good = (disfa / RIGHT_1 / "5.png").read_bytes()
-    for name, content in ((f"{RIGHT_1}/5.png", b"no picture"), (f"{RIGHT_2}/1.png", b"")):
-        (disfa / name).write_bytes(content)
-    message = (
-        r"^2 of 4 parts of DISFA are unusable \(first: .*Camera/SN00./.\.png is not a picture\)\. Replace the files "
-        r"and run again; the rest is done\.$"
-    )
-    expect(message, disfa, tmp_path)
-    folder = tmp_path / FACES
-    assert not (folder / "index.csv").exists() and not (folder / "no_face.csv").exists()
-    assert {path.name for path in (folder / "parts").iterdir()} == {"SN001_LeftCamera.csv", "SN002_LeftCamera.csv"}
-    (disfa / RIGHT_1 / "5.png").write_bytes(good)
-    save(disfa / RIGHT_2 / "1.png", pictures_of(RIGHT_2)[0])
-    assert snapshot(align(disfa, tmp_path)) == expected
-
-
 PNG, JPEG = [cv2.imencode(ending, portrait()[..., ::-1])[1].tobytes() for ending in (".png", ".jpg")]
 FOUR = [number.to_bytes(4, "little") for number in (54, 40, 100_000, 100_000)]
 HUGE = b"BM" + bytes(8) + b"".join(FOUR) + b"\x01\0\x18\0" + bytes(124)  # the header of a bitmap of 100,000 × 100,000
 
 
-@pytest.mark.parametrize(
-    ("ending", "content"), [(".png", PNG[:20_000]), (".jpg", JPEG[: len(JPEG) * 3 // 4]), (".bmp", HUGE)]
-)
-def test_a_picture_that_is_cut_off(disfa, in_process, tmp_path, ending, content):
-    path = (disfa / RIGHT_1 / "4.png").rename(disfa / RIGHT_1 / f"4{ending}")
-    path.write_bytes(content)
-    expect(rf"^1 of 4 parts of DISFA is unusable \(first: {path} is not a picture\)\.", disfa, tmp_path)
-
-
-def test_an_interrupted_run_is_resumed(disfa, in_process, tmp_path, expected, monkeypatch, capsys):
-    """Stopped after two parts, with a picture of the third one half written."""
-    done = []
-    write_table = aligned_faces.write_table
-
-    def interrupted(table: pd.DataFrame, path: Path) -> None:
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(path.name)
-        write_table(table, path)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(aligned_faces, "write_table", interrupted)
-        align(disfa, tmp_path)
+@pytest.mark.parametrize(("ending", "content"), [
+    (".png", b"no picture"), (".png", PNG[:20_000]), (".jpg", JPEG[: len(JPEG) * 3 // 4]), (".bmp", HUGE)
+])  # fmt: skip
+def test_unreadable_pictures(disfa, tmp_path, expected, ending, content):
+    """They are named, the other parts are done, and there is no index; with better ones the result is the usual."""
+    good = (disfa / RIGHT_1 / "5.png").read_bytes()
+    (disfa / RIGHT_1 / "5.png").unlink()
+    (disfa / RIGHT_1 / f"5{ending}").write_bytes(content)
+    (disfa / RIGHT_2 / "1.png").write_bytes(b"")
+    message = (
+        rf"^2 of 4 parts of DISFA are unusable \(first: {disfa / RIGHT_1}/5{ending} is not a picture\)\. "
+        r"Replace the files and run again; the rest is done\.$"
+    )
+    expect(message, disfa, tmp_path)
     folder = tmp_path / FACES
-    assert sorted(path.name for path in (folder / "parts").iterdir()) == sorted(done)
-    assert not (folder / "index.csv").exists()
-    for path in folder.glob("SN*/*/*.png"):
-        if f"{path.parts[-3]}_{path.parts[-2]}.csv" not in done:
-            path.write_bytes(path.read_bytes()[:1000])
+    assert not (folder / "index.csv").exists() and not (folder / "no_face.csv").exists()
+    assert {path.name for path in (folder / "parts").iterdir()} == {"SN001_LeftCamera.csv", "SN002_LeftCamera.csv"}
+    (disfa / RIGHT_1 / f"5{ending}").unlink()
+    (disfa / RIGHT_1 / "5.png").write_bytes(good)
+    save(disfa / RIGHT_2 / "1.png", pictures_of(RIGHT_2)[0])
     assert snapshot(align(disfa, tmp_path)) == expected
-    assert "4 parts, 2 of them done before." in capsys.readouterr().out
 
 
 def test_a_run_that_is_killed_is_resumed(disfa, tmp_path):
-    """By SIGKILL after the first part; then two workers give what one process gives."""
+    """By SIGKILL after the first part, with pictures half written; then two workers give what one process gives."""
     write_disfa(disfa, "SN003", n=102)
     for frame in range(1, 103):
         picture = disfa / "Images_LeftCamera/SN003" / f"{frame}.png"
@@ -311,16 +278,19 @@ def test_a_run_that_is_killed_is_resumed(disfa, tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(first.pid, signal.SIGKILL)  # its workers
     assert not (folder / "index.csv").exists()
+    for path in folder.glob("SN*/*/*.png"):
+        if not (folder / "parts" / f"{path.parts[-3]}_LeftCamera.csv").exists():
+            path.write_bytes(path.read_bytes()[:1000])
     second = subprocess.run([*script, "2"], capture_output=True, text=True, env=environment, check=False)
     assert second.returncode == 0 and "Traceback" not in second.stderr
     assert re.search(r"^3 parts, [12] of them done before\.$", second.stdout, re.MULTILINE)
-    with pytest.MonkeyPatch.context() as patch:
-        without_workers(patch)
-        assert snapshot(folder) == snapshot(align(disfa, tmp_path / "undisturbed", "--cameras", "Left"))
+    assert snapshot(folder) == snapshot(align(disfa, tmp_path / "undisturbed", "--cameras", "Left"))
     assert len(list(folder.rglob("*.png"))) == 34 + 102
 
 
 def test_a_worker_that_dies(disfa, tmp_path, monkeypatch):
+    monkeypatch.setattr(aligned_faces, "items_from_workers", items_from_workers)
+    monkeypatch.setattr(aligned_faces, "FaceAligner", FaceAligner)
     monkeypatch.setattr(aligned_faces, "alignment_settings", lambda *_: filmed.FatalAlignment())
     message = (
         r"^A worker process died while aligning DISFA, most likely out of memory\. Run again with fewer --workers; "
@@ -330,18 +300,9 @@ def test_a_worker_that_dies(disfa, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("index.csv"))
 
 
-def test_a_full_disk(disfa, in_process, tmp_path, expected):
-    """The part without a face needs no room and is finished; the others are when there is room again."""
-    message = r"^Cannot write .*Camera/\d+\.png: File too large\. Make room and run again; finished parts stay\.$"
-    with largest_file(8000):
-        expect(message, disfa, tmp_path)
-    assert not list(tmp_path.rglob("index.csv"))
-    assert snapshot(align(disfa, tmp_path)) == expected
-
-
 @pytest.mark.parametrize("pages", [0, 40])
-def test_a_small_disk(_disfa, pages, in_process, tmp_path, expected):
-    """The same where the whole disk is full: with room for nothing or for some of the pictures."""
+def test_a_full_disk(_disfa, pages, tmp_path, expected):
+    """With room for nothing or for some of the pictures; with more room the run is resumed."""
     options = ["--root", "{disk}", "--disfa", "{disk}/DISFA", "--workers", "1"]
     left, message = run_with_room_for(pages, _disfa.parent, tmp_path, "preprocess_DISFA.py", *options)
     assert re.fullmatch(r"preprocess_DISFA\.py: Cannot write .*: No space left on device\. Make room .*", message)
@@ -349,8 +310,11 @@ def test_a_small_disk(_disfa, pages, in_process, tmp_path, expected):
     assert snapshot(align(_disfa, left)) == expected
 
 
-def test_a_folder_that_cannot_be_written(disfa, in_process, tmp_path):
-    """Before any work."""
+def test_what_is_found_before_any_work(disfa, tmp_path):
+    """A missing network, which is named and leaves another choice open, and a folder that cannot be written."""
+    expect(r"mobilefacenet_model_best\.pth\.tar", disfa, tmp_path, "--landmarks", "mobilefacenet")
+    assert not list(tmp_path.rglob("settings.json"))
+    shutil.rmtree(tmp_path / "preparation", ignore_errors=True)
     (tmp_path / "preparation").touch()
     expect(r"^Cannot write into .*/preparation/DISFA_faces: ", disfa, tmp_path)
 
@@ -358,7 +322,7 @@ def test_a_folder_that_cannot_be_written(disfa, in_process, tmp_path):
 # Settings
 
 
-def test_faces_of_different_settings_are_not_mixed(disfa, finished, in_process, expected, tmp_path):
+def test_faces_of_different_settings_are_not_mixed(disfa, finished, expected, tmp_path):
     """Nothing is changed. In another folder another luma gives other faces."""
     message = (
         r"settings\.json says that luma was 'released' for the files that are there, and now it is 'correct'\. "
@@ -371,13 +335,7 @@ def test_faces_of_different_settings_are_not_mixed(disfa, finished, in_process, 
     assert (folder / "SN002/RightCamera/1.png").read_bytes() != expected["SN002/RightCamera/1.png"]
 
 
-def test_without_the_landmark_network(disfa, in_process, tmp_path):
-    """The sentence names the file, and nothing stands in the way of another choice."""
-    expect(r"mobilefacenet_model_best\.pth\.tar", disfa, tmp_path, "--landmarks", "mobilefacenet")
-    assert not list(tmp_path.rglob("settings.json"))
-
-
-def test_the_settings_do_not_depend_on_how_the_root_is_written(disfa, in_process, tmp_path, monkeypatch):
+def test_the_settings_do_not_depend_on_how_the_root_is_written(disfa, tmp_path, monkeypatch):
     """A detector in pretrained_models/ is the same file under ./ and under its whole path."""
     root = tmp_path / "root"
     (root / "pretrained_models").mkdir(parents=True)
@@ -385,17 +343,6 @@ def test_the_settings_do_not_depend_on_how_the_root_is_written(disfa, in_process
     align(disfa, root, "--cameras", "Right")
     monkeypatch.chdir(root)
     align(disfa, Path("."), "--cameras", "Right")
-
-
-def test_labels_that_were_corrected_are_taken_up(disfa, in_process, tmp_path):
-    """The script told that one is missing; when it is there, the index must have it."""
-    file = disfa / "ActionUnit_Labels/SN002/SN002_au4.txt"
-    complete = file.read_text()
-    change(file, "2,0\n", "")
-    align(disfa, tmp_path, "--cameras", "Right")
-    file.write_text(complete)
-    index = pd.read_csv(align(disfa, tmp_path, "--cameras", "Right") / "index.csv", index_col="image")
-    assert index["AU4"]["SN002/RightCamera/2.png"] == 0
 
 
 # Videos
@@ -410,7 +357,7 @@ def filmed_disfa(disfa) -> Path:
     return disfa
 
 
-def test_videos_give_as_many_faces_as_frames(filmed_disfa, in_process, tmp_path, expected, _finished):
+def test_videos_give_as_many_faces_as_frames(filmed_disfa, tmp_path, expected, _finished):
     """With the same names and labels; the pictures went through another compression and are nearly the same."""
     folder = align(filmed_disfa, tmp_path)
     found = snapshot(folder)
@@ -421,7 +368,7 @@ def test_videos_give_as_many_faces_as_frames(filmed_disfa, in_process, tmp_path,
     assert 0 < np.abs(first.astype(int) - second).mean() < 12
 
 
-def test_frames_of_a_video_beyond_the_labels(filmed_disfa, in_process, tmp_path, capsys):
+def test_frames_of_a_video_beyond_the_labels(filmed_disfa, tmp_path, capsys):
     """They have no label, and are there; SN001 has more labels than its video has frames. Both are told."""
     film(filmed_disfa / "Videos_RightCamera/RightVideoSN002_comp.avi", moving_face(5, 15), "MJPG")
     index = pd.read_csv(align(filmed_disfa, tmp_path, "--cameras", "Right") / "index.csv", index_col="image")
@@ -436,7 +383,7 @@ def test_frames_of_a_video_beyond_the_labels(filmed_disfa, in_process, tmp_path,
     ]
 
 
-def test_a_video_that_breaks_off(filmed_disfa, in_process, tmp_path):
+def test_a_video_that_breaks_off(filmed_disfa, tmp_path):
     path = filmed_disfa / "Videos_RightCamera/RightVideoSN001_comp.avi"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     message = rf"^1 of 2 parts of DISFA is unusable \(first: {path} breaks off after [23] of 5 frames\)\. Replace the"
@@ -459,7 +406,7 @@ def disfa_plus(tmp_path) -> Path:
     return root
 
 
-def test_disfa_plus(disfa_plus, in_process, tmp_path, capsys):
+def test_disfa_plus(disfa_plus, tmp_path, capsys):
     """The same folder, with trials in the cameras' place, and names of files in the frames'."""
     preprocess_DISFAPlus.main(["--root", str(tmp_path), "--disfa-plus", str(disfa_plus), "--workers", "1"])
     assert "5 aligned faces; 1 frames without a face" in capsys.readouterr().out
@@ -474,8 +421,10 @@ def test_disfa_plus(disfa_plus, in_process, tmp_path, capsys):
     assert index["frame"].tolist() == ["000.jpg", "002.jpg", "000.jpg", "001.jpg", "002.jpg"]
     assert_array_equal(index[UNITS], [[(frame * unit) % 6 for unit in ACTION_UNITS] for frame in (0, 2, 0, 1, 2)])
     assert json.loads((folder / "settings.json").read_text())["dataset"] == "DISFAPlus"
-    faces, _, _ = read_faces(tmp_path, "DISFAPlus")
+    faces, settings, n_ignored = read_faces(tmp_path, "DISFAPlus")
     assert faces.subjects.tolist() == ["SN001"] * 2 + ["SN003"] * 3
+    assert settings["DISFAPlus landmarks"] == "facemesh" and n_ignored == 0
+    assert_array_equal(faces.labels[:, [unit - 1 for unit in ACTION_UNITS]], index[UNITS])
 
 
 SCRIPTS = [(preprocess_DISFA, "--disfa", "ActionUnit_Labels"), (preprocess_DISFAPlus, "--disfa-plus", "Images")]
