@@ -7,7 +7,9 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +19,6 @@ from numpy.testing import assert_allclose
 from small_disk import run_with_room_for
 from synchronised import SynchronisedBatchNorm, in_two_processes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_weights import largest_file
 
 import config
 import DISFAwithPlus_train_model as stage
@@ -99,28 +100,32 @@ def learned(tmp_path_factory) -> Path:
 
 
 def test_it_learns(learned):
-    """The loss falls, and people it never saw are read with an ICC above 0.8. Drawn faces: no word about real ones."""
+    """The loss falls, and people it never saw are read with an ICC above 0.8. Drawn faces: no word about real ones.
+
+    The log has losses, and three metrics an AU, empty where there are no labels; TensorBoard shows the same. The
+    settings say who was trained on.
+    """
     log = log_of(learned)
     training, held_out = log[log.part == "training"], log[log.part == "held-out"]
     assert training.loss.iloc[-1] < 0.25 * training.loss.iloc[0]
     assert held_out.loss.iloc[-1] < 0.25 * held_out.loss.iloc[0]
     assert (training.frames == 10 * 26 + 2 * 16).all() and (held_out.frames == 2 * 26 + 16).all()
     assert held_out.AU4_ICC.iloc[-1] > 0.8 and held_out.AU12_ICC.iloc[-1] > 0.8
-
-
-def test_the_log_has_every_au(learned):
-    """Losses, and three metrics an AU; empty where there are no labels. TensorBoard shows the same."""
-    log = log_of(learned)
     metrics = [f"AU{unit}_{name}" for unit in ACTION_UNITS for name in ("ICC", "MSE", "MAE")]
     losses = ["loss", "mse_loss", "cosine_loss", "cross_entropy_loss"]
     assert list(log) == ["epoch", "part", "frames", *losses, *metrics]
     assert log.epoch.tolist() == [epoch for epoch in range(1, 7) for _ in range(2)]
     assert_allclose(log.loss, log[losses[1:]].sum(axis=1))
     assert log.AU1_ICC.isna().all() and log.AU4_ICC.notna().all()
-    held_out = log.query("part == 'held-out'")
     for tag, column in (("held-out/losses/loss", "loss"), ("held-out/ICC/AU12", "AU12_ICC")):
         assert list(events_of(learned, tag)) == [1, 2, 3, 4, 5, 6]
         assert_allclose(list(events_of(learned, tag).values()), held_out[column], rtol=1e-6)
+    settings = json.loads((learned / "AU_models" / "settings.json").read_text())
+    assert settings["held-out subjects"] == ["SN011", "SN012"]
+    assert not set(settings["held-out subjects"]) & set(settings["training subjects"])
+    assert (settings["training frames of DISFA"], settings["training frames of DISFAPlus"]) == (260, 32)
+    assert settings["seed"] == 42 and settings["start"] == "random" and settings["epochs"] == 6
+    assert sum(settings["training labels of AU4 by intensity"]) == 292
 
 
 def test_the_model_does_what_the_log_says(learned):
@@ -137,16 +142,6 @@ def test_the_model_does_what_the_log_says(learned):
     logged = log_of(learned).iloc[-1]
     errors = np.square(np.concatenate(predicted) - np.concatenate(actual)).mean(0)
     assert_allclose(errors, [logged.AU4_MSE, logged.AU12_MSE], rtol=1e-4)
-
-
-def test_the_settings_are_written_beside_the_weights(learned):
-    """Who was trained on and who was not, with nobody in both."""
-    settings = json.loads((learned / "AU_models" / "settings.json").read_text())
-    assert settings["held-out subjects"] == ["SN011", "SN012"]
-    assert not set(settings["held-out subjects"]) & set(settings["training subjects"])
-    assert (settings["training frames of DISFA"], settings["training frames of DISFAPlus"]) == (260, 32)
-    assert settings["seed"] == 42 and settings["start"] == "random" and settings["epochs"] == 6
-    assert sum(settings["training labels of AU4 by intensity"]) == 292
 
 
 def test_running_it_again_does_nothing(learned, capsys):
@@ -249,13 +244,22 @@ def test_resuming_gives_what_an_uninterrupted_training_gives(root, other, monkey
 
 
 def test_a_training_with_other_settings_is_not_resumed(root, monkeypatch):
-    """Unless told to begin anew, which removes the old checkpoints and logs, and nobody else's files."""
+    """Unless told to begin anew, which removes the old checkpoints and logs, and nobody else's files.
+
+    The landmarks, luma and detector of each data set's faces are among the settings.
+    """
+    made = root / "preparation" / "DISFA_faces" / "settings.json"
+    made.write_text(json.dumps({"landmarks": "facemesh"}))
     folder = train(root, "--epochs", "2", "--batch-size", "33")
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["DISFA landmarks"] == "facemesh" and settings["DISFAPlus camera"] == "both"
     (folder / "tensorboard" / "events.mine").touch()
     again = ["--epochs", "1", "--batch-size", "33"]
     expect(r"settings\.json says that seed was 42 .* now it is 43\. Repeat its", root, *SMALL, *again, "--seed", "43")
     expect(r"settings\.json says that training faces was ", root, *SMALL, *again, "--held-out", "SN002")
     expect(r"says that crop was .* now it is 'None'\.", root, *SMALL, *again, "--no-augmentation")
+    made.write_text(json.dumps({"landmarks": "mobilefacenet"}))
+    expect(r"says that DISFA landmarks was 'facemesh' .* now it is 'mobilefacenet'\.", root, *SMALL, *again)
     with monkeypatch.context() as patch, pytest.raises(Stop):
         interrupt_after(patch, 0)
         train(root, *again, "--seed", "43", "--restart")
@@ -263,16 +267,6 @@ def test_a_training_with_other_settings_is_not_resumed(root, monkeypatch):
     train(root, *again, "--seed", "43")
     assert [path.name for path in sorted(folder.glob("checkpoint*"))] == ["checkpoint_epoch1.pth"]
     assert list(events_of(root, "training/losses/loss")) == [1]
-
-
-def test_a_training_on_other_faces_is_not_resumed(root):
-    """The landmarks, luma and detector of each data set's faces are among the settings."""
-    file = root / "preparation" / "DISFA_faces" / "settings.json"
-    file.write_text(json.dumps({"landmarks": "facemesh"}))
-    settings = json.loads((train(root, "--epochs", "1") / "settings.json").read_text())
-    assert settings["DISFA landmarks"] == "facemesh" and settings["DISFAPlus camera"] == "both"
-    file.write_text(json.dumps({"landmarks": "mobilefacenet"}))
-    expect(r"says that DISFA landmarks was 'facemesh' .* now it is 'mobilefacenet'\.", root, *SMALL)
 
 
 def test_a_state_from_another_device(root, monkeypatch):
@@ -306,28 +300,23 @@ def test_a_state_that_cannot_be_resumed(root):
     expect(r"AU_models has checkpoint_epoch1\.pth, but settings\.json and .* not both there", root, *again)
 
 
-@pytest.mark.parametrize("pages", [None, 0, 1000])
+@pytest.mark.parametrize("pages", [0, 1000])
 def test_a_full_disk(root, pages, tmp_path):
     """One sentence; what was there before is whole, and the next run resumes from it.
 
-    With room for a file of 1 MB (None), for nothing, or for a part of the checkpoint.
+    With room for nothing, or for a part of the checkpoint.
     """
     options = ["--batch-size", "33", "--epochs"]
-    folder = train(root, *options, "1")
-    before = {path.name: path.read_bytes() for path in folder.glob("*.pth")}
-    if pages is None:
-        with largest_file(1_000_000):
-            expect(r"Cannot write .*checkpoint_epoch2\.pth: .* Make room", root, *SMALL, *options, "2")
-    else:
-        arguments = ["--root", "{disk}", *SMALL, *options, "2", "--workers", "1"]
-        script = "DISFAwithPlus_train_model.py"
-        root, message = run_with_room_for(pages, root, tmp_path / "small", script, *arguments)
-        expected = r"DISFAwithPlus_train_model\.py: Cannot write .*\. Make room or choose another --root\."
-        assert re.fullmatch(expected, message)
-    folder = root / "AU_models"
+    before = {path.name: path.read_bytes() for path in train(root, *options, "1").glob("*.pth")}
+    arguments = ["--root", "{disk}", *SMALL, *options, "2", "--workers", "1"]
+    script = "DISFAwithPlus_train_model.py"
+    left, message = run_with_room_for(pages, root, tmp_path / "small", script, *arguments)
+    expected = r"DISFAwithPlus_train_model\.py: Cannot write .*\. Make room or choose another --root\."
+    assert re.fullmatch(expected, message)
+    folder = left / "AU_models"
     assert {path.name: path.read_bytes() for path in folder.glob("*.pth")} == before
     assert not list(folder.glob(".*"))
-    assert (train(root, *options, "2") / "checkpoint_epoch2.pth").exists()
+    assert (train(left, *options, "2") / "checkpoint_epoch2.pth").exists()
 
 
 # ---- several processes
@@ -475,45 +464,36 @@ def test_labels_that_are_no_intensity(root, capsys):
     expect("None of the 33 training pictures has a label", root, *SMALL)
 
 
-def test_a_picture_that_cannot_be_read(root):
+def test_a_picture_that_cannot_be_used(root):
     """It is named; once it is made again, training resumes."""
     picture = root / "preparation" / "DISFA_faces" / "SN002" / "4.png"
     content = picture.read_bytes()
     picture.write_bytes(content[:100])
-    message = r"SN002/4\.png is not a readable picture\. Delete it and make it again"
-    expect(message, root, *SMALL, "--workers", "1")
+    expect(r"SN002/4\.png is not a readable picture\. Delete it and make it again", root, *SMALL, "--workers", "1")
+    cv2.imwrite(str(picture), np.zeros((50, 60, 3), np.uint8))
+    expect(r"SN002/4\.png has 60 x 50 pixels instead of 112 x 112\. Delete it and make it again", root, *SMALL)
     picture.write_bytes(content)
     assert (train(root, "--epochs", "1") / "checkpoint_epoch1.pth").exists()
 
 
-def test_too_little_memory_on_the_device(root, monkeypatch):
-    """The sentence says what to change."""
-
-    def step(self, batch, n):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(Training, "step", step)
-    expect(r"^The CUDA device has not enough memory\. Choose a smaller --batch-size, or", root, *SMALL)
+READING = r"^Reading pictures failed \(%s\), most likely for want .* /dev/shm\. Choose fewer --workers and"
 
 
-@pytest.mark.parametrize(("fate", "cause"), [
-    (lambda *_: os.kill(os.getpid(), signal.SIGKILL), r"DataLoader worker \(pid.*\) .*"),
-    (lambda *_: time.sleep(2), r"DataLoader timed out after 0\.5 seconds"),
-], ids=["killed", "silent"])  # fmt: skip
-def test_a_worker_that_gives_nothing(root, monkeypatch, fate, cause):
-    """Neither a traceback nor waiting for ever."""
+@pytest.mark.parametrize(("place", "fate", "message"), [
+    ("training.Training.step", Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory.")),
+     r"^The CUDA device has not enough memory\. Choose a smaller --batch-size, or"),
+    ("training.loss_parts", lambda outputs, *_: outputs[:, :3] * torch.inf,
+     r"The loss is (nan|-?inf) in epoch 1, step 1: training has failed"),
+    ("faces_dataset.FaceBatches.__getitem__", lambda *_: os.kill(os.getpid(), signal.SIGKILL),
+     READING % r"DataLoader worker \(pid.*\) .*"),
+    ("faces_dataset.FaceBatches.__getitem__", lambda *_: time.sleep(2),
+     READING % r"DataLoader timed out after 0\.5 seconds"),
+], ids=["memory", "loss", "killed-worker", "silent-worker"])  # fmt: skip
+def test_what_ends_a_training(root, monkeypatch, place, fate, message):
+    """One sentence says what to change: neither a traceback nor waiting for ever. Nothing is saved."""
     monkeypatch.setattr(faces_dataset, "TIMEOUT", 0.5)
-    monkeypatch.setattr(faces_dataset.FaceBatches, "__getitem__", fate)
-    message = rf"^Reading pictures failed \({cause}\), most likely for want .* /dev/shm\. Choose fewer --workers and"
-    expect(message, root, *SMALL, "--workers", "1")
-
-
-def test_a_loss_that_is_not_finite(root, monkeypatch):
-    """Nothing is saved, and the sentence says what to try."""
-    monkeypatch.setattr(
-        "fergi.action_units.training.loss_parts", lambda outputs, labels, weights: outputs[:, :3] * torch.inf
-    )
-    expect(r"The loss is (nan|-?inf) in epoch 1, step 1: training has failed", root, *SMALL)
+    monkeypatch.setattr(f"fergi.action_units.{place}", fate)
+    expect(message, root, *SMALL, "--workers", "1" if "faces" in place else "0")
     assert not list((root / "AU_models").glob("*.pth"))
 
 
@@ -557,7 +537,7 @@ def test_the_benchmark(capsys):
     benchmark.main(["--device", "cpu", "--network", "ir10-thin", "--batch-size", "2", "--steps", "1", "--repeats", "1"])
     assert capsys.readouterr().out.count("\n| ours") == 2
     assert benchmark.covered([(5, 6), (1, 3), (0, 2), (1, 2)]) == 4
-    assert benchmark.gpu_share(iter([1]), 1, lambda: None) is None
+    assert benchmark.gpu_share(iter([1]), 1, CPU) is None
 
 
 @pytest.mark.parametrize(("ours", "share", "end"), [
