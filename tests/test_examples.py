@@ -1,6 +1,5 @@
 """fergi/examples.py: which reactions are chosen, and that what is shown of them is what lies in their files."""
 
-import importlib
 import itertools
 import json
 import shutil
@@ -8,16 +7,16 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SCORES, STAGES, clip_text
+from conftest import SCORES, clip_text
 from filmed import film
 from numpy.testing import assert_allclose
 from PIL import Image
 
 import config
-from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, Folders, read_image_reactions, read_valid_sessions
+from fergi.dataset import EMOTIONS, ISSUES, Folders
 from fergi.examples import choose_examples, lacking_material, read_examples
 from fergi.features import ACTION_UNITS
-from fergi.files import FergiError, read_tables
+from fergi.files import FergiError
 from fergi.image_data import RATINGS
 
 FRAMES, SIDE = 30, 64
@@ -85,18 +84,8 @@ def write_data(root, sessions, *, n_images=3, silent=()):
     return folders
 
 
-def run_stages(root, *stages):
-    """Some of stages 6 to 9."""
-    for stage in stages:
-        importlib.import_module(stage).main(["--root", str(root)])
-
-
-# --------------------------------------------------------------------------- choosing
-
-
-@pytest.fixture
-def tables():
-    """Reactions of three people and the tables of all their images; b's image 3 has no valid reaction."""
+def test_the_strongest_reactions_to_the_images_ranked_last_or_first_one_a_participant():
+    """A has 0.5 and 0.6; the one that b ranked last is not among the reactions; c's was last of two, with rank 2."""
     rows = [
         ("a", 1, 1, 3, 0.9),
         ("a", 1, 2, 1, 0.5),
@@ -111,29 +100,20 @@ def tables():
     reactions = pd.DataFrame(rows, columns=names)
     images = {name: table.iloc[:, 1:4] for name, table in reactions.groupby("participant")}
     images["b"] = pd.concat([images["b"], pd.DataFrame([(1, 3, 1)], columns=names[1:4])])
-    return reactions, images
-
-
-def test_the_strongest_reactions_to_the_images_ranked_last_or_first_one_a_participant(tables):
-    """A has 0.5 and 0.6; the one that b ranked last is not among the reactions; c's was last of two, with rank 2."""
-    chosen = choose_examples(*tables, 4, ranked="last")
+    chosen = choose_examples(reactions, images, 4, ranked="last")
     assert chosen.to_numpy().tolist() == [["a", 2, 1, 0.6], ["c", 1, 1, 0.6]]
     assert list(chosen) == ["participant", "session_index", "image_index", "activation"]
-    assert choose_examples(*tables, 4, ranked="last", number=1)["participant"].to_list() == ["a"]
-    chosen = choose_examples(*tables, 4, ranked="first")  # c has no activation there
+    assert choose_examples(reactions, images, 4, ranked="last", number=1)["participant"].to_list() == ["a"]
+    chosen = choose_examples(reactions, images, 4, ranked="first")  # c has no activation there
     assert chosen.to_numpy().tolist() == [["a", 1, 1, 0.9], ["b", 1, 2, 0.7]]
-    reactions, images = tables
     assert choose_examples(reactions.assign(AU4_activation_value=0.0), images, 4, ranked="last").empty
-
-
-# --------------------------------------------------------------------------- reading
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
-    """Two people with two sessions of three images each, after stages 6 and 7, written once."""
+    """Two sessions of three images each."""
     root = tmp_path_factory.mktemp("cohort") / "root"
-    write_data(root, {"101": [1, 2], "102": [1, 3]})
+    write_data(root, {"102": [1, 3]})
     course = np.zeros((FRAMES, 12))
     # AU4: first valid window 0.1; the highest window is frames 20–22, mean 1.7; the highest valid frame is 25.
     au4 = ACTION_UNITS.index(4)
@@ -149,7 +129,6 @@ def cohort(tmp_path_factory):
     hidden[-3:] = 0.2
     text = clip_text(np.zeros((FRAMES, 12)), face_detection_confidence_score=hidden)
     (root / "data/102/session_3/baseline_clip_2_features.csv").write_text(text)
-    run_stages(root, *STAGES[:2])
     return root
 
 
@@ -204,21 +183,6 @@ def test_what_there_is_not(root):
     example = read(root)
     assert example.issues is None
     assert example.before.mean() == pytest.approx(level_of(FRAMES - 1), abs=3)
-
-
-def test_chosen_reactions_can_be_read(root):
-    """What is chosen from the tables fits what is read from the files."""
-    folders = Folders(root)
-    sessions = read_valid_sessions(folders)
-    columns = {"image_columns": ["rank_score"], "activation_columns": ["AU12_activation_value"]}
-    reactions = read_image_reactions(folders, sessions, **columns)
-    images = read_tables(folders.image_tables, sessions, key=CLIP_KEY, numeric=["rank_score"], advice="")
-    for ranked, place in (("first", 1), ("last", 3)):
-        chosen = choose_examples(reactions, images, 12, ranked=ranked)
-        examples = read_examples(folders, chosen, 12, **SETTINGS)
-        assert len(examples) == 2
-        assert [example.place for example in examples] == [place, place]
-        assert_allclose([example.activation for example in examples], chosen["activation"])
 
 
 @pytest.mark.parametrize(

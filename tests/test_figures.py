@@ -18,7 +18,7 @@ from fergi.activation import ACTIVATION_COLUMNS
 from fergi.dataset import EMOTIONS, Folders, read_image_reactions, read_valid_sessions
 from fergi.examples import Example
 from fergi.features import ACTION_UNITS
-from fergi.files import FergiError
+from fergi.paper import RANK_SUMS
 from fergi.preference.results import ENSEMBLE, VALENCE
 from fergi.script import CHECKOUT
 from fergi.statistics import emotion_rank_sums, rating_correlations
@@ -71,17 +71,6 @@ def correlations(*, rating=(), extremity=(), negative=()):
     table.loc[list(extremity), "extremity_p"] = 1e-9
     table.loc[list(negative), ["rating_rho", "extremity_rho"]] = -0.1
     return table
-
-
-def rank_sums(units):
-    """A table of rank-sum tests in which the AUs given for each emotion are significant."""
-    table = pd.DataFrame(1.0, index=ACTION_UNITS, columns=[f"{emotion}_p" for emotion in EMOTIONS])
-    for emotion, significant in units.items():
-        table.loc[list(significant), f"{emotion}_p"] = 1e-9
-    return table
-
-
-# --------------------------------------------------------------------------- drawing
 
 
 def test_figure_3_boxes_are_quartiles_of_the_rated_images(images):
@@ -150,10 +139,10 @@ def test_figure_4_left_box_is_with_the_emotion(images):
     """Pairs of boxes for the significant AUs, quartiles by NumPy, counts in the legend."""
     images["scared"] = 0
     images.loc[:11, "scared"] = 1
-    figure = figures.emotion_figure(images, rank_sums({"scared": (4, 5), "amused": (12,)}))
-    assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        f"({letter}) {emotion}" for letter, emotion in zip("abcdef", EMOTIONS, strict=True)
-    ]
+    rank_sums = pd.DataFrame(1.0, index=ACTION_UNITS, columns=[f"{emotion}_p" for emotion in EMOTIONS])
+    rank_sums.loc[[4, 5], "scared_p"] = rank_sums.loc[12, "amused_p"] = 1e-9
+    figure = figures.emotion_figure(images, rank_sums)
+    assert titles(figure) == [f"({letter}) {emotion}" for letter, emotion in zip("abcdef", EMOTIONS, strict=True)]
     axes = figure.axes[EMOTIONS.index("scared")]
     felt = images["scared"] == 1
     groups = [images.loc[which, f"AU{unit}_activation_value"] for unit in (4, 5) for which in (felt, ~felt)]
@@ -244,9 +233,6 @@ def test_accuracy_figure_draws_estimates_and_intervals():
     figure.draw_without_rendering()
 
 
-# --------------------------------------------------------------------------- examples
-
-
 def an_example(**changes):
     """A reaction of thirty frames at ten a second, with one frame that does not count."""
     course = np.full(30, 0.5)
@@ -318,9 +304,6 @@ def test_example_figure_has_no_overlaps(frame, picture):
         assert not any(box.overlaps(other) for other in boxes[:place])
 
 
-# --------------------------------------------------------------------------- files
-
-
 def test_save_writes_both_files_and_no_date(tmp_path):
     """The same figure twice gives the same bytes, with hatches too."""
     for name in ("one", "two"):
@@ -353,14 +336,6 @@ def test_a_stamp_stands_above_the_figure_and_changes_nothing_in_it(tmp_path):
     assert b"/MediaBox [ 0 0 360 236.16 ]" in stamped.with_suffix(".pdf").read_bytes()  # 3.28 inches of 72 points
 
 
-def test_save_into_a_folder_that_cannot_be(tmp_path):
-    """A file stands where the folder should be."""
-    (tmp_path / "figures").write_text("in the way")
-    with pytest.raises(FergiError, match=r"Cannot write .*figures"):
-        figures.save(Figure(), tmp_path / "figures", "name")
-    assert [path.name for path in tmp_path.iterdir()] == ["figures"]
-
-
 def test_save_writes_nothing_if_one_kind_fails(tmp_path, monkeypatch):
     """The PNG cannot be drawn: the old PDF stays and no part is left lying about."""
     (tmp_path / "name.pdf").write_text("old")
@@ -391,9 +366,6 @@ def test_no_window_no_config_and_no_video_library():
     assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=False).returncode == 0
 
 
-# --------------------------------------------------------------------------- the published data
-
-
 def test_published_figures_have_the_panels_of_the_paper(published):
     """Figures 3 and 4: AUs, their order and the counts in the captions and in Section 6.1."""
     folders = Folders(published)
@@ -403,14 +375,8 @@ def test_published_figures_have_the_panels_of_the_paper(published):
     assert [title.split("\n")[0] for title in titles(figure_3)] == FIGURE_3
     assert any("104, 185, 258, 456\n581, 403, 216" in text for text in texts(figure_3))
     figure_4 = figures.emotion_figure(reacted, emotion_rank_sums(reacted))
-    assert [[label.get_text() for label in axes.get_xticklabels()] for axes in figure_4.axes] == [
-        ["AU1", "AU2", "AU4", "AU12"],
-        ["AU4", "AU5", "AU9", "AU25"],
-        ["AU9", "AU12", "AU25", "AU26"],
-        ["AU4", "AU5", "AU9"],
-        ["AU6", "AU9", "AU12", "AU20", "AU25"],
-        ["AU4", "AU5"],
-    ]
+    expected = [[f"AU{unit}" for felt, unit, *_ in RANK_SUMS if felt == emotion] for emotion in EMOTIONS]
+    assert [[label.get_text() for label in axes.get_xticklabels()] for axes in figure_4.axes] == expected
     for figure in (figure_3, figure_4):
         sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
         assert min(sizes) >= 7

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from conftest import STAGES
 from PIL import Image
-from test_examples import run_stages, write_data
+from test_examples import write_data
 
 from fergi import accuracy_intervals, paper, section_6_1
 from fergi.files import FergiError
@@ -24,21 +24,18 @@ FIGURES = ("figure_3", "figure_4", "participants", "accuracy", "selection_curve"
 
 
 def execute(root, output):
-    """Run the notebook on a root, headless, as the reader would."""
+    """Run the notebook on a root, headless, as the reader would: its exit status and what it says at the end."""
     command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", NOTEBOOK.name]
     environment = os.environ | {"FERGI_ROOT": str(root), "IPYTHONDIR": str(output / "ipython")}
-    return subprocess.run(
-        [*command, "--output-dir", str(output)],
-        cwd=NOTEBOOK.parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = {"cwd": NOTEBOOK.parent, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run([*command, "--output-dir", str(output)], check=False, **options)
+    return done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)
 
 
-def outputs(folder):
-    """All that the cells of an executed notebook gave, by cell id: a list of kind of content → content."""
+def outputs(root, folder):
+    """All that the cells of the notebook give, by cell id: a list of kind of content → content."""
+    status, said = execute(root, folder)
+    assert status == 0, said
     notebook = nbformat.read(folder / NOTEBOOK.name, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert not [output for cell in code for output in cell.outputs if "data" not in output]  # nothing printed
@@ -48,9 +45,7 @@ def outputs(folder):
 def text(shown, *cells):
     """All text that some cells showed, or all of them."""
     given = [each for cell in cells or shown for each in shown[cell]]
-    return " ".join(
-        each[kind] for each in given for kind in ("text/plain", "text/html", "text/markdown") if kind in each
-    )
+    return " ".join(content for each in given for kind, content in each.items() if kind.startswith("text/"))
 
 
 def rows(data):
@@ -75,10 +70,15 @@ def stamped(root, name):
     return bool((corner == (255, 241, 220)).all(axis=2).sum() > 1000)
 
 
+def run_stages(root, *stages, options=()):
+    for stage in stages:
+        importlib.import_module(stage).main(["--root", str(root), *options])
+
+
 def write_results(root):
     """Stage 9 in all its modes, and what is computed from it."""
     for options in ([], ["--mode", "released"], ["--strict-lopo"]):
-        importlib.import_module(STAGES[-1]).main(["--root", str(root), *options])
+        run_stages(root, STAGES[-1], options=options)
     section_6_1.main(["--root", str(root)])
     accuracy_intervals.main(["--root", str(root), "--resamples", "50"])
 
@@ -115,15 +115,12 @@ def test_notebook_is_stored_without_results():
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
     assert max(cell.source.count("\n") for cell in code) < 36
     prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    for section in ("## 1.", "## 2.", "## 3.", "## 4.", "## 5.", "Figures 5 and 6"):
-        assert section in prose
+    assert all(section in prose for section in ("## 1.", "## 2.", "## 3.", "## 4.", "## 5.", "Figures 5 and 6"))
 
 
 def test_notebook_and_report_on_a_small_data_set(small_root, tmp_path):
     """Every cell runs, every figure is written and shown, the tables are those of the files; the report has no code."""
-    done = execute(small_root, tmp_path)
-    assert done.returncode == 0, done.stderr
-    shown = outputs(tmp_path)
+    shown = outputs(small_root, tmp_path)
     check_figures(small_root, shown)
     counts = rows(shown["counts"][0])
     assert ["all", "15", "75", "75", "75", "120"] in counts  # 4 people x 3 sessions x 10 pairs
@@ -158,9 +155,7 @@ def test_notebook_on_synthetic_data(tmp_path):
     planted = ("AU12 of each frame", "1", "0.97", "0.90", "recovered")
     columns = ["quantity", "planted", "recovered", "required", "verdict"]
     pd.DataFrame([planted], columns=columns).to_csv(folders.results / "planted_recovered.csv", index=False)
-    done = execute(root, tmp_path)
-    assert done.returncode == 0, done.stderr
-    shown = outputs(tmp_path)
+    shown = outputs(root, tmp_path)
     names = (*FIGURES, "figure_5", "figure_6")
     check_figures(root, shown, names)
     assert all(stamped(root, name) for name in names)
@@ -174,18 +169,14 @@ def test_notebook_on_synthetic_data(tmp_path):
     assert rows(table)[0][-3:] == ["released", "paper mode", "strict"]
     found = [row[-4:] for row in rows(table) if len(row) >= 4]
     intervals = pd.read_csv(folders.accuracy_intervals)
-    of_model = intervals[intervals["kind"] == "accuracy"].groupby("figure", sort=False)
-    assert len(of_model) == 8 + 12
-    expected = [
-        [name, *(f"{group.set_index('mode').at[mode, 'estimate']:.2f}" for mode in ("released", "paper", "strict"))]
-        for name, group in of_model
-    ]
-    assert found == [[cell.replace("nan", "no pairs") for cell in row] for row in expected]
+    estimates = intervals[intervals["kind"] == "accuracy"].pivot(index="figure", columns="mode", values="estimate")
+    expected = estimates[["released", "paper", "strict"]].map("{:.2f}".format).replace("nan", "no pairs")
+    assert len(found) == 8 + 12
+    assert [row[1:] for row in found] == expected.loc[[row[0] for row in found]].to_numpy().tolist()
+    assert [row[0] for row in found] == list(dict.fromkeys(intervals["figure"]))[: len(found)]
     assert len({tuple(row[1:]) for row in found}) > 3
-    assert rows(shown["agreement"][0])[0] == [
-        *("CLIP", "Aesthetic", "BLIP", "ImageReward", "PickScore", "HPS V2"),
-        *("overall rating", "pairs correct"),
-    ]
+    agreement = ["CLIP", "Aesthetic", "BLIP", "ImageReward", "PickScore", "HPS V2", "overall rating", "pairs correct"]
+    assert rows(shown["agreement"][0])[0] == agreement
     assert "not the published data" in text(shown, "verdicts") and len(shown["verdicts"]) == 1
     assert not {"disagreements", "not-checkable"} & set(shown)
     assert "–" in text(shown, "emotion-table")  # nobody was scared
@@ -197,11 +188,8 @@ def test_notebook_on_synthetic_data(tmp_path):
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        (
-            "results/accuracy_intervals.csv",
-            "FergiError: 1 of 1 table of intervals .*Run python -m fergi.accuracy_intervals first",
-        ),
-        ("preparation/preprocessed_baseline_data/003.csv", "FergiError: 1 of 5 participants has no table in .*003.csv"),
+        ("results/accuracy_intervals.csv", "1 of 1 table of intervals .*Run python -m fergi.accuracy_intervals first"),
+        ("preparation/preprocessed_baseline_data/003.csv", "1 of 5 participants has no table in .*003.csv"),
     ],
 )
 def test_notebook_stops_where_a_stage_is_missing(small_root, tmp_path, missing, sentence):
@@ -209,9 +197,9 @@ def test_notebook_stops_where_a_stage_is_missing(small_root, tmp_path, missing, 
     root = tmp_path / "root"
     shutil.copytree(small_root, root, ignore=shutil.ignore_patterns("figures"))
     (root / missing).unlink()
-    done = execute(root, tmp_path)
-    assert done.returncode != 0
-    assert re.search(sentence, re.sub(r"\x1b\[[0-9;]*m", "", done.stderr))
+    status, said = execute(root, tmp_path)
+    assert status != 0
+    assert re.search(f"FergiError: {sentence}", said)
     assert list((root / "figures").iterdir()) == []
 
 
@@ -228,9 +216,7 @@ def test_notebook_runs_on_the_published_data(published, tmp_path):
         paper.main(["--root", str(root)])
     except FergiError:
         pass  # a claim that fails is the matter of another test; the table is written first
-    done = execute(root, tmp_path)
-    assert done.returncode == 0, done.stderr
-    shown = outputs(tmp_path)
+    shown = outputs(root, tmp_path)
     check_figures(root, shown)
     assert ["all", "576", "2827", "2044", "2217", "3534"] in rows(shown["counts"][0])
     table = {row[-5]: row[-4:] for row in rows(shown["tables-1-2"][0]) if len(row) >= 5}

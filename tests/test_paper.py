@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 from fergi import accuracy_intervals, paper, section_6_1
-from fergi.dataset import Folders
+from fergi.dataset import CLIP_KEY, Folders
 from fergi.files import FergiError
+from fergi.preference import results
 from fergi.published import fetch, read_entries
 
 RESAMPLES = ["--resamples", "200"]
-STATISTICS = [
-    f"{name}{end}.csv" for name in ("overall_rating_correlations", "emotion_rank_sums") for end in ("", "_released")
-]
+STATISTICS = ("overall_rating_correlations", "emotion_rank_sums")
+RESULTS = "results/image_preference_binary_classification_based_on_ranking.csv"
 
 
 def compute(root: Path) -> None:
@@ -50,12 +50,10 @@ def read_check(root: Path) -> pd.DataFrame:
 
 
 def tables(root: Path) -> dict[str, bytes]:
-    """All results as they lie there."""
     return {path.name: path.read_bytes() for path in (root / "results").glob("*.csv")}
 
 
 def edit(path: Path, change) -> None:
-    """Change a table of results."""
     change(pd.read_csv(path, dtype={"user_id": str})).to_csv(path, index=False)
 
 
@@ -67,6 +65,11 @@ def test_every_claim_holds_but_the_two_that_are_known_not_to(checked):
     assert known["reason"].str.len().min() > 20
     in_paper_mode = table[table["verdict"] == "agrees as released"]
     assert set(in_paper_mode["section"]) == {"Table 2", "6.2.5", "release"}
+    assert not table.duplicated(["section", "claim"]).any()
+    shown, notes = paper.report(table).split("\n\n", 1)
+    assert max(map(len, shown.splitlines())) <= 150
+    assert notes.startswith("[1] ")
+    assert notes.endswith("74 agrees, 10 not checkable, 7 agrees as released, 2 disagrees.")
 
 
 def test_intervals_contain_their_estimates_and_cover_all_modes(checked):
@@ -79,7 +82,7 @@ def test_intervals_contain_their_estimates_and_cover_all_modes(checked):
 
 
 def test_section_6_1_is_written_in_both_modes(checked):
-    for name in ("overall_rating_correlations", "emotion_rank_sums"):
+    for name in STATISTICS:
         released, ours = (pd.read_csv(checked / "results" / f"{name}{end}.csv") for end in ("_released", ""))
         assert list(released["AU"]) == list(ours["AU"]) == [1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26]
         assert 0 < (released - ours).abs().max(axis=None) < 0.01
@@ -88,8 +91,8 @@ def test_section_6_1_is_written_in_both_modes(checked):
 def test_what_needs_no_release_is_the_same_without_it_and_an_earlier_check_goes(root, capsys):
     """New intervals are of other numbers than those that an earlier check compared."""
     before = tables(root)
-    for name in ("accuracy_intervals.csv", *STATISTICS):
-        (root / "results" / name).unlink()
+    for name in ("accuracy_intervals", *STATISTICS, *(f"{name}_released" for name in STATISTICS)):
+        (root / "results" / f"{name}.csv").unlink()
     shutil.rmtree(root / "results" / "published")
     compute(root)
     assert tables(root) == {name: content for name, content in before.items() if name != "paper_check.csv"}
@@ -119,28 +122,38 @@ def test_a_changed_result_fails_the_claims_on_it(root, column, failing, capsys):
     assert "FAILS" in capsys.readouterr().out
 
 
-def test_intervals_of_earlier_results_are_not_compared(root):
-    edit(Folders(root).preference_results(), lambda table: table.assign(PickScore_n_correct=1.0))
-    with pytest.raises(FergiError, match=r"intervals\.csv is of other results .* paper mode. Run .*_intervals again"):
-        paper.main(["--root", str(root)])
-
-
-def test_a_changed_activation_value_is_noticed(root):
-    path = Folders(root).activation_tables("baseline") / "001.csv"
-    table = pd.read_csv(path)
-    table.loc[0, "AU26_activation_value"] += 1e-15
-    table.to_csv(path, index=False)
-    with pytest.raises(FergiError, match=r"1 of 93 claims .*activation values as published: 51131 instead of 51132"):
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            RESULTS,
+            lambda table: table.assign(PickScore_n_correct=1.0),
+            r"intervals\.csv is of other results .* paper mode. Run .*_intervals again",
+        ),
+        (
+            RESULTS,
+            lambda table: table.drop(columns="AUcomb_selected_PickScore_n_incorrect"),
+            r"AUcomb_selected_PickScore_n_incorrect.*on_ranking\.py first",
+        ),
+        (
+            "preparation/preprocessed_baseline_data/001.csv",
+            lambda table: table.assign(
+                AU26_activation_value=table["AU26_activation_value"] + 1e-15 * (table.index == 0)
+            ),
+            r"1 of 93 claims .*activation values as published: 51131 instead of 51132",
+        ),
+    ],
+)
+def test_a_changed_file_is_noticed(root, name, change, message):
+    edit(root / name, change)
+    with pytest.raises(FergiError, match=message):
         paper.main(["--root", str(root)])
 
 
 def test_a_participant_short_of_an_image_is_named(root):
+    reacted = pd.read_csv(Folders(root).activation_tables("reaction") / "039.csv").set_index([*CLIP_KEY]).index
     path = Folders(root).image_tables / "039.csv"
-    lines = path.read_text().splitlines()
-    reacted = pd.read_csv(Folders(root).activation_tables("reaction") / "039.csv")[["session_index", "image_index"]]
-    kept = {f"{session},{image}," for session, image in reacted.to_numpy()}
-    without = next(index for index, line in enumerate(lines[1:], 1) if not any(line.startswith(key) for key in kept))
-    path.write_text("\n".join(lines[:without] + lines[without + 1 :]) + "\n")
+    edit(path, lambda table: table.drop(index=(~table.set_index([*CLIP_KEY]).index.isin(reacted)).argmax()))
     with pytest.raises(FergiError):
         paper.main(["--root", str(root)])
     row = read_check(root).set_index("claim").loc["valid images of each participant"]
@@ -149,9 +162,9 @@ def test_a_participant_short_of_an_image_is_named(root):
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"),
+    ("name", "message"),
     [
-        ("results/image_preference_binary_classification_based_on_ranking_released.csv", "--mode released first"),
+        (RESULTS.replace(".csv", "_released.csv"), "--mode released first"),
         ("results/published/preprocessed_baseline_data/017.csv", "1 of 33 .*017.csv.*fergi.published"),
         ("results/published/image_preference_binary_classification_based_on_ranking.csv", "missing.*fergi.published"),
         ("preparation/preprocessed_reaction_data/017.csv", "1 of 33 .*017.csv.*preprocess_reaction_data.py"),
@@ -159,10 +172,17 @@ def test_a_participant_short_of_an_image_is_named(root):
         ("preparation/preprocessed_image_data/040.csv", "1 of 33 .*040.csv"),
         ("results/accuracy_intervals.csv", "Run python -m fergi.accuracy_intervals first"),
         ("results/emotion_rank_sums_released.csv", "Run python -m fergi.section_6_1 first"),
+        ("data/synthetic.json", r"data/synthetic\.json says that .*fergi\.accuracy_intervals instead\.$"),
     ],
 )
-def test_a_missing_file_is_named_with_what_makes_it(root, missing, message):
-    (root / missing).unlink()
+def test_what_stops_it_is_named_with_what_to_run(root, name, message):
+    """A file is missing, or there is the one of synthetic data; nothing is written."""
+    path = root / name
+    if path.is_file():
+        path.unlink()
+    else:
+        path.parent.mkdir()
+        path.write_text("{}")
     before = tables(root)
     with pytest.raises(FergiError, match=message):
         paper.main(["--root", str(root)])
@@ -186,14 +206,6 @@ def test_results_of_other_people_are_not_used(root):
     with pytest.raises(FergiError, match=r"2 are only in one of them \(first: 001\)"):
         paper.main(["--root", str(root)])
     assert tables(root).items() <= before.items()
-
-
-def test_results_without_a_column(root):
-    """One that a claim needs."""
-    column = "AUcomb_selected_PickScore_n_incorrect"
-    edit(Folders(root).preference_results("paper"), lambda table: table.drop(columns=column))
-    with pytest.raises(FergiError, match=rf"{column}.*on_ranking\.py first"):
-        paper.main(["--root", str(root)])
 
 
 @pytest.mark.parametrize("options", [["--resamples", "0"], ["--seed", "-1"]])
@@ -230,9 +242,7 @@ def test_values_read_as_printed(printed, bound, value, p, holds):
     assert paper.section_6_1_claims(table, "rho", [("rating", 4, printed, bound)])[1].agrees == holds
 
 
-def test_claims_are_distinct_and_their_values_are_the_papers(checked):
-    table = read_check(checked)
-    assert not table.duplicated(["section", "claim"]).any()
+def test_totals_of_the_papers_tables():
     assert sum(images for _, images in paper.TABLE_S1.values()) == 2827
     assert sum(sessions for sessions, _ in paper.TABLE_S1.values()) == 288 + 288
     assert sum(paper.RATING_COUNTS) == 2203
@@ -255,39 +265,17 @@ def test_a_claim_fails_unless_a_reason_is_known(ours, reasons, verdict):
     assert paper.check(released, in_paper_mode)["verdict"].iloc[0] == verdict
 
 
-def test_the_report_fits_a_wide_terminal(checked):
-    text = paper.report(read_check(checked))
-    table, notes = text.split("\n\n", 1)
-    assert max(map(len, table.splitlines())) <= 150
-    assert notes.startswith("[1] ")
-    assert text.endswith("74 agrees, 10 not checkable, 7 agrees as released, 2 disagrees.")
-
-
-def test_synthetic_data_are_not_compared_with_the_paper(root):
-    """One sentence that names what to run instead, before anything is read or written."""
-    Folders(root).data.mkdir()
-    Folders(root).synthetic_truth.write_text("{}")
-    before = tables(root)
-    with pytest.raises(FergiError, match=r"data/synthetic\.json says that .*fergi\.accuracy_intervals instead\.$"):
-        paper.main(["--root", str(root)])
-    assert tables(root) == before
-
-
 def test_intervals_that_few_people_leave_without_pairs(tiny, capsys):
     """In words: one model has no selected pair, another only of 101, who is not in the only resample of this seed."""
-    counts = [
-        f"AUcomb_selected_{model}_n_{kind}"
-        for model in ("PickScore", "CLIP_score")
-        for kind in ("correct", "incorrect")
-    ]
+    none, one = (results.counts(f"AUcomb_selected_{model}") for model in ("PickScore", "CLIP_score"))
     for options in (["--mode", "released"], ["--strict-lopo"]):
         tiny.run("image_preference_binary_classification_based_on_ranking", *options)
     for mode in accuracy_intervals.MODES.values():
         path = Folders(tiny.root).preference_results(*mode)
-        edit(path, lambda table: table.assign(**{name: [0, 0, 0] for name in counts[:2]}))
-        edit(path, lambda table: table.assign(**{name: [2, 0, 0] for name in counts[2:]}))
+        edit(path, lambda table: table.assign(**{name: 0 for name in none}, **{name: [2, 0, 0] for name in one}))
     accuracy_intervals.main(["--root", str(tiny.root), "--resamples", "1", "--seed", "2"])
     said = capsys.readouterr().out
     assert re.search(r"\nPickScore, selected( +no pairs){3}\n", said)
+    assert re.search(r"\nAUcomb - PickScore, selected( +no pairs){3}\n", said)
     assert re.search(r"\nCLIP, selected( +50\.00 \(no interval\)){3}\n", said)
     assert re.search(r"\nPickScore, all( +\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\]){3}\n", said)

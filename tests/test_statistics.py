@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import STAGES
 from numpy.testing import assert_allclose
 
 import config
@@ -12,17 +13,6 @@ from fergi.dataset import EMOTIONS, Folders, read_excluded_participants, read_im
 from fergi.features import ACTION_UNITS
 from fergi.preference.grid_search import Search, search_settings
 from fergi.preference.results import ENSEMBLE, SCORERS, VALENCE
-from fergi.statistics import (
-    BONFERRONI_THRESHOLD,
-    N_TESTS,
-    bootstrap_accuracies,
-    emotion_rank_sums,
-    pair_predictions,
-    rating_correlations,
-    selected_accuracy,
-    selection_curve,
-    significant_units,
-)
 
 LN2 = np.log(2)
 
@@ -52,7 +42,7 @@ def images(activation, **columns):
 def test_spearman_by_hand(activation, rating, column, rho):
     table = images(activation, overall_rating=rating)
     table["AU12_activation_value"] *= -1
-    found = rating_correlations(table)
+    found = statistics.rating_correlations(table)
     assert_allclose(found[column], [-rho if unit == 12 else rho for unit in ACTION_UNITS], atol=1e-12)
     assert list(found.index) == list(ACTION_UNITS)
 
@@ -67,7 +57,7 @@ def test_spearman_by_hand(activation, rating, column, rho):
     ],
 )
 def test_rank_sum_by_hand(activation, felt, z, p):
-    found = emotion_rank_sums(images(activation, amused=felt))
+    found = statistics.emotion_rank_sums(images(activation, amused=felt))
     assert_allclose(found["amused_z"], z, atol=1e-12)
     assert_allclose(found["amused_p"], p, atol=5e-8)
 
@@ -75,7 +65,7 @@ def test_rank_sum_by_hand(activation, felt, z, p):
 def test_noise_breaks_ties_only_without_rounding():
     """0.1 + 0.2 and 0.3 are one value to nine decimals and two values in floats."""
     table = images([0.1 + 0.2, 0.3, 0.5, 0.1], amused=[0.0, 1.0, 1.0, 0.0])
-    tied, untied = (emotion_rank_sums(table, decimals)["amused_z"] for decimals in (9, None))
+    tied, untied = (statistics.emotion_rank_sums(table, decimals)["amused_z"] for decimals in (9, None))
     # With ranks 2.5 and 4 the sum is 6.5; with noise the second image is rank 2: 6. Expected 5, variance 5/3.
     assert_allclose(tied, 1.5 / np.sqrt(5 / 3), atol=1e-12)
     assert_allclose(untied, 1.0 / np.sqrt(5 / 3), atol=1e-12)
@@ -85,30 +75,22 @@ def test_noise_breaks_ties_only_without_rounding():
 def test_what_cannot_be_tested_has_no_statistic():
     """Nobody scared, everybody amused, all ratings alike, a face that never moves: NaN, and no warning."""
     faces = images([0.1, 0.2, 0.4], scared=0.0, amused=1.0, overall_rating=5.0)
-    assert emotion_rank_sums(faces)[["scared_z", "scared_p", "amused_z", "amused_p"]].isna().all(axis=None)
-    assert emotion_rank_sums(faces)["disgusted_z"].notna().all()
-    assert rating_correlations(faces).isna().all(axis=None)
-    still = rating_correlations(images([0.3, 0.3, 0.3], overall_rating=[1.0, 2.0, 3.0]))
+    assert statistics.emotion_rank_sums(faces)[["scared_z", "scared_p", "amused_z", "amused_p"]].isna().all(axis=None)
+    assert statistics.emotion_rank_sums(faces)["disgusted_z"].notna().all()
+    assert statistics.rating_correlations(faces).isna().all(axis=None)
+    still = statistics.rating_correlations(images([0.3, 0.3, 0.3], overall_rating=[1.0, 2.0, 3.0]))
     assert still["rating_rho"].isna().all()
 
 
 def test_bonferroni():
     """0.05 over 12 AUs times 8 tests; the threshold itself is not significant, and NaN is a dash."""
-    assert N_TESTS == 96
-    assert BONFERRONI_THRESHOLD == pytest.approx(0.000520833333, abs=1e-12)
-    p_values = pd.Series([BONFERRONI_THRESHOLD, BONFERRONI_THRESHOLD * 0.999, 1.0, 1e-9, np.nan], index=[1, 2, 4, 5, 6])
-    assert significant_units(p_values) == (2, 5)
+    limit = statistics.BONFERRONI_THRESHOLD
+    assert limit == pytest.approx(0.000520833333, abs=1e-12)
+    p_values = pd.Series([limit, limit * 0.999, 1.0, 1e-9, np.nan], index=[1, 2, 4, 5, 6])
+    assert statistics.significant_units(p_values) == (2, 5)
     values = pd.Series([1.234, -5.678, 0.0, 9.0, np.nan], index=p_values.index)
     shown = statistics.marked(values.to_frame("z"), p_values.to_frame("p"))
     assert shown["z"].to_list() == ["1.23", "-5.68 *", "0.00", "9.00 *", "–"]
-
-
-def counts(**models):
-    """A results table from (correct, incorrect) of each participant."""
-    columns = {}
-    for name, pairs in models.items():
-        columns[f"{name}_n_correct"], columns[f"{name}_n_incorrect"] = map(list, zip(*pairs, strict=True))
-    return pd.DataFrame(columns)
 
 
 @pytest.mark.filterwarnings("error")
@@ -129,38 +111,24 @@ def counts(**models):
 )
 def test_bootstrap_by_hand(pairs, interval):
     """Percentiles at 2.5 and 97.5; both sides of a difference are of the same people; the seed decides."""
-    first, again = (
-        bootstrap_accuracies(counts(one=pairs), ["one"], {"none": ("one", "one")}, resamples=4000, seed=5)
-        for _ in range(2)
-    )
+    arguments = pd.DataFrame(pairs, columns=["one_n_correct", "one_n_incorrect"]), ["one"], {"none": ("one", "one")}
+    first, again = (statistics.bootstrap_accuracies(*arguments, resamples=4000, seed=5) for _ in range(2))
     assert_allclose(first.loc["one"], interval)
     assert_allclose(first.loc["none"], np.array(interval) * 0)
     pd.testing.assert_frame_equal(first, again, check_exact=True)
 
 
-def test_another_seed_draws_other_people():
-    table = counts(one=[(3, 1), (9, 2), (0, 5), (4, 4), (7, 1)])
-    first, other = (bootstrap_accuracies(table, ["one"], {}, resamples=999, seed=seed) for seed in (1, 2))
-    assert not first.equals(other)
-
-
 def test_bootstrap_of_the_published_counts(published):
     """AUcomb − ensemble on the 685 pairs −0.6 to +12.1 points; with AUs − without on all pairs +0.6 to +3.0."""
-    name = "image_preference_binary_classification_based_on_ranking.csv"
-    table = pd.read_csv(published / "expected" / name)
-    found = bootstrap_accuracies(
-        table,
-        ["AUcomb_selected_AUcomb_valence_score"],
-        {
-            "selected": ("AUcomb_selected_AUcomb_valence_score", "AUcomb_selected_ensemble_baseline_score"),
-            "with AUs": ("ensemble_all_score", "ensemble_baseline_score"),
-        },
-        resamples=10_000,
-        seed=11,
-    )
-    assert found.loc["AUcomb_selected_AUcomb_valence_score", "estimate"] == pytest.approx(72.70, abs=0.005)
+    table = pd.read_csv(published / "expected" / f"{STAGES[-1]}.csv")
+    valence, ensemble = "AUcomb_selected_AUcomb_valence_score", "AUcomb_selected_ensemble_baseline_score"
+    pairs = {"selected": (valence, ensemble), "with AUs": ("ensemble_all_score", "ensemble_baseline_score")}
+    found = statistics.bootstrap_accuracies(table, [valence], pairs, resamples=10_000, seed=11)
+    assert found.loc[valence, "estimate"] == pytest.approx(72.70, abs=0.005)
     assert_allclose(found.loc["selected"], [100 * 42 / 685, -0.6, 12.1], atol=0.35)
     assert_allclose(found.loc["with AUs"], [100 * 60 / 3534, 0.6, 3.0], atol=0.15)
+    few, others = (statistics.bootstrap_accuracies(table, [valence], {}, resamples=9, seed=seed) for seed in (1, 2))
+    assert not few.equals(others)
 
 
 @pytest.fixture
@@ -198,12 +166,13 @@ def two_people():
 def test_pair_predictions_by_hand(two_people):
     """B: 0.5 · 0.5 − 0 = 0.25 < 0.26, right twice. C: −0.6 · 0.5 − 0 = −0.3, selected, wrong twice (HPS v2: 1 < 2)."""
     images, results = two_people
-    table = pair_predictions(images, results)
+    table = statistics.pair_predictions(images, results)
     assert table["participant"].to_list() == ["b", "c"]
     assert_allclose(table["difference"], [0.25, 0.3], atol=1e-9)
     assert table["selected"].to_list() == [False, True]
-    assert table[VALENCE].to_list() == [True, False]
-    assert table[ENSEMBLE].to_list() == [True, False]
+    assert table[VALENCE].to_list() == table[ENSEMBLE].to_list() == [True, False]
+    with pytest.raises(ValueError, match="the results are of 1 participants, the images of 2"):
+        statistics.pair_predictions(images, results[:1])
 
 
 def test_pair_predictions_use_the_means_of_the_others(two_people):
@@ -215,16 +184,9 @@ def test_pair_predictions_use_the_means_of_the_others(two_people):
     images, results = two_people
     images.loc[[2, 3], "PickScore"] = [8.0, 9.0]
     results.loc[1, ["ImageReward_weight", "PickScore_weight"]] = [0.5, 0.5]
-    assert pair_predictions(images, results)[ENSEMBLE].to_list() == [True, False]
+    assert statistics.pair_predictions(images, results)[ENSEMBLE].to_list() == [True, False]
     images.loc[0, "PickScore"] = 8.9  # now c's PickScore varies less, and PickScore wins
-    assert pair_predictions(images, results)[ENSEMBLE].to_list() == [False, False]
-
-
-def test_pair_predictions_refuse_results_of_other_people(two_people):
-    """Results made before somebody was excluded do not fit the images."""
-    images, results = two_people
-    with pytest.raises(ValueError, match="the results are of 1 participants, the images of 2"):
-        pair_predictions(images, results[:1])
+    assert statistics.pair_predictions(images, results)[ENSEMBLE].to_list() == [False, False]
 
 
 @pytest.fixture
@@ -243,7 +205,7 @@ def predictions():
 
 def test_selection_curve_by_hand(predictions):
     """1, then 3 (equal differences come together), then 4 pairs: 1, 2, 2 of them right, and 1, 2, 3."""
-    curve = selection_curve(predictions, resamples=200, seed=0)
+    curve = statistics.selection_curve(predictions, resamples=200, seed=0)
     assert curve["difference"].to_list() == [0.5, 0.4, 0.1]
     assert curve["n_selected"].to_list() == [1, 3, 4]
     assert curve["share"].to_list() == [25, 75, 100]
@@ -256,14 +218,14 @@ def test_selection_curve_by_hand(predictions):
 
     # Two pairs are selected: the valence score is right on both, the ensemble on one.
     table_1 = {"n_pairs": 4, "n_selected": 2, "share": 50, VALENCE: 100, ENSEMBLE: 50}
-    assert selected_accuracy(predictions).to_dict() == table_1
+    assert statistics.selected_accuracy(predictions).to_dict() == table_1
 
 
 @pytest.mark.parametrize(("n", "counted"), [(30, range(3, 31)), (797, range(53, 798, 4))])
 def test_ends_of_the_selection_curve(n, counted):
     """A tenth of few pairs or else 50 are the fewest; 200 of 797 different differences, the first and the last too."""
     table = pd.DataFrame({"participant": "a", "difference": np.arange(n), VALENCE: True, ENSEMBLE: True})
-    assert selection_curve(table, resamples=1, seed=0)["n_selected"].to_list() == list(counted)
+    assert statistics.selection_curve(table, resamples=1, seed=0)["n_selected"].to_list() == list(counted)
 
 
 def test_choices_of_folds():
@@ -309,21 +271,22 @@ def test_published_correlations(published, published_images):
     ratings = published_images["overall_rating"].value_counts()
     assert [ratings[rating] for rating in range(8)] == [14, 104, 185, 258, 456, 581, 403, 216]
     for decimals in (None, 9):
-        found = rating_correlations(published_images, decimals)
+        found = statistics.rating_correlations(published_images, decimals)
         assert_allclose(found["rating_rho"], expected["rho_sequantial"], atol=1e-4, rtol=0)
         assert_allclose(found["extremity_rho"], expected["rho_symmetric"], atol=1e-4, rtol=0)
-        assert significant_units(found["rating_p"]) == (2, 4, 9, 12)
-        assert significant_units(found["extremity_p"]) == (1, 2, 5, 12, 20)
+        assert statistics.significant_units(found["rating_p"]) == (2, 4, 9, 12)
+        assert statistics.significant_units(found["extremity_p"]) == (1, 2, 5, 12, 20)
 
 
 def test_published_rank_sums(published, published_images):
     """All 72 z within 5e-6 as released; the p values with them, and the same tests significant with rounding."""
     expected = pd.read_csv(published / "expected" / "emotion_ranksums.csv", index_col="AU")
-    released, rounded = emotion_rank_sums(published_images, None), emotion_rank_sums(published_images)
+    released, rounded = (statistics.emotion_rank_sums(published_images, decimals) for decimals in (None, 9))
     for emotion in EMOTIONS:
         assert_allclose(released[f"{emotion}_z"], expected[f"{emotion}_z"], atol=5e-6, rtol=0)
         assert_allclose(released[f"{emotion}_p"], expected[f"{emotion}_p"], rtol=5e-5, atol=5e-7)
-        assert significant_units(rounded[f"{emotion}_p"]) == significant_units(expected[f"{emotion}_p"])
+        ours, theirs = (statistics.significant_units(each[f"{emotion}_p"]) for each in (rounded, expected))
+        assert ours == theirs
     assert released.loc[4, "disgusted_z"] == pytest.approx(8.338, abs=5e-4)
 
 
@@ -335,12 +298,12 @@ def test_published_pairs(published, published_images):
     folders = Folders(published)
     excluded = read_excluded_participants(folders, read_valid_sessions(folders))
     included = published_images[~published_images["participant"].isin(excluded)]
-    name = "image_preference_binary_classification_based_on_ranking.csv"
-    table = pair_predictions(included, pd.read_csv(published / "expected" / name, dtype={"user_id": str}))
+    results = pd.read_csv(published / "expected" / f"{STAGES[-1]}.csv", dtype={"user_id": str})
+    table = statistics.pair_predictions(included, results)
     selected = table[table["selected"]]
     assert (len(selected), selected[VALENCE].sum(), selected[ENSEMBLE].sum()) == (685, 498, 456)
     assert (len(table), table[VALENCE].sum(), table[ENSEMBLE].sum()) == (3534, 2069, 2325)
-    last = selection_curve(table, resamples=1, seed=0).iloc[-1]
+    last = statistics.selection_curve(table, resamples=1, seed=0).iloc[-1]
     assert_allclose(last[["n_selected", VALENCE]].astype(float), [3534, 100 * 2069 / 3534])
     search = search_settings("paper", **config.PREFERENCE_SEARCH)
     assert statistics.objective_by_decay_and_threshold(included, search).stack().idxmax() == (0.5, 0.26)
