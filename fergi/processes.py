@@ -186,15 +186,14 @@ def _unchanged(item: Any) -> Any:
 
 
 def start_worker(number: int) -> None:
-    """A DataLoader's ``worker_init_fn``: one thread, and an end when the parent is gone, even if that was killed."""
+    """A DataLoader's ``worker_init_fn``: no threads (PyTorch's are off already), and an end when the parent is gone."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    cv2.setNumThreads(0)  # none; 1 would wait for threads of the parent, which a fork does not copy
 
 
 @contextlib.contextmanager

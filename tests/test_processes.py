@@ -1,11 +1,14 @@
-"""Which device each process gets, and how it joins its group; CUDA is feigned."""
+"""Which device each process gets, how it joins its group (CUDA is feigned), and how workers start."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import distributed
+from torch.utils.data import DataLoader
 
 from fergi.files import FergiError
-from fergi.processes import choose_device, joined_process
+from fergi.processes import choose_device, joined_process, start_worker
 
 
 @pytest.fixture
@@ -96,3 +99,22 @@ def test_processes_that_are_to_share_a_device(calls, monkeypatch):
     with pytest.raises(FergiError, match=message), joined_process(choose_device("cuda:0")):
         pass
     assert not calls
+
+
+def test_a_forked_worker_starts_beside_threads_of_opencv():
+    """Threads that the parent has and the worker has not must not be waited for."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 0)
+        loader = DataLoader(
+            [1, 2],
+            batch_size=None,
+            num_workers=1,
+            worker_init_fn=start_worker,
+            multiprocessing_context="fork",
+            timeout=30,
+        )
+        assert list(loader) == [1, 2]
+    finally:
+        cv2.setNumThreads(before)
