@@ -1,5 +1,7 @@
 """Which device each process gets, how it joins its group (CUDA is feigned), and how workers start."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -106,7 +108,8 @@ def test_a_forked_worker_starts_beside_threads_of_opencv():
     before = cv2.getNumThreads()
     cv2.setNumThreads(2)
     try:
-        cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 0)
+        cv2.GaussianBlur(np.zeros((3000, 3000, 3), np.uint8), (31, 31), 0)
+        time.sleep(0.5)  # until they wait for work
         loader = DataLoader(
             [1, 2],
             batch_size=None,
