@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,8 @@ def _one_process(rank: int, port: int, work: Callable, arguments: tuple) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.SyncBatchNorm, "convert_sync_batchnorm", convert)
         work(rank, *arguments)
+    sys.stdout.flush()
+    os._exit(0)  # all is done; threads of gloo that are left sometimes abort a process that ends in the usual way
 
 
 def in_two_processes(work: Callable, *arguments: Any) -> None:
