@@ -99,6 +99,17 @@ AU_MODEL = WeightFile(
     licence="that of the data it was trained with",
     advice="Run DISFAwithPlus_train_model.py first.",
 )
+FACE_LANDMARKER = WeightFile(
+    name="face-landmarker",
+    path="pretrained_models/face_landmarker.task",
+    what="MediaPipe's FaceLandmarker: 478 landmarks and 52 blendshapes",
+    source="https://ai.google.dev/edge/mediapipe/solutions/vision/face_landmarker",
+    licence="Apache-2.0",
+    advice="Fetch it with: python -m fergi.weights fetch face-landmarker",
+    url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
+    size=3_758_596,
+    sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+)
 CLIP_L = _on_hub(
     "clip",
     "openai/clip-vit-large-patch14",
@@ -181,7 +192,7 @@ BERT_VOCABULARY = _on_hub(
     sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 )
 SCORER_FILES = (CLIP_L, AESTHETIC_HEAD, BLIP_LARGE, IMAGE_REWARD, PICK_SCORE, HPS_V2, HPS_V2_1, BERT_VOCABULARY)
-WEIGHT_FILES = (GLINT360K_IR50, MOBILEFACENET, AU_MODEL, *SCORER_FILES)
+WEIGHT_FILES = (GLINT360K_IR50, MOBILEFACENET, AU_MODEL, FACE_LANDMARKER, *SCORER_FILES)
 
 
 def read_weights_file(path: Path, advice: str = FETCH_AGAIN) -> Any:
