@@ -2,18 +2,24 @@
 
 Columns: the frame's number from 1, its time in seconds, the confidence of the face detection (0–1), the
 pitch and yaw indicative ratios (eqs. 18–19), and the estimated intensity of twelve AUs (about 0–5, not clipped).
-A frame without a face has confidence 0, ratios −1 and intensities −1.
+A frame without a face has confidence 0, ratios −1 and intensities −1. An AU that the estimator does not give is empty
+in every row that has a face, and NaN in memory.
+
+Which estimator made the files stands in the ``settings.json`` nearest above them (``estimator_of``). One table takes
+one estimator (``require_one_estimator``).
 """
 
 import codecs
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+
+from fergi.files import FergiError, read_json
 
 ACTION_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 COLUMNS = (
@@ -24,6 +30,9 @@ COLUMNS = (
     "yaw_indicative_ratio",
     *(f"AU{unit}" for unit in ACTION_UNITS),
 )
+_FIRST_AU = COLUMNS.index("AU1")
+SETTINGS_FILE = "settings.json"
+PUBLISHED_ESTIMATOR = {"estimator": "fergi", "estimator_version": "published"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class ClipFeatures:
     starts : ndarray of int, shape (n_clips + 1,)
         Clip ``c`` owns the frames ``starts[c]`` up to, not including, ``starts[c + 1]``.
     values : ndarray of float, shape (n_frames, 17)
-        The columns of ``COLUMNS``.
+        The columns of ``COLUMNS``; NaN for an AU that the clip does not have.
     """
 
     starts: np.ndarray
@@ -72,11 +81,13 @@ def format_clip(timestamps: ArrayLike, values: ArrayLike, decimals: int) -> byte
     """One clip's feature CSV.
 
     ``timestamps`` are seconds, shape (n_frames,), written with three decimals. ``values`` are the columns after them,
-    shape (n_frames, 15), written with ``decimals`` of them; ``NO_FACE`` for a frame without a face.
+    shape (n_frames, 15), written with ``decimals`` of them; ``NO_FACE`` for a frame without a face. NaN is written as
+    an empty cell.
     """
     lines = [",".join(COLUMNS)]
     for frame, (time, row) in enumerate(zip(np.asarray(timestamps), np.asarray(values), strict=True), 1):
         cells = [f"{cell:.{decimals}f}" for cell in row] if row[0] > 0 else [f"{cell:.0f}" for cell in NO_FACE]
+        cells = ["" if cell == "nan" else cell for cell in cells]
         lines.append(",".join([str(frame), f"{time:.3f}", *cells]))
     return ("\n".join(lines) + "\n").encode()
 
@@ -118,6 +129,10 @@ def read_clips(paths: Sequence[Path]) -> tuple[ClipFeatures, list[str]]:
 
     starts = np.cumsum([0, *(body.count(b"\n") for body in bodies)])
     features = ClipFeatures(starts, values)
+    if np.isnan(values).any():
+        problems = _partly_empty(paths, features)
+        if problems:
+            return nothing, problems
     frame, time = features.column("frame"), features.column("timestamp")
     number = np.arange(len(values)) - np.repeat(starts[:-1], features.lengths) + 1
     rows = np.flatnonzero((frame != number) | ((np.diff(time, prepend=-np.inf) <= 0) & (number > 1)))
@@ -172,21 +187,92 @@ def _rows(path: Path) -> bytes:
 
 
 def _parse(rows: bytes) -> np.ndarray | None:
-    """Rows without a header as numbers; None if a cell is no finite number."""
+    """Rows without a header as numbers, NaN where an AU is empty; None if another cell is no finite number."""
     try:
-        values = pd.read_csv(io.BytesIO(rows), header=None, names=list(COLUMNS), dtype=np.float64).to_numpy()
+        # Without the default list of words for NaN, which would take "nan" and "NA" for empty cells.
+        form = {"header": None, "names": list(COLUMNS), "keep_default_na": False, "na_values": [""]}
+        values = pd.read_csv(io.BytesIO(rows), dtype=np.float64, **form).to_numpy()
     except ValueError as error:
         # Reading from memory cannot fail: this is what pandas makes of Ctrl-C.
         if "Calling read(nbytes) on source failed" in str(error):
             raise KeyboardInterrupt from error
         return None
-    return values if np.isfinite(values).all() else None
+    if np.isfinite(values).all():
+        return values
+    usable = np.isfinite(values[:, :_FIRST_AU]).all() and not np.isinf(values).any()
+    return values if usable else None
+
+
+def _partly_empty(paths: Sequence[Path], features: ClipFeatures) -> list[str]:
+    """Where an AU is empty that other rows of the same file with a face have."""
+    empty = np.isnan(features.intensities)
+    with_face = features.column("face_detection_confidence_score") > 0
+    given = np.logical_or.reduceat(~empty & with_face[:, None], features.starts[:-1])
+    problems = []
+    for clip, path in enumerate(paths):
+        rows, units = np.nonzero(empty[features.starts[clip] : features.starts[clip + 1]] & given[clip])
+        if len(rows):
+            where = f"line {rows[0] + 2}, column {COLUMNS[_FIRST_AU + units[0]]}"
+            problems.append(f"{path}, {where}: it is empty, and not in every row with a face")
+    return problems
 
 
 def _bad_cell(path: Path, rows: bytes) -> str | None:
-    """Where the first cell is that is no finite number, if there is one."""
+    """Where the first cell is that is no finite number and no empty AU, if there is one."""
     cells = pd.read_csv(io.BytesIO(rows), header=None, names=list(COLUMNS), dtype=str, keep_default_na=False)
     numbers = cells.apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    for row, column in np.argwhere(~np.isfinite(numbers)):
+    bad = ~np.isfinite(numbers)
+    bad[:, _FIRST_AU:] &= cells.iloc[:, _FIRST_AU:].to_numpy() != ""
+    for row, column in np.argwhere(bad):
         return f"{path}, line {row + 2}, column {COLUMNS[column]}: {cells.iloc[row, column]!r} is not a number"
     return None
+
+
+# Which estimator ---------------------------------------------------------------------------------------------------
+
+
+def estimator_of(folder: Path, top: Path | None = None) -> dict[str, str]:
+    """The estimator of the feature files or activation tables in a folder: ``estimator`` and ``estimator_version``.
+
+    The ``settings.json`` of the folder says it, or else that of the next folder above, up to ``top`` (default: the
+    folder itself). Two estimators are the same if both entries are. Files without settings are the published ones,
+    and files of the AU model from before estimators had names have its checksum as their version.
+
+    Raises
+    ------
+    FergiError
+        If such a file is not JSON or not of settings.
+    """
+    again = "Make it again together with the files beside it."
+    for each in (folder, *(folder.parents if top else ())):
+        if (each / SETTINGS_FILE).is_file():
+            there = read_json(each / SETTINGS_FILE, again)
+            if not isinstance(there, dict):
+                raise FergiError(f"{each / SETTINGS_FILE} does not map settings to their values. {again}")
+            version = there.get("estimator_version", there.get("checkpoint_sha256"))
+            if version is not None:
+                return {"estimator": there.get("estimator", "fergi"), "estimator_version": str(version)}
+        if each == top:
+            break
+    return PUBLISHED_ESTIMATOR
+
+
+def require_one_estimator(folders: Iterable[Path], top: Path | None = None) -> dict[str, str]:
+    """The one estimator of everything in some folders, of which there is at least one; see ``estimator_of``.
+
+    Raises
+    ------
+    FergiError
+        If there are several: how many, each with the first folder that has it.
+    """
+    first: dict[tuple[str, str], Path] = {}
+    for folder in folders:
+        found = estimator_of(folder, top)
+        first.setdefault((found["estimator"], found["estimator_version"]), folder)
+    if len(first) > 1:
+        named = ", ".join(f"{name} {version[:12]} in {where}" for (name, version), where in first.items())
+        raise FergiError(
+            f"The AU intensities come from {len(first)} estimators: {named}. Intensities of different estimators "
+            "cannot stand in one table; make all of them with one, or keep them under different --root folders."
+        )
+    return dict(zip(PUBLISHED_ESTIMATOR, next(iter(first)), strict=True))
