@@ -1,14 +1,17 @@
-"""The folders and files under one root, and which participants, sessions and clips there are."""
+"""The folders and files under one root, which participants, sessions and clips there are, and ``data.json``."""
 
+import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from fergi.files import FergiError, read_json, read_tables, summarise
+from fergi.files import FergiError, read_json, read_tables, summarise, write_json
 
 CLIP_KINDS = ("baseline", "reaction")
 CLIP_KEY = ("session_index", "image_index")
@@ -18,6 +21,15 @@ ISSUES = (
     *("sexual_content", "violent_content", "defamatory_content"),
 )
 EMOTIONS = ("disappointed", "satisfied", "surprised", "disgusted", "amused", "scared")
+# Column of the image tables → entry of the survey in data.json.
+RATINGS = {
+    "overall_rating": "overallRating",
+    "alignment_rating": "alignmentRating",
+    "fidelity_rating": "fidelityRating",
+}
+HIGHEST_RATING = 7
+SESSION_KINDS = ("structured", "free")
+LONGEST_NAME = 40  # characters; a file system allows 255 bytes, endings included
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 FETCH_ADVICE = "Fetch the published files with: python -m fergi.published"
 STAGE_5_ADVICE = "Run preprocess_image_data.py first, or fetch the published files with: python -m fergi.published"
@@ -36,6 +48,8 @@ class Folders:
 
     # <participant>/session_<n>/{baseline,reaction}_clip_<i>_features.csv
     data = _at("data")
+    # What the pages of a study of one's own recorded: <participant>/session_<n>/recording.mkv and the like.
+    recordings = _at("recordings")
     # The settings of synthetic data (JSON); real data have no such file.
     synthetic_truth = _at("data", "synthetic.json")
     # Weights from elsewhere; ``python -m fergi.weights`` lists them.
@@ -77,6 +91,10 @@ class Folders:
         """One session's clips, images and ``data.json``."""
         return self.data / participant / f"session_{number}"
 
+    def recorded_session(self, participant: str, number: int) -> Path:
+        """One session as the pages recorded it."""
+        return self.recordings / participant / f"session_{number}"
+
     def activation_tables(self, kind: str) -> Path:
         """One table of activation values a participant, of the clips of one kind."""
         return self.preparation / f"preprocessed_{kind}_data"
@@ -85,6 +103,183 @@ class Folders:
         """The results of stage 9: the released name, with the mode behind it unless it is ``paper``."""
         suffix = ("_released" if mode == "released" else "") + ("_strict" if strict_lopo else "")
         return self.results / f"image_preference_binary_classification_based_on_ranking{suffix}.csv"
+
+
+def check_participant(name: str) -> str:
+    """The name of a participant, if it may be one: it becomes the name of folders and tables.
+
+    Letters and digits of any script (composed, NFC), and between them spaces, dots, hyphens and underscores; at most
+    ``LONGEST_NAME`` characters; no word that pandas reads as a missing value.
+
+    Raises
+    ------
+    FergiError
+        If it may not.
+    """
+    if (
+        not re.fullmatch(r"\w(?:[\w .-]*\w)?", name)
+        or len(name) > LONGEST_NAME
+        or not unicodedata.is_normalized("NFC", name)
+    ):
+        raise FergiError(
+            f"{name!r} cannot be a participant's name. Use at most {LONGEST_NAME} letters and digits, and between them "
+            "spaces, dots, hyphens or underscores."
+        )
+    if name.lower() in ("na", "nan", "null", "none"):
+        raise FergiError(f"{name!r} cannot be a participant's name, because tables would read it as a missing value.")
+    return name
+
+
+def may_share(folders: Folders, participant: str) -> bool:
+    """Whether exports and figures may show a participant: not if ``consent.json`` refuses sharing or is withdrawn.
+
+    The file lies beside the sessions in ``data/``. Published and synthetic participants have none and no restriction.
+
+    Raises
+    ------
+    FergiError
+        If the file cannot be read or does not say.
+    """
+    path = folders.data / participant / "consent.json"
+    if not path.is_file():
+        return True
+    advice = "Copy it again from recordings/, or leave the participant out."
+    consent = read_json(path, advice)
+    answers = [consent.get(name) if isinstance(consent, dict) else None for name in ("sharing", "withdrawn")]
+    if not all(type(answer) is bool for answer in answers):
+        raise FergiError(f"{path} must say whether sharing is allowed and consent is withdrawn. {advice}")
+    return answers == [True, False]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a participant said about one image."""
+
+    ratings: tuple[int, ...]  # overall, alignment, fidelity: 1 to 7, or 0 for none
+    issues: tuple[bool, ...] | None  # in the order of ``ISSUES``; None if the answers are not reliable
+    emotions: tuple[bool, ...]  # in the order of ``EMOTIONS``
+
+
+@dataclass(frozen=True)
+class SessionData:
+    """The content of a session's ``data.json``; the last three only in sessions of one's own."""
+
+    prompt: str
+    ranking: tuple[int, ...]  # places of the images from 0, the best first
+    surveys: tuple[Survey, ...]  # one an image
+    kind: str | None = None  # one of ``SESSION_KINDS``
+    ranking_start: tuple[int, ...] | None = None  # places of the images in the order in which the ranking page began
+    # Clip → ``recording_seconds`` (its start in the recording) and ``events`` (name → seconds of the clip).
+    marks: Mapping[str, Mapping[str, Any]] | None = None
+
+
+def read_session_data(path: Path, n_images: int | None = None, *, reliable_issues: bool = True) -> SessionData:
+    """The content of a ``data.json``, checked.
+
+    ``n_images`` are as many as there are surveys, unless it is given. Answers on issues that are not reliable become
+    None, whatever they are.
+
+    Raises
+    ------
+    ValueError
+        With the file and the cause; callers read many files and summarise.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    try:
+        return parse_session_data(content, n_images, reliable_issues=reliable_issues)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parse_session_data(content: Any, n_images: int | None = None, *, reliable_issues: bool = True) -> SessionData:
+    """The content of a ``data.json`` that is decoded already; as ``read_session_data``."""
+    if not isinstance(content, dict):
+        raise ValueError("must be an object with prompt, ranking and survey")
+    for name, kind in (("prompt", str), ("ranking", list), ("survey", list)):
+        if not isinstance(content.get(name), kind):
+            raise ValueError(f"{name} must be a {'text' if kind is str else 'list'}, not {_shown(content.get(name))}")
+    try:
+        content["prompt"].encode()
+    except UnicodeEncodeError:
+        raise ValueError("the prompt has half a character in it (a lone surrogate)") from None
+    surveys, n_images = content["survey"], len(content["survey"]) if n_images is None else n_images
+    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in content["ranking"]]
+    ranking = _each_image_once(ids, n_images, "the ranking")
+    if len(surveys) != n_images:
+        raise ValueError(f"there are {len(surveys)} surveys for {n_images} images")
+    kind, start, marks = (content.get(name) for name in ("kind", "ranking_start", "marks"))
+    if kind is not None and kind not in SESSION_KINDS:
+        raise ValueError(f"kind must be {' or '.join(SESSION_KINDS)}, not {_shown(kind)}")
+    if marks is not None and not (isinstance(marks, dict) and all(isinstance(each, dict) for each in marks.values())):
+        raise ValueError(f"marks must have an object for each clip, not {_shown(marks)}")
+    start = None if start is None else _each_image_once(start, n_images, "ranking_start")
+    answers = tuple(_survey(each, image, reliable=reliable_issues) for image, each in enumerate(surveys, start=1))
+    return SessionData(content["prompt"], ranking, answers, kind, start, marks)
+
+
+def _each_image_once(ids: Any, n_images: int, what: str) -> tuple[int, ...]:
+    """Places of all images in some order."""
+    listed = isinstance(ids, list) and all(type(each) is int for each in ids)
+    if not listed or sorted(ids) != list(range(n_images)):
+        raise ValueError(f"{what} must have the ids 0 to {n_images - 1} once each, not {_shown(ids)}")
+    return tuple(ids)
+
+
+def _survey(survey: Any, image: int, *, reliable: bool) -> Survey:
+    """Ratings, issues and emotions of one image."""
+    if not isinstance(survey, dict):
+        raise ValueError(f"image {image}: the survey must be an object, not {_shown(survey)}")
+    for name in RATINGS.values():
+        rating = survey.get(name)
+        if type(rating) is not int or not 0 <= rating <= HIGHEST_RATING:
+            raise ValueError(
+                f"image {image}: {name} must be a whole number from 1 to {HIGHEST_RATING}, or 0, not {_shown(rating)}"
+            )
+    issues = _ticked(survey, image, "issuesList", ISSUES) if reliable else None
+    return Survey(
+        tuple(survey[name] for name in RATINGS.values()), issues, _ticked(survey, image, "reactionList", EMOTIONS)
+    )
+
+
+def _ticked(survey: dict[str, Any], image: int, name: str, columns: Sequence[str]) -> tuple[bool, ...]:
+    """Options in the order of their columns: by name if they have the columns' names, else as they stand."""
+    options = survey.get(name)
+    if isinstance(options, dict) and set(options) == set(columns):
+        options = {column: options[column] for column in columns}
+    ticked = tuple(options.values()) if isinstance(options, dict) else ()
+    if len(ticked) != len(columns) or any(type(each) is not bool for each in ticked):
+        raise ValueError(
+            f"image {image}: {name} must have {len(columns)} options that are true or false, not {_shown(options)}"
+        )
+    return ticked
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def write_session_data(data: SessionData, path: Path) -> None:
+    """Write a ``data.json`` in the released format, all or nothing; what is None is not there.
+
+    Issues that are None are written as neither true nor false.
+    """
+    surveys = [
+        {
+            **dict(zip(RATINGS.values(), survey.ratings, strict=True)),
+            "issuesList": dict(zip(ISSUES, survey.issues or [None] * len(ISSUES), strict=True)),
+            "reactionList": dict(zip(EMOTIONS, survey.emotions, strict=True)),
+        }
+        for survey in data.surveys
+    ]
+    content = {"prompt": data.prompt, "ranking": [{"id": place} for place in data.ranking], "survey": surveys}
+    own = {"kind": data.kind, "ranking_start": data.ranking_start, "marks": data.marks}
+    write_json(content | {name: value for name, value in own.items() if value is not None}, path)
 
 
 def read_valid_sessions(folders: Folders) -> dict[str, list[int]]:
@@ -100,6 +295,7 @@ def read_valid_sessions(folders: Folders) -> dict[str, list[int]]:
     if not isinstance(content, dict) or not content:
         raise FergiError(f"{path} must map participants to lists of session numbers, and name at least one.")
     for participant, sessions in content.items():
+        check_participant(participant)
         if not isinstance(sessions, list) or not all(type(session) is int for session in sessions) or not sessions:
             raise FergiError(f"{path}: participant {participant} needs a list of session numbers, not {sessions!r}.")
         if len(set(sessions)) < len(sessions):
@@ -270,11 +466,13 @@ def read_image_reactions(
     *,
     image_columns: Sequence[str],
     activation_columns: Sequence[str],
+    may_lack_units: bool = False,
 ) -> pd.DataFrame:
     """Ratings, ranks and scores of images together with the activation values of the reactions to them.
 
     ``sessions`` are those of ``read_valid_sessions``, of the participants wanted; ``image_columns`` and
-    ``activation_columns`` are the numeric columns wanted of the tables of stages 5 and 7.
+    ``activation_columns`` are the numeric columns wanted of the tables of stages 5 and 7. With ``may_lack_units``, an
+    activation column may be empty, because the estimator does not give that AU; it is NaN then.
 
     Returns
     -------
@@ -294,7 +492,7 @@ def read_image_reactions(
         folders.activation_tables("reaction"),
         sessions,
         key=CLIP_KEY,
-        numeric=activation_columns,
+        **{"optional" if may_lack_units else "numeric": activation_columns},
         advice="Run preprocess_reaction_data.py.",
     )
     problems = []

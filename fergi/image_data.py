@@ -4,28 +4,18 @@ Every session has a folder with ``data.json`` (prompt, ranking, one survey an im
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, Folders, read_black_images
+from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, RATINGS, Folders, read_black_images, read_session_data
 from fergi.files import FergiError, summarise
 from fergi.pictures import is_black, open_picture
-
-# Column → entry of the survey.
-RATINGS = {
-    "overall_rating": "overallRating",
-    "alignment_rating": "alignmentRating",
-    "fidelity_rating": "fidelityRating",
-}
-HIGHEST_RATING = 7
 
 
 @dataclass(frozen=True)
@@ -94,12 +84,8 @@ def _read_session(folders: Folders, participant: str, number: int, *, reliable: 
     """The images of one session; ValueError with what is wrong."""
     folder = folders.session(participant, number)
     path = folder / "data.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
     names = sorted(each.name for each in folder.iterdir() if re.fullmatch(r"image\d+\.png", each.name))
     if misnumbered := [name for name in names if name.startswith("image0")]:
         raise ValueError(f"{folder / misnumbered[0]} is not numbered like image1.png, image2.png and so on")
@@ -109,68 +95,14 @@ def _read_session(folders: Folders, participant: str, number: int, *, reliable: 
     for picture in pictures:
         if picture.name not in names:
             raise ValueError(f"{picture} does not exist")
-    try:
-        prompt, ranks, surveys = _answers(content, len(pictures))
-        answers = [_survey(survey, place, reliable=reliable) for place, survey in enumerate(surveys, start=1)]
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    data = read_session_data(path, len(pictures), reliable_issues=reliable)
     images = []
-    for image, (picture, rank, said) in enumerate(zip(pictures, ranks, answers, strict=True), start=1):
-        black = is_black(open_picture(picture))
-        fingerprint = hashlib.sha256(prompt.encode() + b"\0" + picture.read_bytes()).hexdigest()
-        images.append(RatedImage(participant, number, image, picture, prompt, *said, rank, black, fingerprint))
+    for place, (picture, survey) in enumerate(zip(pictures, data.surveys, strict=True)):
+        black, rank = is_black(open_picture(picture)), len(pictures) - data.ranking.index(place)
+        fingerprint = hashlib.sha256(data.prompt.encode() + b"\0" + picture.read_bytes()).hexdigest()
+        said = survey.ratings, survey.issues, survey.emotions
+        images.append(RatedImage(participant, number, place + 1, picture, data.prompt, *said, rank, black, fingerprint))
     return images
-
-
-def _answers(content: Any, n_images: int) -> tuple[str, list[int], list[Any]]:
-    """Prompt, rank score of each image, survey of each image."""
-    if not isinstance(content, dict):
-        raise ValueError("must be an object with prompt, ranking and survey")
-    for name, kind in (("prompt", str), ("ranking", list), ("survey", list)):
-        if not isinstance(content.get(name), kind):
-            raise ValueError(f"{name} must be a {'text' if kind is str else 'list'}, not {_shown(content.get(name))}")
-    prompt, ranking, surveys = (content[name] for name in ("prompt", "ranking", "survey"))
-    try:
-        prompt.encode()
-    except UnicodeEncodeError:
-        raise ValueError("the prompt has half a character in it (a lone surrogate)") from None
-    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in ranking]
-    if any(type(each) is not int for each in ids) or sorted(ids) != list(range(n_images)):
-        raise ValueError(f"the ranking must have the ids 0 to {n_images - 1} once each, not {_shown(ids)}")
-    if len(surveys) != n_images:
-        raise ValueError(f"there are {len(surveys)} surveys for {n_images} images")
-    return prompt, [n_images - ids.index(each) for each in range(n_images)], surveys
-
-
-def _survey(
-    survey: Any, image: int, *, reliable: bool
-) -> tuple[tuple[int, ...], tuple[bool, ...] | None, tuple[bool, ...]]:
-    """Ratings, issues and emotions of one image."""
-    if not isinstance(survey, dict):
-        raise ValueError(f"image {image}: the survey must be an object, not {_shown(survey)}")
-    for name in RATINGS.values():
-        rating = survey.get(name)
-        if type(rating) is not int or not 0 <= rating <= HIGHEST_RATING:
-            raise ValueError(
-                f"image {image}: {name} must be a whole number from 1 to {HIGHEST_RATING}, or 0, not {_shown(rating)}"
-            )
-    issues = _ticked(survey, image, "issuesList", ISSUES) if reliable else None
-    return tuple(survey[name] for name in RATINGS.values()), issues, _ticked(survey, image, "reactionList", EMOTIONS)
-
-
-def _ticked(survey: dict[str, Any], image: int, name: str, columns: Sequence[str]) -> tuple[bool, ...]:
-    options = survey.get(name)
-    ticked = tuple(options.values()) if isinstance(options, dict) else ()
-    if len(ticked) != len(columns) or any(type(each) is not bool for each in ticked):
-        raise ValueError(
-            f"image {image}: {name} must have {len(columns)} options that are true or false, not {_shown(options)}"
-        )
-    return ticked
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def compare_black_images(folders: Folders, sessions: Mapping[str, Sequence[int]], images: Sequence[RatedImage]) -> None:

@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +25,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, Folders
+from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, Folders, SessionData, Survey, write_session_data
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, keep_settings, replacing, write_json, write_table
 from fergi.processes import items_from_workers
@@ -105,8 +104,8 @@ def _write_session(
         surveys.append(_survey(image, match, fidelity, random, readable=who != UNREADABLE_ISSUES))
         planned = image.quality, match, fidelity, image.preference, image.black, image.telling
         rows.append((who, number, place + 1, *planned))
-    ranking = [{"id": place} for place in session.ranking]
-    write_json({"prompt": session.scene.prompt, "ranking": ranking, "survey": surveys}, folder / "data.json")
+    data = SessionData(session.scene.prompt, tuple(session.ranking), tuple(surveys))
+    write_session_data(data, folder / "data.json")
     return rows
 
 
@@ -117,7 +116,7 @@ def _save_png(picture: Image.Image, path: Path) -> None:
 
 def _survey(
     image: PlannedImage, match: float, fidelity: float, random: np.random.Generator, *, readable: bool
-) -> dict[str, Any]:
+) -> Survey:
     """The answers on one image; none on a black one. Unreadable answers on issues are neither yes nor no."""
     chance = random.random(1 + len(EMOTIONS))
     issues = {
@@ -135,12 +134,11 @@ def _survey(
         "amused": liked > 0.8 and by_chance["amused"] < 0.7,
         "scared": by_chance["scared"] < 0.02,
     }
-    worth = {"overallRating": liked, "alignmentRating": match, "fidelityRating": fidelity}
-    return {
-        **{name: 0 if image.black else 1 + round(6 * min(max(value, 0.0), 1.0)) for name, value in worth.items()},
-        "issuesList": {name: bool(issues.get(name)) and not image.black if readable else None for name in ISSUES},
-        "reactionList": {name: bool(emotions[name]) and not image.black for name in EMOTIONS},
-    }
+    ratings = tuple(
+        0 if image.black else 1 + round(6 * min(max(value, 0.0), 1.0)) for value in (liked, match, fidelity)
+    )
+    said = tuple(bool(issues.get(name)) and not image.black for name in ISSUES) if readable else None
+    return Survey(ratings, said, tuple(bool(emotions[name]) and not image.black for name in EMOTIONS))
 
 
 # What the cameras saw ----------------------------------------------------------------------------------------------
