@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import config
+from fergi.activation import require_action_units
 from fergi.dataset import CLIP_KEY, Folders, read_valid_sessions
 from fergi.files import read_tables, write_json
 from fergi.script import argument_parser, run
@@ -25,6 +26,7 @@ from fergi.script import argument_parser, run
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the baseline tables, apply the rule, write the list."""
     folders = Folders(argument_parser(__doc__).parse_args(arguments).root)
+    require_action_units(folders.activation_tables("baseline"), [4], "Excluding participants")
     tables = read_tables(
         folders.activation_tables("baseline"),
         read_valid_sessions(folders),

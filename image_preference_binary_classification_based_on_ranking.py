@@ -19,7 +19,9 @@ With the published data the valence score selects 685 of 3,534 pairs and is righ
 from collections.abc import Iterable, Sequence
 
 import config
-from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
+from fergi.activation import require_action_units
+from fergi.dataset import CLIP_KINDS, Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
+from fergi.features import require_one_estimator
 from fergi.files import FergiError, check_writable, write_table
 from fergi.preference.grid_search import search_settings
 from fergi.preference.results import SCORERS, additional_scorers, search_preferences, tables_1_and_2
@@ -48,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     included = {participant: numbers for participant, numbers in sessions.items() if participant not in excluded}
     if not included:
         raise FergiError(f"{folders.excluded_participants} excludes all {len(sessions)} participants; nobody is left.")
+    require_one_estimator(folders.activation_tables(kind) for kind in CLIP_KINDS)
+    require_action_units(folders.activation_tables("reaction"), (4, 12), "AUcomb")
     scorers = scorer_columns(folders, included)
     images = read_image_reactions(
         folders,

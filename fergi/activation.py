@@ -1,7 +1,7 @@
 """AU activation values of clips (Section 5.2, eqs. 1–2)."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,19 @@ from pandas.api.indexers import BaseIndexer
 from tqdm import tqdm
 
 from fergi.dataset import CLIP_KEY, Folders, find_clips, unlisted_sessions
-from fergi.features import ACTION_UNITS, ClipFeatures, FrameLimits, read_clips, valid_frames
-from fergi.files import check_writable, summarise, write_tables
+from fergi.features import (
+    ACTION_UNITS,
+    SETTINGS_FILE,
+    ClipFeatures,
+    FrameLimits,
+    estimator_of,
+    read_clips,
+    require_one_estimator,
+    valid_frames,
+)
+from fergi.files import FergiError, check_writable, read_json, summarise, write_tables
 
+MISSING = "missing_action_units"  # in the settings of activation tables
 ACTIVATION_COLUMNS = tuple(f"AU{unit}_activation_value" for unit in ACTION_UNITS)
 
 
@@ -24,7 +34,7 @@ class Activation:
     Attributes
     ----------
     values : ndarray of float, shape (n_clips, 12)
-        α of eq. 2 in intensity units; NaN for a clip without a complete window.
+        α of eq. 2 in intensity units; NaN for a clip without a complete window, and for an AU that it does not have.
     valid_share : ndarray of float, shape (n_clips,)
         Share of each clip's frames that are valid.
     first_window : ndarray of int, shape (n_clips,)
@@ -117,8 +127,8 @@ def clip_table(
     Raises
     ------
     FergiError
-        If feature files are missing or unusable, a valid clip has no complete window, or two clips have the same
-        frames. Every file is read first, so that the message says how many there are.
+        If feature files are missing or unusable, a valid clip has no complete window, two clips have the same frames,
+        or valid clips do not have the same AUs. Every file is read first, so that the message says how many there are.
     """
     clips = find_clips(folders, kind, sessions)
     tables: list[pd.DataFrame] = []
@@ -141,7 +151,23 @@ def clip_table(
         n_clips = sum(len(own) for own in clips.values())
         advice = "Make them again with clips_facial_process.py, or: python -m fergi.published --replace"
         raise summarise(problems, n_clips, f"{kind} feature files", advice)
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    _require_same_units(table, kind)
+    return table
+
+
+def _require_same_units(clips: pd.DataFrame, kind: str) -> None:
+    """Stop if an AU has values in some of the valid clips and not in others."""
+    valid = clips[clips["valid"]]
+    lacking = valid[list(ACTIVATION_COLUMNS)].isna()
+    for unit, column in zip(ACTION_UNITS, ACTIVATION_COLUMNS, strict=True):
+        if lacking[column].any() and not lacking[column].all():
+            first = valid[lacking[column]].iloc[0]
+            where = f"{first['participant']}, session {first['session_index']}, image {first['image_index']}"
+            raise FergiError(
+                f"AU{unit} is empty in {lacking[column].sum()} of {len(valid)} valid {kind} clips (first: {where}), "
+                "and has values in the others. Make all of them again with one estimator."
+            )
 
 
 def _problems(
@@ -173,15 +199,21 @@ def write_activation_tables(
     """Stages 6 and 7: write one table a participant of ``CLIP_KEY`` and ``ACTIVATION_COLUMNS``, and report the counts.
 
     ``settings`` are those of ``clip_table``. ``black`` are participant → (session, image) pairs of black images; the
-    reactions to them are not in the tables.
+    reactions to them are not in the tables. Beside the tables stands a ``settings.json`` with the estimator and with
+    the AUs that it does not give, whose columns are empty.
 
     Raises
     ------
     FergiError
-        As ``clip_table`` does, or if a participant has no valid clip. Nothing is written then.
+        As ``clip_table`` does, or if a participant has no valid clip, or if the features come from several
+        estimators, or would stand beside tables of another one. Nothing is written then.
     """
     output = folders.activation_tables(kind)
     check_writable(output)
+    estimator = require_one_estimator(
+        (folders.session(who, number) for who, numbers in sessions.items() for number in numbers), top=folders.data
+    )
+    _require_no_other_tables(output, sessions, estimator)
     clips = clip_table(folders, kind, sessions, **settings)
     of_black = [(participant, *image) for participant, images in (black or {}).items() for image in images]
     is_black = pd.MultiIndex.from_frame(clips[["participant", *CLIP_KEY]]).isin(of_black)
@@ -192,13 +224,21 @@ def write_activation_tables(
         advice = f"Record them again or take them out of {folders.valid_sessions}."
         raise summarise(lost, len(sessions), "participants", advice, f"have no valid {kind} clip in {folders.data}")
     columns = [*CLIP_KEY, *ACTIVATION_COLUMNS]
-    write_tables({output / f"{who}.csv": table[columns] for who, table in kept.groupby("participant", sort=False)})
+    missing = [unit for unit, name in zip(ACTION_UNITS, ACTIVATION_COLUMNS, strict=True) if kept[name].isna().all()]
+    by_participant = kept.groupby("participant", sort=False)
+    settings = estimator | {MISSING: missing}
+    write_tables(
+        {output / f"{who}.csv": table[columns] for who, table in by_participant} | {output / SETTINGS_FILE: settings}
+    )
 
     n_valid, n_black = clips["valid"].sum(), (clips["valid"] & is_black).sum()
     print(f"{len(clips)} {kind} clips of {len(sessions)} participants, {clips['n_frames'].sum()} frames.")
     of_them = f", {n_black} of them reactions to black images, which are not in the tables" if n_black else ""
     print(f"{n_valid} clips are valid{of_them}.")
-    print(f"{len(kept)} clips x {len(ACTION_UNITS)} AUs = {len(kept) * len(ACTION_UNITS)} activation values.")
+    n_units = len(ACTION_UNITS) - len(missing)
+    print(f"{len(kept)} clips x {n_units} AUs = {len(kept) * n_units} activation values.")
+    if missing:
+        print(f"{_named(missing)} are empty: {estimator['estimator']} does not give them.")
     late = kept.loc[kept["first_window"] > 0, "first_window"]
     if len(late):
         start = f"the first valid window starts after the first frame (at most {late.max()} frames later)"
@@ -208,3 +248,48 @@ def write_activation_tables(
         n = len(unlisted)
         print(f"{n} session folders are not in valid_sessions.json and were not used (first: {unlisted[0]}).")
     print(f"Wrote {len(sessions)} tables to {output}.")
+
+
+def _require_no_other_tables(output: Path, participants: Iterable[str], estimator: dict[str, str]) -> None:
+    """Stop if tables that would stay come from another estimator: one folder has the settings of one."""
+    staying = sorted({path.name for path in output.glob("*.csv")} - {f"{who}.csv" for who in participants})
+    there = estimator_of(output)
+    if staying and there != estimator:
+        raise FergiError(
+            f"{len(staying)} tables of other participants in {output} (first: {staying[0]}) come from the estimator "
+            f"{there['estimator']} {there['estimator_version'][:12]}, and these features from "
+            f"{estimator['estimator']} {estimator['estimator_version'][:12]}. Remove them or choose another --root."
+        )
+
+
+def missing_action_units(tables: Path) -> tuple[int, ...]:
+    """The AUs whose columns are empty in a folder of activation tables, because its estimator does not give them.
+
+    Raises
+    ------
+    FergiError
+        If its settings cannot be read.
+    """
+    if not (tables / SETTINGS_FILE).is_file():  # the published tables have all
+        return ()
+    return tuple(read_json(tables / SETTINGS_FILE, "Run stages 6 and 7 again.").get(MISSING, ()))
+
+
+def require_action_units(tables: Path, units: Iterable[int], what: str) -> None:
+    """Stop if a folder of activation tables lacks one of the AUs that ``what`` (as in "AUcomb") needs.
+
+    Raises
+    ------
+    FergiError
+        Naming them, and the estimator that does not give them.
+    """
+    lacking = [unit for unit in units if unit in missing_action_units(tables)]
+    if lacking:
+        raise FergiError(
+            f"{what} needs {_named(lacking)}, which the estimator of {tables}, {estimator_of(tables)['estimator']}, "
+            "does not give. Make features with an estimator that does."
+        )
+
+
+def _named(units: Iterable[int]) -> str:
+    return ", ".join(f"AU{unit}" for unit in units)

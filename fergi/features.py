@@ -258,7 +258,7 @@ def estimator_of(folder: Path, top: Path | None = None) -> dict[str, str]:
 
 
 def require_one_estimator(folders: Iterable[Path], top: Path | None = None) -> dict[str, str]:
-    """The one estimator of everything in some folders, of which there is at least one; see ``estimator_of``.
+    """The one estimator of everything in some folders, as ``estimator_of``; folders that do not exist do not count.
 
     Raises
     ------
@@ -266,7 +266,7 @@ def require_one_estimator(folders: Iterable[Path], top: Path | None = None) -> d
         If there are several: how many, each with the first folder that has it.
     """
     first: dict[tuple[str, str], Path] = {}
-    for folder in folders:
+    for folder in filter(Path.is_dir, folders):
         found = estimator_of(folder, top)
         first.setdefault((found["estimator"], found["estimator_version"]), folder)
     if len(first) > 1:
@@ -275,4 +275,4 @@ def require_one_estimator(folders: Iterable[Path], top: Path | None = None) -> d
             f"The AU intensities come from {len(first)} estimators: {named}. Intensities of different estimators "
             "cannot stand in one table; make all of them with one, or keep them under different --root folders."
         )
-    return dict(zip(PUBLISHED_ESTIMATOR, next(iter(first)), strict=True))
+    return dict(zip(PUBLISHED_ESTIMATOR, next(iter(first), PUBLISHED_ESTIMATOR.values()), strict=True))

@@ -131,7 +131,11 @@ def check_writable(folder: Path, option: str = "--root") -> None:
 def write_json(content: Any, path: Path) -> None:
     """Write ``content`` as indented JSON, all or nothing."""
     with replacing(path) as file:
-        file.write((json.dumps(content, indent=4) + "\n").encode())
+        file.write(_json(content))
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=4) + "\n").encode()
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -139,10 +143,11 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     write_tables({path: table})
 
 
-def write_tables(tables: Mapping[Path, pd.DataFrame]) -> None:
-    """Write tables that belong together: none is renamed to its final name before all are written and synced.
+def write_tables(tables: Mapping[Path, pd.DataFrame | dict[str, Any]]) -> None:
+    """Write tables and settings (dicts, as JSON) that belong together.
 
-    A crash between two renames leaves some files new and the others old, each complete; running again repairs that.
+    None is renamed to its final name before all are written and synced. A crash between two renames leaves some files
+    new and the others old, each complete; running again repairs that.
 
     Raises
     ------
@@ -155,7 +160,10 @@ def write_tables(tables: Mapping[Path, pd.DataFrame]) -> None:
             with _explained(path):
                 temporaries[path] = stack.enter_context(_temporary_name(path))
                 with temporaries[path].open("wb") as file:
-                    table.to_csv(file, index=False)
+                    if isinstance(table, dict):
+                        file.write(_json(table))
+                    else:
+                        table.to_csv(file, index=False)
                     _sync(file)
         for path, temporary in temporaries.items():
             with _explained(path):
@@ -183,6 +191,7 @@ def read_table(
     key: Sequence[str] = (),
     text_key: Sequence[str] = (),
     numeric: Sequence[str] = (),
+    optional: Sequence[str] = (),
     kept: Sequence[str] = (),
 ) -> pd.DataFrame:
     """A CSV table, checked before anything is computed from it.
@@ -195,13 +204,15 @@ def read_table(
         Columns of whole numbers and of text that together name a row: no two rows may share them.
     numeric : sequence of str
         Columns with a finite number in every row; True and False count as 1 and 0.
+    optional : sequence of str
+        The same, but such a column may be empty in every row; it is NaN then.
     kept : sequence of str
         Further columns that must be there; their cells are not checked.
 
     Returns
     -------
     pandas.DataFrame
-        The columns text_key, key (int), numeric (float), kept, in this order, with at least one row.
+        The columns text_key, key (int), numeric, optional (float), kept, in this order, with at least one row.
 
     Raises
     ------
@@ -209,7 +220,7 @@ def read_table(
         With the file and the cause; callers read many tables and summarise (see ``read_tables``).
     """
     names = [*text_key, *key]
-    wanted = [*names, *numeric, *kept]
+    wanted = [*names, *numeric, *optional, *kept]
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(text_key, str))
     except FileNotFoundError:
@@ -227,7 +238,7 @@ def read_table(
         raise ValueError(f"{path} is cut off in line {len(table) + 1}")
     if not isinstance(table.index, pd.RangeIndex):
         raise ValueError(f"{path} has more values in its rows than names in its header")
-    for name in (*key, *numeric):
+    for name in (*key, *numeric, *(each for each in optional if table[each].notna().any())):
         table[name] = _numbers(table[name], path, whole=name in key)
     repeated = np.flatnonzero(table.duplicated(names))
     if len(repeated):
@@ -253,6 +264,7 @@ def read_tables(
     *,
     key: Sequence[str],
     numeric: Sequence[str] = (),
+    optional: Sequence[str] = (),
     kept: Sequence[str] = (),
     advice: str,
 ) -> dict[str, pd.DataFrame]:
@@ -270,7 +282,8 @@ def read_tables(
     tables, problems = {}, []
     for participant in participants:
         try:
-            tables[participant] = read_table(folder / f"{participant}.csv", key=key, numeric=numeric, kept=kept)
+            path = folder / f"{participant}.csv"
+            tables[participant] = read_table(path, key=key, numeric=numeric, optional=optional, kept=kept)
         except ValueError as error:
             problems.append(str(error))
     if problems:

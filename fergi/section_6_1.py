@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         read_valid_sessions(folders),
         image_columns=["overall_rating", *EMOTIONS],
         activation_columns=ACTIVATION_COLUMNS,
+        may_lack_units=True,
     )
     check_writable(folders.results)
     tables = {}

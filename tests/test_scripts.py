@@ -33,7 +33,8 @@ def test_the_chain(tiny_inputs, capsys):
 
     tiny_inputs.run(BASELINE)
     written = set(tiny_inputs.snapshot()) - inputs
-    assert written == {f"preparation/preprocessed_baseline_data/{who}.csv" for who in people}
+    names = ("settings.json", *(f"{who}.csv" for who in people))
+    assert written == {f"preparation/preprocessed_baseline_data/{name}" for name in names}
     assert "20 baseline clips of 4 participants, 600 frames." in capsys.readouterr().out
     table = pd.read_csv(tiny_inputs.path("preparation/preprocessed_baseline_data/101.csv"))
     assert table.iloc[:, :2].values.tolist() == [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [2, 3]]
