@@ -18,7 +18,7 @@ from fergi.dataset import Folders
 from fergi.files import check_writable, write_table
 from fergi.preference.results import VALENCE, read_results, tables_1_and_2
 from fergi.script import argument_parser, run
-from fergi.statistics import bootstrap_accuracies
+from fergi.statistics import RESAMPLES, SEED, bootstrap_accuracies
 
 MODES = {"released": ("released", False), "paper": ("paper", False), "strict": ("paper", True)}
 COLUMNS = ("mode", "table", "figure", "kind", "estimate", "lower", "upper")
@@ -63,8 +63,8 @@ def _show_interval(row: pd.Series) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the results of all modes, draw participants, write and print the table."""
     parser = argument_parser(__doc__)
-    parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=2312_03187, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the bootstrap (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     if chosen.resamples < 1 or chosen.seed < 0:
         parser.error("--resamples must be at least 1, and --seed at least 0")

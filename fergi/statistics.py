@@ -18,6 +18,7 @@ MIDDLE_RATING = 4
 N_TESTS = len(ACTION_UNITS) * (2 + len(EMOTIONS))
 BONFERRONI_THRESHOLD = 0.05 / N_TESTS  # p values below are significant in Section 6.1
 NO_TEST = (float("nan"), float("nan"))  # statistic and p value
+RESAMPLES, SEED = 10_000, 2312_03187  # of the bootstrap, unless said otherwise
 
 
 # Section 6.1 -------------------------------------------------------------------------------------------------------
@@ -181,30 +182,30 @@ def bootstrap_accuracies(
         Index ``figure`` (the models, then the names of the differences); columns ``estimate``, ``lower``, ``upper``.
         The interval of a model is over the resamples in which it has pairs; NaN where it never has one.
     """
-    draws = _draw_participants(len(results), resamples, seed)
+    draws = draw_participants(len(results), resamples, seed)
 
     def accuracy(model: str) -> np.ndarray:
         correct, incorrect = (results[f"{model}_n_{kind}"].to_numpy() for kind in ("correct", "incorrect"))
-        return _percent(draws @ correct, draws @ (correct + incorrect))
+        return percent(draws @ correct, draws @ (correct + incorrect))
 
     values = {model: accuracy(model) for model in accuracies}
     values |= {name: accuracy(first) - accuracy(second) for name, (first, second) in differences.items()}
-    rows = [_with_interval(value) for value in values.values()]
+    rows = [with_interval(value) for value in values.values()]
     return pd.DataFrame(rows, index=pd.Index(values, name="figure"), columns=["estimate", "lower", "upper"])
 
 
-def _draw_participants(n: int, resamples: int, seed: int) -> np.ndarray:
+def draw_participants(n: int, resamples: int, seed: int) -> np.ndarray:
     """How often each participant is in each resample, shape (1 + resamples, n); the first row is the sample itself."""
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     return np.vstack([np.ones(n, int), drawn])
 
 
-def _percent(correct: np.ndarray, total: np.ndarray) -> np.ndarray:
+def percent(correct: np.ndarray, total: np.ndarray) -> np.ndarray:
     """NaN where there is no pair."""
     return np.divide(100 * correct, total, out=np.full(correct.shape, np.nan), where=total > 0)
 
 
-def _with_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def with_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Estimate (the first row) and the ends of its 95 % interval (percentiles of the other rows, without NaN)."""
     tail = (1 - 0.95) / 2
     with warnings.catch_warnings():
@@ -275,13 +276,13 @@ def selection_curve(predictions: pd.DataFrame, *, resamples: int, seed: int) -> 
 
     names, participant = np.unique(ordered["participant"].to_numpy(str), return_inverse=True)
     of_participant = participant[:, None] == np.arange(len(names))
-    draws = _draw_participants(len(names), resamples, seed)
+    draws = draw_participants(len(names), resamples, seed)
     selected = draws @ of_participant.cumsum(axis=0)[last].T
     curve = {"difference": difference[last], "n_selected": selected[0], "share": 100 * selected[0] / len(ordered)}
     for name in (VALENCE, ENSEMBLE):
         correct = draws @ (of_participant & ordered[name].to_numpy(bool)[:, None]).cumsum(axis=0)[last].T
         ends = (name, f"{name}_lower", f"{name}_upper")
-        curve |= dict(zip(ends, _with_interval(_percent(correct, selected)), strict=True))
+        curve |= dict(zip(ends, with_interval(percent(correct, selected)), strict=True))
     return pd.DataFrame(curve)[curve["n_selected"] >= min(50, len(ordered) / 10)].reset_index(drop=True)
 
 

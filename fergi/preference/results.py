@@ -29,6 +29,7 @@ SCORERS = tuple(each.column for each in registry.SCORERS.values() if each.paper)
 INTEGRATED_ENSEMBLE = WITH_AUS[ENSEMBLE]
 SELECTED = "AUcomb_selected_"  # before a model: its predictions on the selected pairs only
 ENSEMBLE_WEIGHTS = tuple(f"{name.removesuffix('_score')}_weight" for name in TRAINED_SCORERS)
+INTEGRATION = [f"AUcomb_coef_for_{name}" for name in WITH_AUS.values()]
 _PRINTED = {"HPSv2": "HPS v2", "HPSv2.1": "HPS v2.1"}  # where a table has another name than the registry
 
 
@@ -93,22 +94,23 @@ def held_out_scores(images: pd.DataFrame, owner: np.ndarray, parameters: list[Pa
 def _parameter_columns(parameters: list[Parameters]) -> dict[str, np.ndarray]:
     """The parameters of each fold under their released names."""
     found = {name: np.array([vars(each)[name] for each in parameters]) for name in vars(parameters[0])}
-    integration = [f"AUcomb_coef_for_{name}" for name in WITH_AUS.values()]
     return {
         **dict(zip(ENSEMBLE_WEIGHTS, found["ensemble_weights"].T, strict=True)),
         "exp_decay_coef": found["decay"],
         "AU4_coef": found["au4_weight"],
         "AU12_coef": 1 - found["au4_weight"],
         "diff_threshold": found["threshold"],
-        **dict(zip(integration, found["integration_weights"].T, strict=True)),
+        **dict(zip(INTEGRATION, found["integration_weights"].T, strict=True)),
     }
 
 
-def fold_scores(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | None = 9) -> pd.DataFrame:
-    """``VALENCE`` (eq. 5) and ``ENSEMBLE`` (eq. 7) of each image, with the parameters found on all other people.
+def fold_scores(
+    images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | None = 9, product: bool = False
+) -> pd.DataFrame:
+    """The scores of each image (see ``score``) with the parameters found on all other people.
 
     ``images`` are those of the included participants, with the columns for ``score`` and ``participant``; ``results``
-    are from ``search_preferences`` or from the file of stage 9; ``decimals`` as in ``Search``.
+    are from ``search_preferences`` or from the file of stage 9; ``decimals`` and ``product`` as in ``Search``.
 
     Raises
     ------
@@ -126,12 +128,13 @@ def fold_scores(images: pd.DataFrame, results: pd.DataFrame, *, decimals: int | 
             decay=row["exp_decay_coef"],
             au4_weight=row["AU4_coef"],
             threshold=row["diff_threshold"],
-            integration_weights=np.zeros(len(WITH_AUS)),
+            integration_weights=row.reindex(INTEGRATION, fill_value=0.0).to_numpy(float),
             activation_decimals=decimals,
+            product_valence=product,
         )
         for number, (_, row) in enumerate(folds.iterrows())
     ]
-    return held_out_scores(images, owner, parameters)[[VALENCE, ENSEMBLE]]
+    return held_out_scores(images, owner, parameters)
 
 
 def read_results(folders: Folders, mode: str, strict_lopo: bool = False) -> pd.DataFrame:
