@@ -50,3 +50,28 @@ AU_CROP = {
 # Whose answers on issues a fault of the survey's page spoilt (a footnote of Section 3.2.3 of the paper).
 UNRELIABLE_ISSUES = ("001", "002", "004", "005", "006", "007", "008")
 # End of image tables -----------------------------------------------------------------------------------------------
+
+# Valence models (``fergi.preference.model``) -------------------------------------------------------------------------
+# Options of their fits. FAU-Net is the authors' later method (not in the paper), the linear model is ours; see
+# docs/preference_models.md.
+VALENCE_MODELS = {
+    "aucomb": PREFERENCE_SEARCH,
+    "fau-net": {"steps": 300, "rate": 1e-3, "penalty": 1e-4, "seed": 0},  # Adam's steps and learning rate; L1
+    "linear": {"ridge": 0.3},  # λ, of squared weights of columns with root mean square 1
+}
+# End of valence models ---------------------------------------------------------------------------------------------
+
+# Recordings (cut_clips.py) -----------------------------------------------------------------------------------------
+# Evidence beyond ``refuse`` leaves a session uncut; beyond ``flag`` it is cut with a warning.
+#   matched_share   least share of recorded frames that the page's log confirms. In good recordings of 20 s it is 0.99
+#                   or more; overloaded machines came down to 0.78 with the right zero, and a zero that is one frame off
+#                   leaves a third or less.
+#   repeated_share  largest share of a clip's frames that repeat the one before. 0.1 is what a busy machine costs; at
+#                   0.5 the camera gives 15 FPS, and eq. 1 still averages two pictures or more.
+#   oldest_frame    most seconds by which the newest frame may be older than its moment: a fifth of a clip of 5 s, as
+#                   many frames as Section 5.1 lets be excluded.
+RECORDING_LIMITS = {
+    "refuse": {"matched_share": 0.7, "repeated_share": 0.55, "oldest_frame": 1.0},
+    "flag": {"matched_share": 0.95, "repeated_share": 0.1, "oldest_frame": 0.2},
+}
+# End of recordings -------------------------------------------------------------------------------------------------

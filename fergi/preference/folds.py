@@ -8,8 +8,15 @@ In all functions ``held_out`` is the place of that participant in the ascending 
 is held out: everybody trains, and the parameters are for new people.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+
+
+def training_masks(folds: Sequence[int | None], n_participants: int) -> np.ndarray:
+    """Who trains in each fold, bool, shape (n_folds, n_participants)."""
+    return np.array([[held_out != number for number in range(n_participants)] for held_out in folds])
 
 
 def first_best(value: np.ndarray, held_out: int | None) -> int:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fergi.preference.folds import carried, first_best, mean_and_deviation
+from fergi.preference.folds import carried, first_best, mean_and_deviation, training_masks
 from fergi.preference.pairs import Pairs, pairs_of
-from fergi.preference.valence import combined_valence
+from fergi.preference.valence import DECIMALS, combined_valence
 from fergi.scorers import registry
 
 GridLimits = tuple[float, float, float]
@@ -54,7 +54,7 @@ class Search:
     thresholds: np.ndarray
     integration_weights: np.ndarray
     incorrect_penalty: float
-    activation_decimals: int | None = 9
+    activation_decimals: int | None = DECIMALS
     product_valence: bool = False
     strict: bool = False
 
@@ -87,7 +87,7 @@ def search_settings(mode: str, *, incorrect_penalty: float, strict: bool = False
     return Search(
         **grids,
         incorrect_penalty=incorrect_penalty,
-        activation_decimals=None if released else 9,
+        activation_decimals=None if released else DECIMALS,
         product_valence=released,
         strict=strict,
     )
@@ -106,8 +106,8 @@ def released_triples(grid: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """What a fit finds: all that the scores of new images need.
+class Integration:
+    """How valence joins the scores of scoring models.
 
     Attributes
     ----------
@@ -115,24 +115,43 @@ class Parameters:
         Of ``TRAINED_SCORERS`` over the training images, for z-scores (Section 6.2.3).
     ensemble_weights : ndarray, shape (3,)
         Of the z-scores in the ensemble (eq. 7).
-    decay, au4_weight : float
-        k, per intensity unit (eqs. 3–4), and w_AU4 (eq. 5).
-    threshold : float
-        d: pairs whose valence scores differ by this or more are selected (Section 6.2.4).
     integration_weights : ndarray, shape (4,)
         a of eq. 10 for each of ``TRAINED_SCORERS`` and for their ensemble.
-    activation_decimals, product_valence
-        See ``Search``.
     """
 
     mean: np.ndarray
     deviation: np.ndarray
     ensemble_weights: np.ndarray
+    integration_weights: np.ndarray
+
+    def scores(self, images: pd.DataFrame, valence: np.ndarray) -> pd.DataFrame:
+        """``ENSEMBLE`` (eq. 7) and the scores with AUs (eq. 10, named as in ``WITH_AUS``), one row an image."""
+        z_scores = (images[list(TRAINED_SCORERS)].to_numpy(float) - self.mean) / self.deviation
+        ensemble = weighted_sum(z_scores, self.ensemble_weights)
+        integrated = np.column_stack([z_scores, ensemble]) + self.integration_weights * valence[:, None]
+        return pd.DataFrame(
+            {ENSEMBLE: ensemble} | dict(zip(WITH_AUS.values(), integrated.T, strict=True)), images.index
+        )
+
+
+@dataclass(frozen=True)
+class Parameters(Integration):
+    """What a fit with AUcomb finds: all that the scores of new images need.
+
+    Attributes
+    ----------
+    decay, au4_weight : float
+        k, per intensity unit (eqs. 3–4), and w_AU4 (eq. 5).
+    threshold : float
+        d: pairs whose valence scores differ by this or more are selected (Section 6.2.4).
+    activation_decimals, product_valence
+        See ``Search``.
+    """
+
     decay: float
     au4_weight: float
     threshold: float
-    integration_weights: np.ndarray
-    activation_decimals: int | None = 9
+    activation_decimals: int | None = DECIMALS
     product_valence: bool = False
 
 
@@ -163,11 +182,8 @@ def score(images: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
         combined_valence(au4, au12, decay=parameters.decay, au4_weight=parameters.au4_weight, product=product)
         for product in (False, parameters.product_valence)
     )
-    z_scores = (images[list(TRAINED_SCORERS)].to_numpy(float) - parameters.mean) / parameters.deviation
-    ensemble = weighted_sum(z_scores, parameters.ensemble_weights)
-    integrated = np.column_stack([z_scores, ensemble]) + parameters.integration_weights * valence[:, None]
-    scores = {"selection": selection, VALENCE: valence, ENSEMBLE: ensemble}
-    return pd.DataFrame(scores | dict(zip(WITH_AUS.values(), integrated.T, strict=True)), index=images.index)
+    scores = pd.DataFrame({"selection": selection, VALENCE: valence}, images.index)
+    return scores.join(parameters.scores(images, valence))
 
 
 def fit(images: pd.DataFrame, search: Search) -> Parameters:
@@ -195,7 +211,30 @@ def _fit(images: pd.DataFrame, search: Search, folds: Sequence[int | None]) -> l
     """The parameters of each fold, given by whom it holds out: everybody in turn, or None alone."""
     pairs = pairs_of(images)
     au4, au12 = activations(images, search.activation_decimals)
-    decay, au4_weight, threshold = _fit_valence(pairs, au4, au12, search, folds)
+    found = fit_valence(pairs, au4, au12, search, training_masks(folds, len(pairs.names)))
+    valences = []
+    for held_out in folds:
+        decay, au4_weight, _ = found[:, carried(pairs.owner, held_out, strict=search.strict)]
+        valences.append(combined_valence(au4, au12, decay=decay, au4_weight=au4_weight, product=search.product_valence))
+    return [
+        Parameters(
+            **vars(integration),
+            **dict(zip(("decay", "au4_weight", "threshold"), map(float, valence), strict=True)),
+            activation_decimals=search.activation_decimals,
+            product_valence=search.product_valence,
+        )
+        for integration, valence in zip(fit_integration(images, pairs, valences, search, folds), found.T, strict=True)
+    ]
+
+
+def fit_integration(
+    images: pd.DataFrame, pairs: Pairs, valences: Sequence[np.ndarray], search: Search, folds: Sequence[int | None]
+) -> list[Integration]:
+    """What each fold finds for eqs. 7–10.
+
+    ``valences`` has one array a fold: the valence that each image carries in it, shape (n_images,). ``folds`` are as
+    in ``_fit``, columns and errors as with ``fit_folds``.
+    """
     trained = images[list(TRAINED_SCORERS)]
     moments = [mean_and_deviation(trained, pairs.owner, held_out) for held_out in folds]
     z_scores = [(trained.to_numpy(float) - mean) / deviation for mean, deviation in moments]
@@ -204,24 +243,10 @@ def _fit(images: pd.DataFrame, search: Search, folds: Sequence[int | None]) -> l
     fitted = []
     for number, held_out in enumerate(folds):
         source = carried(pairs.owner, held_out, strict=search.strict)
-        valence = combined_valence(
-            au4, au12, decay=decay[source], au4_weight=au4_weight[source], product=search.product_valence
-        )
-        added = search.integration_weights * valence[:, None]
+        added = search.integration_weights * valences[number][:, None]
         scores = (*z_scores[number].T, weighted_sum(z_scores[number], weights[source]))
         best = [_best(each[:, None] + added, held_out, pairs) for each in scores]
-        fitted.append(
-            Parameters(
-                *moments[number],
-                ensemble_weights=weights[number],
-                decay=float(decay[number]),
-                au4_weight=float(au4_weight[number]),
-                threshold=float(threshold[number]),
-                integration_weights=search.integration_weights[best],
-                activation_decimals=search.activation_decimals,
-                product_valence=search.product_valence,
-            )
-        )
+        fitted.append(Integration(*moments[number], weights[number], search.integration_weights[best]))
     return fitted
 
 
@@ -230,14 +255,17 @@ def _best(scores: np.ndarray, held_out: int | None, pairs: Pairs) -> int:
     return first_best(pairs.count(pairs.agrees(scores)), held_out)
 
 
-def _fit_valence(
-    pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search, folds: Sequence[int | None]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The k, w_AU4 and d of each fold: the first maximum of eq. 9 in this order (Section 6.2.4)."""
+def fit_valence(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search, training: np.ndarray) -> np.ndarray:
+    """The k, w_AU4 and d of each fit: the first maximum of eq. 9 in this order (Section 6.2.4), shape (3, n_fits).
+
+    ``training`` says which participants each fit sees, bool, shape (n_fits, n_participants).
+    """
     correct, incorrect = selected_counts(pairs, au4, au12, search)
-    objective = (correct - search.incorrect_penalty * incorrect).reshape(len(pairs.names), -1)
-    k, w, d = np.unravel_index([first_best(objective, held_out) for held_out in folds], correct.shape[1:])
-    return search.decays[k], search.au4_weights[w], search.thresholds[d]
+    # Counts are whole numbers, so that their sums as floats are exact in any order.
+    total = [training.astype(float) @ each.reshape(len(pairs.names), -1) for each in (correct, incorrect)]
+    best = np.argmax(total[0] - search.incorrect_penalty * total[1], axis=1)
+    k, w, d = np.unravel_index(best, correct.shape[1:])
+    return np.array([search.decays[k], search.au4_weights[w], search.thresholds[d]])
 
 
 def selected_counts(pairs: Pairs, au4: np.ndarray, au12: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:

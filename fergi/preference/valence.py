@@ -1,7 +1,21 @@
 """Valence scores of reactions from brow lowering and smiling (Section 6.2.2, eqs. 3–6)."""
 
+from collections.abc import Iterable
+
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
+
+DECIMALS = 9  # of activation values: they are multiples of 1/3000 with noise in their last bits
+
+
+def activation_values(reactions: pd.DataFrame, action_units: Iterable[int]) -> np.ndarray:
+    """Activation values for a valence model, in intensity units, shape (n_reactions, n_action_units).
+
+    They are rounded, so that equal reactions are equal, and not below 0 (eq. 2). NaN stays where there is no value.
+    """
+    columns = [f"AU{unit}_activation_value" for unit in action_units]
+    return np.maximum(reactions[columns].to_numpy(float).round(DECIMALS), 0)
 
 
 def au4_valence(au4: ArrayLike, *, decay: float) -> np.ndarray:

@@ -1,0 +1,366 @@
+"""A valence model fitted on everybody, with the probability that its differences stand for, as a file.
+
+    model = PreferenceModel.load(Path("AU_models/preference_linear.json"))
+    valence = model.valence(activation_table)
+    model.probability(valence[0] - valence[1])      # that the first reaction's image is preferred
+
+``held_out`` gives what models say about people whom they never saw.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from fergi.files import FergiError, read_json, write_json
+from fergi.preference.aucomb import AUcomb
+from fergi.preference.checks import check
+from fergi.preference.folds import training_masks
+from fergi.preference.grid_search import (
+    ENSEMBLE,
+    TRAINED_SCORERS,
+    WITH_AUS,
+    Integration,
+    Search,
+    fit_integration,
+)
+from fergi.preference.linear import Linear
+from fergi.preference.logistic import fit_slope
+from fergi.preference.pairs import Pairs, pairs_of
+
+FORMAT = 1
+
+
+class ValenceModel(Protocol):
+    """What a valence model does; ``AUcomb``, ``FAUNet`` and ``Linear`` do it.
+
+    Attributes
+    ----------
+    action_units : tuple of int
+        The AUs that it needs.
+    inner_folds : int or None
+        Into how many groups ``held_out`` divides the training participants; None: each is a group.
+    """
+
+    action_units: tuple[int, ...]
+    inner_folds: int | None
+
+    def valence(self, reactions: pd.DataFrame) -> np.ndarray:
+        """Valence of reactions from their ``AU<n>_activation_value``; higher is more pleased, shape (n_reactions,)."""
+
+    @classmethod
+    def fit(cls, reactions: pd.DataFrame, pairs: Pairs, training: np.ndarray, **options: Any) -> list[Self]:
+        """One model for each row of ``training``: which participants it sees, bool, (n_fits, n_participants)."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Plain numbers for a JSON file."""
+
+    @classmethod
+    def from_parameters(cls, parameters: Any) -> Self:
+        """The other way round; ValueError says what does not fit."""
+
+
+VALENCE_MODELS: dict[str, type[ValenceModel]] = {"aucomb": AUcomb, "linear": Linear}
+
+
+@dataclass(frozen=True)
+class PreferenceModel:
+    """A valence model for new people.
+
+    Attributes
+    ----------
+    valence_model : str
+        Key of ``VALENCE_MODELS``.
+    model : ValenceModel
+        The fitted parameters.
+    slope : float
+        b of P(first preferred) = σ(b · difference of valence), fitted on held-out differences; at least 0.
+    settings : dict
+        ``estimator`` and ``estimator_version`` of the activation values, ``n_participants``, ``n_pairs``, and more.
+    data : dict
+        SHA-256 sums of the data that it was fitted on.
+    integration : Integration or None
+        The join with scoring models (Section 6.2.5), if there were scores.
+    integrated_slope : float or None
+        Like ``slope``, for differences of ``score_with_scorers``.
+    """
+
+    valence_model: str
+    model: ValenceModel
+    slope: float
+    settings: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+    integration: Integration | None = None
+    integrated_slope: float | None = None
+
+    @property
+    def action_units(self) -> tuple[int, ...]:
+        """The AUs that the model needs."""
+        return self.model.action_units
+
+    @property
+    def threshold(self) -> float | None:
+        """AUcomb's d (Section 6.2.4): pairs whose valence differs by this or more are selected; else None."""
+        return getattr(self.model, "threshold", None)
+
+    def missing_units(self, reactions: pd.DataFrame) -> list[int]:
+        """The AUs that the model needs and no row of the table has."""
+        columns = {unit: f"AU{unit}_activation_value" for unit in self.action_units}
+        return [unit for unit, name in columns.items() if name not in reactions or reactions[name].isna().all()]
+
+    def valence(self, reactions: pd.DataFrame) -> np.ndarray:
+        """Valence of reactions, NaN where an AU that the model needs is missing, shape (n_reactions,).
+
+        ``reactions`` has the columns ``AU<n>_activation_value``, in intensity units; no other column is looked at.
+        """
+        names = [f"AU{unit}_activation_value" for unit in self.action_units]
+        return self.model.valence(reactions.reindex(columns=names))
+
+    def probability(self, difference: np.ndarray) -> np.ndarray:
+        """Probability that the first image is preferred, from valence of the first minus valence of the second."""
+        return expit(self.slope * np.asarray(difference))
+
+    def score_with_scorers(self, images: pd.DataFrame) -> np.ndarray:
+        """Scores of the ensemble with AUs (eq. 10), shape (n_images,).
+
+        ``images`` has ``TRAINED_SCORERS`` beside the activation values. Only for a model that has an ``integration``.
+        """
+        return self.integration.scores(images, self.valence(images))[WITH_AUS[ENSEMBLE]].to_numpy()
+
+    def probability_with_scorers(self, difference: np.ndarray) -> np.ndarray:
+        """As ``probability``, from differences of ``score_with_scorers``."""
+        return expit(self.integrated_slope * np.asarray(difference))
+
+    @classmethod
+    def fit(
+        cls,
+        valence_model: str,
+        reactions: pd.DataFrame,
+        options: Mapping[str, Any],
+        *,
+        search: Search | None = None,
+        settings: Mapping[str, Any] | None = None,
+        data: Mapping[str, str] | None = None,
+    ) -> Self:
+        """A model for new people, fitted on everybody.
+
+        Parameters
+        ----------
+        valence_model : str
+            Key of ``VALENCE_MODELS``.
+        reactions : pandas.DataFrame
+            One row an image with a valid reaction: ``participant``, ``session_index``, ``rank_score`` and the
+            activation values; with ``search`` also ``TRAINED_SCORERS``.
+        options : mapping
+            For the ``fit`` of the valence model (config.VALENCE_MODELS).
+        search : Search, optional
+            Grids of the integration with scoring models; without it there is none.
+        settings, data : mapping, optional
+            See the attributes.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two participants, no pair, tied ranks, a score that does not vary, or an
+            activation value is missing.
+        """
+        kind, pairs = VALENCE_MODELS[valence_model], _checked_pairs(reactions)
+        n_participants = len(pairs.names)
+        model = kind.fit(reactions, pairs, training_masks([None], n_participants), **options)[0]
+        _require_values(reactions, model.action_units)
+        held_out_models = kind.fit(reactions, pairs, training_masks(range(n_participants), n_participants), **options)
+        valence = own_valence(held_out_models, reactions, pairs.owner)
+        counted = {"n_participants": n_participants, "n_pairs": len(pairs)}
+        parts: dict[str, Any] = {"settings": {**(settings or {}), **counted}, "data": dict(data or {})}
+        if search:
+            folds = fit_integration(reactions, pairs, [valence] * n_participants, search, range(n_participants))
+            scores = np.empty(len(reactions))
+            for number, each in enumerate(folds):
+                own = pairs.owner == number
+                scores[own] = each.scores(reactions[own], valence[own])[WITH_AUS[ENSEMBLE]]
+            parts["integration"] = fit_integration(reactions, pairs, [valence], search, [None])[0]
+            parts["integrated_slope"] = fit_slope(pairs.difference(scores))
+        return cls(valence_model, model, fit_slope(pairs.difference(valence)), **parts)
+
+    def save(self, path: Path) -> None:
+        """Write the model as JSON, all or nothing."""
+        integration = None
+        if self.integration:
+            columns = _integration_columns()
+            integration = {
+                name: dict(zip(columns[name], values.tolist(), strict=True))
+                for name, values in vars(self.integration).items()
+            }
+            integration["slope"] = self.integrated_slope
+        content = {
+            "format": FORMAT,
+            "valence_model": self.valence_model,
+            "parameters": self.model.parameters(),
+            "calibration": {"slope": self.slope},
+            "integration": integration,
+            "settings": self.settings,
+            "data": self.data,
+        }
+        write_json(content, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a model's file.
+
+        Raises
+        ------
+        FergiError
+            If the file is missing, is of another format, or its content is not exactly that of such a file.
+        """
+        again = f"Make it with: fit_preference_model.py --valence {path.stem.removeprefix('preference_')}"
+        content = read_json(path, again)
+        try:
+            return cls._from_content(content)
+        except ValueError as error:
+            raise FergiError(f"{path} is no preference model: {error}. {again}") from error
+
+    @classmethod
+    def _from_content(cls, content: Any) -> Self:
+        form = {"format": int, "valence_model": str, "parameters": dict, "calibration": {"slope": ()}}
+        form |= {"integration": object, "settings": dict, "data": dict}
+        if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, and this version reads {FORMAT}")
+        check(content, form, "the file")
+        if content["valence_model"] not in VALENCE_MODELS:
+            raise ValueError(f"it has a {content['valence_model']!r}, not one of {', '.join(VALENCE_MODELS)}")
+        settings = dict.fromkeys(content["settings"], object)
+        settings |= {"estimator": str, "estimator_version": str, "n_participants": int, "n_pairs": int}
+        check(content["settings"], settings, "settings")
+        check(content["data"], dict.fromkeys(content["data"], str), "data")
+        integration, slope = None, None
+        if content["integration"] is not None:
+            columns = _integration_columns()
+            form = {name: dict.fromkeys(each, ()) for name, each in columns.items()} | {"slope": ()}
+            check(content["integration"], form, "integration")
+            integration = Integration(
+                **{name: np.array([content["integration"][name][each] for each in columns[name]]) for name in columns}
+            )
+            slope = float(content["integration"]["slope"])
+        return cls(
+            content["valence_model"],
+            VALENCE_MODELS[content["valence_model"]].from_parameters(content["parameters"]),
+            float(content["calibration"]["slope"]),
+            content["settings"],
+            content["data"],
+            integration,
+            slope,
+        )
+
+
+def _integration_columns() -> dict[str, tuple[str, ...]]:
+    """What the numbers of an ``Integration`` belong to."""
+    return dict.fromkeys(("mean", "deviation", "ensemble_weights"), TRAINED_SCORERS) | {
+        "integration_weights": (*TRAINED_SCORERS, ENSEMBLE)
+    }
+
+
+def _checked_pairs(reactions: pd.DataFrame) -> Pairs:
+    pairs = pairs_of(reactions)
+    if len(pairs.names) < 2:
+        raise ValueError("holding out one participant needs at least two participants")
+    if not len(pairs):
+        raise ValueError("there is no pair of ranked images with valid reactions")
+    return pairs
+
+
+def _require_values(reactions: pd.DataFrame, action_units: tuple[int, ...]) -> None:
+    missing = [f"AU{unit}" for unit in action_units if reactions[f"AU{unit}_activation_value"].isna().any()]
+    if missing:
+        raise ValueError(f"activation values of {', '.join(missing)} are missing")
+
+
+def own_valence(models: list[ValenceModel], reactions: pd.DataFrame, owner: np.ndarray) -> np.ndarray:
+    """Valence of each reaction by the model that holds its participant out, shape (n_reactions,)."""
+    valence = np.empty(len(reactions))
+    for number, model in enumerate(models):
+        valence[owner == number] = model.valence(reactions[owner == number])
+    return valence
+
+
+class HeldOut(NamedTuple):
+    """What models say about people whom they never saw.
+
+    Attributes
+    ----------
+    images : pandas.DataFrame
+        One row an image: ``participant``, ``session_index``, ``image_index``, ``valence``.
+    pairs : pandas.DataFrame
+        One row a pair: ``participant``, ``session_index``, ``first`` and ``second`` (image numbers, first < second),
+        ``first_preferred`` (bool, from the ranking), ``difference`` (valence of the first minus the second),
+        ``probability`` (that the first is preferred), and for AUcomb ``selected`` (Section 6.2.4).
+    """
+
+    images: pd.DataFrame
+    pairs: pd.DataFrame
+
+
+def held_out(valence_model: str, reactions: pd.DataFrame, options: Mapping[str, Any]) -> HeldOut:
+    """Annotate each participant with a model and a slope that are fitted on the others alone.
+
+    The slope of a participant's probabilities comes from differences of the others, each by a model that saw neither
+    them nor the participant. ``reactions`` and ``options`` are as for ``PreferenceModel.fit``, with ``image_index``;
+    errors, too.
+    """
+    kind, pairs = VALENCE_MODELS[valence_model], _checked_pairs(reactions)
+    n_participants = len(pairs.names)
+    outer = training_masks(range(n_participants), n_participants)
+    group = np.arange(n_participants) % (kind.inner_folds or n_participants)
+    inner, place = np.unique(
+        np.concatenate([mask & (group != number) for mask in outer for number in range(group.max() + 1)]).reshape(
+            -1, n_participants
+        ),
+        axis=0,
+        return_inverse=True,
+    )
+    models = kind.fit(reactions, pairs, np.concatenate([outer, inner]), **options)
+    outer_models, inner_models = models[:n_participants], models[n_participants:]
+    valence = own_valence(outer_models, reactions, pairs.owner)
+    inner_valence = np.stack([model.valence(reactions) for model in inner_models])
+    difference, probability = pairs.difference(valence), np.empty(len(pairs))
+    for number, mask in enumerate(outer):
+        others = np.flatnonzero(mask[pairs.participant])
+        used = place.reshape(n_participants, -1)[number, group[pairs.participant[others]]]
+        seen = inner_valence[used, pairs.preferred[others]] - inner_valence[used, pairs.other[others]]
+        own = pairs.participant == number
+        probability[own] = expit(fit_slope(seen) * difference[own])
+    thresholds = [getattr(model, "threshold", None) for model in outer_models]
+    return HeldOut(
+        reactions[["participant", "session_index", "image_index"]].assign(valence=valence),
+        _pair_table(reactions, pairs, difference, probability, thresholds),
+    )
+
+
+def _pair_table(
+    reactions: pd.DataFrame,
+    pairs: Pairs,
+    difference: np.ndarray,
+    probability: np.ndarray,
+    thresholds: list[float | None],
+) -> pd.DataFrame:
+    """The pairs of ``HeldOut`` from differences and probabilities of the preferred minus the other image."""
+    number = reactions["image_index"].to_numpy()
+    images = np.stack([number[pairs.preferred], number[pairs.other]])
+    first_preferred = images[0] < images[1]
+    table = pd.DataFrame(
+        {
+            "participant": pairs.names[pairs.participant],
+            "session_index": reactions["session_index"].to_numpy()[pairs.preferred],
+            "first": images.min(axis=0),
+            "second": images.max(axis=0),
+            "first_preferred": first_preferred,
+            "difference": np.where(first_preferred, difference, -difference),
+            "probability": np.where(first_preferred, probability, 1 - probability),
+        }
+    )
+    if None not in thresholds:
+        table["selected"] = np.abs(difference) >= np.array(thresholds)[pairs.participant]
+    return table.sort_values(["participant", "session_index", "first", "second"], ignore_index=True)
