@@ -35,3 +35,15 @@ def fit_logistic(differences: np.ndarray) -> np.ndarray:
 def fit_slope(difference: np.ndarray) -> float:
     """The b of a single score, at least 0: where held-out differences say nothing, every probability is 1/2."""
     return max(0.0, float(fit_logistic(np.asarray(difference)[:, None])[0]))
+
+
+def slope_error(difference: np.ndarray, participant: np.ndarray, slope: float) -> float:
+    """The standard error of ``fit_slope``, in which participants and not pairs are independent (a sandwich estimate).
+
+    ``difference`` and ``participant``, a number, have shape (n_pairs,). 0 if no difference is other than 0.
+    """
+    right = expit(slope * difference)
+    information = np.sum(difference**2 * right * (1 - right))
+    gradients = np.bincount(participant, difference * ((len(right) + 1) / (len(right) + 2) - right))
+    n = len(np.unique(participant))
+    return float(np.sqrt(n / max(1, n - 1) * np.sum(gradients**2)) / information) if information > 0 else 0.0

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from fergi.activation import ACTIVATION_COLUMNS
 from fergi.files import FergiError, read_json, write_json
 from fergi.preference.aucomb import AUcomb
 from fergi.preference.checks import check
@@ -29,7 +30,8 @@ from fergi.preference.grid_search import (
     fit_integration,
 )
 from fergi.preference.linear import Linear
-from fergi.preference.logistic import fit_slope
+from fergi.preference.logistic import fit_slope, slope_error
+from fergi.preference.matching import N_QUANTILES, activation_quantiles
 from fergi.preference.pairs import Pairs, pairs_of
 
 FORMAT = 1
@@ -87,6 +89,10 @@ class PreferenceModel:
         The join with scoring models (Section 6.2.5), if there were scores.
     integrated_slope : float or None
         Like ``slope``, for differences of ``score_with_scorers``.
+    slope_error, integrated_slope_error : float
+        Standard errors of the slopes, over participants.
+    activation_quantiles : dict
+        Activation column → evenly spaced quantiles of the data that it was fitted on (``fergi.preference.matching``).
     """
 
     valence_model: str
@@ -96,6 +102,9 @@ class PreferenceModel:
     data: dict[str, str] = field(default_factory=dict)
     integration: Integration | None = None
     integrated_slope: float | None = None
+    slope_error: float = 0.0
+    integrated_slope_error: float = 0.0
+    activation_quantiles: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def action_units(self) -> tuple[int, ...]:
@@ -183,8 +192,11 @@ class PreferenceModel:
                 own = pairs.owner == number
                 scores[own] = each.scores(reactions[own], valence[own])[WITH_AUS[ENSEMBLE]]
             parts["integration"] = fit_integration(reactions, pairs, [valence], search, [None])[0]
-            parts["integrated_slope"] = fit_slope(pairs.difference(scores))
-        return cls(valence_model, model, fit_slope(pairs.difference(valence)), **parts)
+            slope, error = _slope_with_error(pairs, scores)
+            parts |= {"integrated_slope": slope, "integrated_slope_error": error}
+        slope, parts["slope_error"] = _slope_with_error(pairs, valence)
+        parts["activation_quantiles"] = activation_quantiles(reactions)
+        return cls(valence_model, model, slope, **parts)
 
     def save(self, path: Path) -> None:
         """Write the model as JSON, all or nothing."""
@@ -195,15 +207,16 @@ class PreferenceModel:
                 name: dict(zip(columns[name], values.tolist(), strict=True))
                 for name, values in vars(self.integration).items()
             }
-            integration["slope"] = self.integrated_slope
+            integration |= {"slope": self.integrated_slope, "slope_error": self.integrated_slope_error}
         content = {
             "format": FORMAT,
             "valence_model": self.valence_model,
             "parameters": self.model.parameters(),
-            "calibration": {"slope": self.slope},
+            "calibration": {"slope": self.slope, "slope_error": self.slope_error},
             "integration": integration,
             "settings": self.settings,
             "data": self.data,
+            "activation_quantiles": self.activation_quantiles,
         }
         write_json(content, path)
 
@@ -225,8 +238,13 @@ class PreferenceModel:
 
     @classmethod
     def _from_content(cls, content: Any) -> Self:
-        form = {"format": int, "valence_model": str, "parameters": dict, "calibration": {"slope": ()}}
-        form |= {"integration": object, "settings": dict, "data": dict}
+        form = {
+            "format": int,
+            "valence_model": str,
+            "parameters": dict,
+            "calibration": {"slope": (), "slope_error": ()},
+        }
+        form |= {"integration": object, "settings": dict, "data": dict, "activation_quantiles": dict}
         if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, and this version reads {FORMAT}")
         check(content, form, "the file")
@@ -236,15 +254,17 @@ class PreferenceModel:
         settings |= {"estimator": str, "estimator_version": str, "n_participants": int, "n_pairs": int}
         check(content["settings"], settings, "settings")
         check(content["data"], dict.fromkeys(content["data"], str), "data")
-        integration, slope = None, None
+        quantiles = {name: (N_QUANTILES,) for name in ACTIVATION_COLUMNS if name in content["activation_quantiles"]}
+        check(content["activation_quantiles"], quantiles, "activation_quantiles")
+        integration, slope, error = None, None, 0.0
         if content["integration"] is not None:
             columns = _integration_columns()
-            form = {name: dict.fromkeys(each, ()) for name, each in columns.items()} | {"slope": ()}
+            form = {name: dict.fromkeys(each, ()) for name, each in columns.items()} | {"slope": (), "slope_error": ()}
             check(content["integration"], form, "integration")
             integration = Integration(
                 **{name: np.array([content["integration"][name][each] for each in columns[name]]) for name in columns}
             )
-            slope = float(content["integration"]["slope"])
+            slope, error = (float(content["integration"][name]) for name in ("slope", "slope_error"))
         return cls(
             content["valence_model"],
             VALENCE_MODELS[content["valence_model"]].from_parameters(content["parameters"]),
@@ -253,7 +273,17 @@ class PreferenceModel:
             content["data"],
             integration,
             slope,
+            float(content["calibration"]["slope_error"]),
+            error,
+            content["activation_quantiles"],
         )
+
+
+def _slope_with_error(pairs: Pairs, scores: np.ndarray) -> tuple[float, float]:
+    """Of held-out scores of all images."""
+    difference = pairs.difference(scores)
+    slope = fit_slope(difference)
+    return slope, slope_error(difference, pairs.participant, slope)
 
 
 def _integration_columns() -> dict[str, tuple[str, ...]]:

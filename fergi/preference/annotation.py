@@ -1,0 +1,330 @@
+"""Which image of each pair a person prefers, from reactions alone: valences, probabilities, verdicts, abstentions.
+
+Nobody needs to have ranked anything. All pairs of images of a session appear, whether their reactions are valid or
+not; a pair without a verdict says why. Participants are annotated one at a time, so memory does not grow with their
+number.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fergi.activation import ACTIVATION_COLUMNS
+from fergi.dataset import CLIP_KEY, CLIP_KINDS, VIDEO_ENDINGS, Folders
+from fergi.files import FergiError, read_json, read_table, summarise
+from fergi.preference.matching import DistributionMap
+from fergi.preference.model import PreferenceModel
+
+FIRST, SECOND, ABSTAIN = "first", "second", "abstain"
+BLACK, INVALID, SMALL, NO_SCORES = "black image", "invalid reaction", "difference too small", "no scores"
+COLUMNS = (
+    *("participant", "session_index", "prompt", "first_image", "second_image", "first_valence", "second_valence"),
+    *("probability_first", "verdict", "reason"),
+)
+SCORE_COLUMNS = ("first_score", "second_score")  # with scoring models, after the valences
+_STEPS = 100_000  # of a probability between 1/2 and 1, for the threshold of a coverage
+STAGE_7_ADVICE = "Run preprocess_reaction_data.py first."
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """How reactions become pairs.
+
+    Attributes
+    ----------
+    model : PreferenceModel
+        The fitted model.
+    with_scorers : bool
+        Whether scoring models join in (Section 6.2.5); the model then has an ``integration``.
+    matching : DistributionMap or None
+        The map of activation values to the published distribution, if they come from another estimator.
+    """
+
+    model: PreferenceModel
+    with_scorers: bool = False
+    matching: DistributionMap | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the table of pairs."""
+        place = COLUMNS.index("probability_first")
+        return (*COLUMNS[:place], *(SCORE_COLUMNS if self.with_scorers else ()), *COLUMNS[place:])
+
+    def pairs(self, participant: "Participant") -> pd.DataFrame:
+        """All pairs of images of one participant.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``columns``, by session, first and second image (first < second), all but ``verdict``; ``reason`` where
+            there is no probability, which is NaN then.
+        """
+        reactions = participant.reactions
+        if self.matching:
+            reactions = self.matching(reactions)
+        values = {"valence": self.model.valence(reactions)}
+        if self.with_scorers:
+            scored = reactions.merge(participant.scores, on=list(CLIP_KEY), how="left")
+            values["score"] = self.model.score_with_scorers(scored)
+        of_image = pd.DataFrame(values, index=pd.MultiIndex.from_frame(reactions[list(CLIP_KEY)]))
+        table = _all_pairs(participant)
+        reasons, numbers = [], {name: [] for name in values}
+        for side in ("first", "second"):
+            key = pd.MultiIndex.from_arrays([table["session_index"], table[f"{side}_image"]])
+            found = of_image.reindex(key)
+            for name in values:
+                table[f"{side}_{name}"] = found[name].to_numpy()
+                numbers[name].append(table[f"{side}_{name}"].to_numpy())
+            black = key.isin(participant.black)
+            reasons.append(np.select([black, ~key.isin(of_image.index)], [BLACK, INVALID], ""))
+        missing = ", ".join(f"AU{unit}" for unit in self.model.missing_units(reactions))
+        name, probability = "valence", self.model.probability
+        if self.with_scorers:
+            name, probability = "score", self.model.probability_with_scorers
+        table["probability_first"] = probability(numbers[name][0] - numbers[name][1])
+        # A black image explains an invalid reaction, and either explains a missing number.
+        either = [(reasons[0] == each) | (reasons[1] == each) for each in (BLACK, INVALID)]
+        unknown = table["probability_first"].isna().to_numpy()
+        last = f"missing {missing}" if missing else NO_SCORES
+        table["reason"] = np.select([*either, unknown], [BLACK, INVALID, last], "")
+        table.loc[table["reason"] != "", "probability_first"] = np.nan
+        return table.assign(participant=participant.name, verdict="")[list(self.columns)]
+
+
+@dataclass(frozen=True)
+class Participant:
+    """What is known of one participant.
+
+    Attributes
+    ----------
+    name : str
+        The participant.
+    n_images : mapping
+        Session → how many images it showed.
+    reactions : pandas.DataFrame
+        The activation table of stage 7: ``CLIP_KEY`` and ``ACTIVATION_COLUMNS``.
+    black : frozenset
+        (session, image) of black images.
+    prompts : mapping
+        Session → prompt, of sessions that have a ``data.json``.
+    scores : pandas.DataFrame or None
+        ``CLIP_KEY`` and the scores of images.
+    """
+
+    name: str
+    n_images: Mapping[int, int]
+    reactions: pd.DataFrame
+    black: frozenset[tuple[int, int]] = frozenset()
+    prompts: Mapping[int, str] = field(default_factory=dict)
+    scores: pd.DataFrame | None = None
+
+
+def _all_pairs(participant: Participant) -> pd.DataFrame:
+    """Session, prompt, and the numbers of both images."""
+    parts = []
+    for session, n in participant.n_images.items():
+        first, second = np.triu_indices(n, 1)
+        parts.append(np.column_stack([np.full(len(first), session), first + 1, second + 1]))
+    columns = ["session_index", "first_image", "second_image"]
+    table = pd.DataFrame(np.concatenate(parts) if parts else np.zeros((0, 3), int), columns=columns)
+    table["prompt"] = table["session_index"].map(participant.prompts).astype(object)
+    return table
+
+
+# Reading -----------------------------------------------------------------------------------------------------------
+
+
+def find_participants(folders: Folders) -> dict[str, list[int] | None]:
+    """Participant → sessions, of ``valid_sessions.json`` if there is one, else of every table (None: all sessions).
+
+    Raises
+    ------
+    FergiError
+        If there is no table of activation values, or one of a participant of that list is missing.
+    """
+    tables = folders.activation_tables("reaction")
+    there = sorted(path.stem for path in tables.glob("*.csv"))
+    if not there:
+        raise FergiError(f"There are no tables of activation values in {tables}. {STAGE_7_ADVICE}")
+    if not folders.valid_sessions.is_file():
+        return dict.fromkeys(there)
+    # Read here, because this list may name people who never ranked, and then has the same form.
+    from fergi.dataset import read_valid_sessions
+
+    sessions = read_valid_sessions(folders)
+    missing = [f"{name}.csv" for name in sessions if name not in set(there)]
+    if missing:
+        raise summarise(missing, len(sessions), "participants", STAGE_7_ADVICE, f"have no table in {tables}")
+    return sessions
+
+
+def read_participant(
+    folders: Folders,
+    name: str,
+    sessions: Sequence[int] | None,
+    black: Iterable[tuple[int, int]] = (),
+    score_columns: Sequence[str] = (),
+) -> Participant:
+    """One participant's reactions, which images there were, prompts, and scores where they are wanted.
+
+    A session's images are numbered from 1 to the highest number that its files, its ``data.json``, the table of
+    reactions or the list of black images name.
+
+    Raises
+    ------
+    FergiError
+        If a table or a ``data.json`` is unusable, or an image table is missing where scores are wanted.
+    """
+    path = folders.activation_tables("reaction") / f"{name}.csv"
+    try:
+        reactions = read_table(path, key=CLIP_KEY, optional=ACTIVATION_COLUMNS)
+    except ValueError as error:
+        raise FergiError(f"{error}. {STAGE_7_ADVICE}") from None
+    scores = None
+    if score_columns:
+        try:
+            scores = read_table(folders.image_tables / f"{name}.csv", key=CLIP_KEY, numeric=score_columns)
+        except ValueError as error:
+            raise FergiError(f"{error}. Run preprocess_image_data.py first, or leave out --with-scorers.") from None
+    known = [*reactions[list(CLIP_KEY)].itertuples(index=False, name=None), *black]
+    if sessions is None:
+        there = (re.fullmatch(r"session_(\d+)", each) for each in _names(folders.data / name))
+        sessions = sorted({session for session, _ in known} | {int(match[1]) for match in there if match})
+    n_images = dict.fromkeys(sessions, 0)
+    prompts = {}
+    for session in n_images:
+        n_images[session], prompt = _read_session(folders.session(name, session))
+        if prompt is not None:
+            prompts[session] = prompt
+    for session, image in known:
+        if session in n_images:
+            n_images[session] = max(n_images[session], image)
+    reactions = reactions[reactions["session_index"].isin(n_images)].reset_index(drop=True)
+    return Participant(name, n_images, reactions, frozenset(black), prompts, scores)
+
+
+def _names(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
+
+
+_ENDINGS = "|".join(["_features.csv", *VIDEO_ENDINGS]).replace(".", r"\.")
+_OF_IMAGE = re.compile(rf"(?:(?:{'|'.join(CLIP_KINDS)})_clip_(\d+)(?:{_ENDINGS})|image(\d+)\.png)", re.IGNORECASE)
+
+
+def _read_session(folder: Path) -> tuple[int, str | None]:
+    """The highest number of an image that the folder of a session names, and the prompt, if there is one."""
+    names = _names(folder)
+    numbers = [int(match[1] or match[2]) for match in map(_OF_IMAGE.fullmatch, names) if match]
+    if "data.json" not in names:
+        return max(numbers, default=0), None
+    path, advice = folder / "data.json", "Correct it, or take it out of the folder."
+    content: Any = read_json(path, advice)
+    prompt = content.get("prompt") if isinstance(content, dict) else None
+    if not isinstance(prompt, str):
+        raise FergiError(f"{path} has no prompt. {advice}")
+    asked = content.get("survey")
+    return max([*numbers, len(asked) if isinstance(asked, list) else 0], default=0), prompt
+
+
+# Deciding ----------------------------------------------------------------------------------------------------------
+
+
+def decide(pairs: pd.DataFrame, minimum_probability: float) -> pd.DataFrame:
+    """The pairs with a verdict: first or second where that one's probability is at least so high, else abstain.
+
+    A probability of exactly 1/2 has no verdict, whatever the minimum is. ``minimum_probability`` lies between 1/2
+    and 1.
+    """
+    first = pairs["probability_first"].to_numpy(float)
+    sides = [(first >= minimum_probability) & (first > 0.5), (1 - first >= minimum_probability) & (first < 0.5)]
+    verdict = np.select(sides, [FIRST, SECOND], ABSTAIN)
+    small = (verdict == ABSTAIN) & ~np.isnan(first)
+    return pairs.assign(verdict=verdict, reason=np.where(small, SMALL, pairs["reason"]))
+
+
+class Certainties:
+    """How sure all pairs are: a histogram, whose size does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(_STEPS + 1, np.int64)
+
+    def add(self, pairs: pd.DataFrame) -> None:
+        """Count the pairs of one participant."""
+        probability = pairs["probability_first"].dropna().to_numpy()
+        steps = np.floor((np.maximum(probability, 1 - probability) - 0.5) * 2 * _STEPS).astype(int)
+        self.counts += np.bincount(steps, minlength=len(self.counts))
+
+    def minimum_probability(self, coverage: float) -> float:
+        """The lowest probability at which at most the share ``coverage`` of the pairs gets a verdict, to 5e-6.
+
+        Pairs that are equally sure come in together.
+
+        Raises
+        ------
+        FergiError
+            If even the surest pairs are more than that.
+        """
+        at_least = self.counts[::-1].cumsum()[::-1]
+        step = int(np.argmax(at_least <= coverage * at_least[0]))
+        if at_least[step] == 0:
+            surest = np.flatnonzero(self.counts)[-1]
+            raise FergiError(
+                f"{self.counts[surest]} of {at_least[0]} pairs are equally sure, so that no pair or more than the "
+                f"share {coverage:g} would get a verdict. Give a higher --coverage, or --minimum-probability."
+            )
+        return 0.5 + step / (2 * _STEPS)
+
+
+@dataclass
+class Summary:
+    """Counts over all participants."""
+
+    n_participants: int = 0
+    n_sessions: int = 0
+    n_valid: int = 0
+    n_decided: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    # Sums over the decided pairs: the probability of the verdict, with the slope as fitted and at both ends of its
+    # 95 % interval.
+    expected: np.ndarray = field(default_factory=lambda: np.zeros(3))
+
+    @property
+    def n_pairs(self) -> int:
+        """All pairs of images."""
+        return self.n_decided + sum(self.reasons.values())
+
+    def add(self, participant: Participant, pairs: pd.DataFrame, slopes: Sequence[float]) -> None:
+        """Count the decided pairs of one participant; ``slopes`` are relative to the fitted one, which is first."""
+        self.n_participants += 1
+        self.n_sessions += len(participant.n_images)
+        self.n_valid += int(pairs["probability_first"].notna().sum())
+        decided = pairs.loc[pairs["verdict"] != ABSTAIN, "probability_first"].to_numpy(float)
+        self.n_decided += len(decided)
+        for reason, n in pairs.loc[pairs["verdict"] == ABSTAIN, "reason"].value_counts().items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + int(n)
+        logit = np.abs(np.log(decided) - np.log1p(-decided))
+        self.expected += [(1 / (1 + np.exp(-slope * logit))).sum() for slope in slopes]
+
+    def sentences(self) -> Iterator[str]:
+        """What was annotated, for a terminal."""
+        yield (
+            f"{self.n_pairs} pairs of images in {self.n_sessions} sessions of {self.n_participants} participants; "
+            f"{self.n_valid} of them have two valid reactions."
+        )
+        share = f", {100 * self.n_decided / self.n_valid:.1f} % of those" if self.n_valid else ""
+        yield f"{self.n_decided} have a verdict{share}."
+        if self.n_decided:
+            middle, *ends = 100 * self.expected / self.n_decided
+            lower, upper = sorted(ends)
+            yield (
+                f"Expected to be right: {middle:.1f} % [{lower:.1f}, {upper:.1f}] of the verdicts, if these people are "
+                "like those on whom the probabilities were calibrated."
+            )
+        for reason, n in sorted(self.reasons.items(), key=lambda each: -each[1]):
+            yield f"{n} abstentions: {reason}."
