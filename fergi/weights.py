@@ -6,26 +6,29 @@ This module never gives random weights; they have to be asked for by name.
 
 Reads   pretrained_models/, AU_models/
 Writes  pretrained_models/, only what is asked for
-Run     python -m fergi.weights                      what is there, what is missing, how large
-        python -m fergi.weights fetch clip hps-v2    resumes interrupted downloads from the model hub
-        python -m fergi.weights check                the SHA-256 of what is there
+Run     python -m fergi.weights                         what is there, what is missing, how large
+        python -m fergi.weights fetch own-recordings    what stage 4 takes for videos of one's own: 0.2 GB
+        python -m fergi.weights fetch clip hps-v2       interrupted downloads are resumed
+        python -m fergi.weights check                   the SHA-256 of what is there
 Takes   fetching all the scorers: 13 GB.
 
-Files placed by hand also work, without a network. The table needs no PyTorch: only loading imports it.
+A file whose SHA-256 was not published gets a record beside it, <file>.fetched.json: ``check`` notices when the file
+changes. Files placed by hand also work, without a network. The table needs no PyTorch: only loading imports it.
 """
 
 import argparse
-import http.client
+import hashlib
 import os
 import shutil
-import urllib.request
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from fergi.files import FergiError, check_writable, replacing, require, sha256
+from fergi.files import FergiError, check_writable, read_json, replacing, require, sha256, summarise, write_json
 from fergi.script import argument_parser, run
 
 if TYPE_CHECKING:
@@ -49,9 +52,12 @@ class WeightFile:
     key: str | None = None  # entry of the file that holds the state dict, if that is not the whole file
     repository: str | None = None  # of the model hub, where the file has the same name
     revision: str | None = None  # of the repository
-    url: str | None = None  # of a file that is not on the hub
+    url: str | None = None  # of a file that is not on the hub; on Google Drive, of its page
     size: int | None = None  # bytes, about
     sha256: str | None = None  # of the published file, if we know it
+    git_blob: str | None = None  # likewise: git's id of its content, where that is what we know
+    network: str | None = None  # the layout that must fit (see ``fergi.action_units.network.NETWORKS``)
+    cite: str | None = None  # what its users cite
 
     def under(self, root: Path) -> Path:
         """The file under one root."""
@@ -60,6 +66,10 @@ class WeightFile:
     def staging(self, root: Path) -> Path:
         """Folder of a download that has not finished."""
         return self.under(root).with_name(f".{Path(self.path).name}.fetching")
+
+    def record(self, root: Path) -> Path:
+        """What was fetched when and from where (JSON), if no sum of the file was published."""
+        return self.under(root).with_name(f"{Path(self.path).name}.fetched.json")
 
     def read(self, root: Path) -> "dict[str, Tensor]":
         """The state dict in it (see ``load_state``)."""
@@ -79,25 +89,34 @@ GLINT360K_IR50 = WeightFile(
     what="IR-50 trained to tell people apart (Glint360K, CosFace): where the AU model starts from (Appendix B.3)",
     source="model zoo of arcface_torch, https://github.com/deepinsight/insightface",
     licence="weights for non-commercial research only, as InsightFace states",
-    advice="Put the file from the InsightFace arcface_torch model zoo there, "
-    "or ask for random weights with --from-scratch.",
+    advice="With a browser, open https://1drv.ms/u/s!AswpsDO2toNKq0lWY69vN58GR6mw?e=p9Ov5d (the model zoo of "
+    "InsightFace's arcface_torch), download backbone.pth from its folder glint360k_cosface_r50_fp16_0.1, and save it "
+    "as pretrained_models/glint360k_cosface_r50_fp16_0.1.pth; or train from random weights with --from-scratch.",
 )
 MOBILEFACENET = WeightFile(
     name="mobilefacenet",
     path="pretrained_models/mobilefacenet_model_best.pth.tar",
     what="MobileFaceNet for 68 facial landmarks (Appendix B.2)",
     source="https://github.com/cunjian/pytorch_face_landmark",
-    licence="see its repository",
-    advice="Put the file from pytorch_face_landmark there, or use the facemesh landmarks, which need no download.",
+    licence="its repository states none",
+    advice="Fetch it with: python -m fergi.weights fetch mobilefacenet; "
+    "or choose --landmarks facemesh, which needs no file.",
     key="state_dict",
+    url="https://drive.google.com/file/d/1T8J73UTcB25BEJ_ObAJczCkyGKW5VaeY/view",
+    git_blob="3f7d78be085b0dc33ec914bc1d70fc991ba04bfa",
 )
 AU_MODEL = WeightFile(
     name="au-model",
     path="AU_models/checkpoint_epoch3.pth",
-    what="the AU model: IR-50 with 64 intensities and 64 x 5 thresholds",
-    source="made by DISFAwithPlus_train_model.py",
-    licence="that of the data it was trained with",
-    advice="Run DISFAwithPlus_train_model.py first.",
+    what="the authors' AU model: IR-50 with 64 intensities and 64 x 5 thresholds (Section 4)",
+    source="https://github.com/ShuangquanFeng/FERGI",
+    licence="research only: trained on DISFA and DISFA+",
+    advice="Fetch the authors' model with: python -m fergi.weights fetch au-model; "
+    "or train one with DISFAwithPlus_train_model.py.",
+    url="https://drive.google.com/file/d/14Y5h-l6FurSdYBhhH4MaJo7VXsbIEhyC/view",
+    size=161_700_000,
+    network="ir50",
+    cite="DISFA (Mavadati et al. 2013), DISFA+ (Mavadati et al. 2016) and FERGI (Feng et al. 2023)",
 )
 FACE_LANDMARKER = WeightFile(
     name="face-landmarker",
@@ -191,8 +210,29 @@ BERT_VOCABULARY = _on_hub(
     size=231_508,
     sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 )
+CYCLE_REWARD = WeightFile(
+    name="cycle-reward",
+    path="pretrained_models/CycleReward-Combo.pth",
+    what="CycleReward (Combo), which the paper does not use",
+    source="https://github.com/hjbahng/cyclereward",
+    licence="MIT",
+    advice="Fetch it with: python -m fergi.weights fetch cycle-reward",
+    url="https://github.com/hjbahng/cyclereward/releases/download/v1.0.0/CycleReward-Combo.pth",
+)
+SOCIAL_REWARD = WeightFile(
+    name="social-reward",
+    path="pretrained_models/SocialReward.safetensors",
+    what="Social Reward, a CLIP ViT-L/14, which the paper does not use",
+    source="nobody: its authors published no weights",
+    licence="no weights were published",
+    advice="No weights were published: train them with finetune_scorer.py --scorer SocialReward, or put weights that "
+    "you have there with python -m fergi.scorers.social_reward FILE.",
+)
 SCORER_FILES = (CLIP_L, AESTHETIC_HEAD, BLIP_LARGE, IMAGE_REWARD, PICK_SCORE, HPS_V2, HPS_V2_1, BERT_VOCABULARY)
-WEIGHT_FILES = (GLINT360K_IR50, MOBILEFACENET, AU_MODEL, FACE_LANDMARKER, *SCORER_FILES)
+# For videos of one's own: the estimator that is free for every use, and the paper's two networks.
+OWN_RECORDINGS = (FACE_LANDMARKER, MOBILEFACENET, AU_MODEL)
+WEIGHT_FILES = (GLINT360K_IR50, *OWN_RECORDINGS, *SCORER_FILES, CYCLE_REWARD, SOCIAL_REWARD)
+GROUPS = {"own-recordings": OWN_RECORDINGS, "all": SCORER_FILES}
 
 
 def read_weights_file(path: Path, advice: str = FETCH_AGAIN) -> Any:
@@ -217,6 +257,8 @@ def read_weights_file(path: Path, advice: str = FETCH_AGAIN) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
+        if _is_web_page(path):
+            raise FergiError(f"{path} is a web page, not a file of plain PyTorch weights. {advice}") from error
         raise FergiError(f"{path} is not a file of plain PyTorch weights. {advice}") from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise FergiError(f"{path} cannot be read: it is cut off or not a PyTorch file. {advice}") from error
@@ -323,9 +365,9 @@ def save_weights(content: Any, path: Path) -> None:
 
 
 def fetch(file: WeightFile, root: Path, *, hub: str = HUB) -> str:
-    """Fetch one file to its place below ``root`` and give its SHA-256.
+    """Fetch one file to its place below ``root`` and give its SHA-256; an interrupted download is resumed.
 
-    From the model hub, whose address is ``hub``, an interrupted download is resumed.
+    ``hub`` is the address of the model hub.
 
     Raises
     ------
@@ -348,34 +390,97 @@ def fetch(file: WeightFile, root: Path, *, hub: str = HUB) -> str:
             hf_hub_download(file.repository, path.name, revision=file.revision, local_dir=staging, endpoint=hub)
         else:
             _download(address, fetched)
-    except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
-        if not any(staging.rglob("*.incomplete")):  # with one of these the hub's library resumes
+    except (OSError, RuntimeError, ValueError) as error:
+        if not any(part.suffix in (".incomplete", ".part") for part in staging.rglob("*")):  # nothing to resume
             shutil.rmtree(staging)
         reason: BaseException = error
-        while cause := reason.__cause__ or reason.__context__:  # libraries wrap what happened up to four times
-            reason = cause
+        while cause := reason.__cause__ or (None if reason.__suppress_context__ else reason.__context__):
+            reason = cause  # libraries wrap what happened up to four times
         raise FergiError(f"{path.name} could not be fetched from {address}: {reason}. {again}") from error
     found = sha256(fetched)
-    if file.sha256 in (None, found):
+    problem = _not_published(file, fetched, found)
+    if problem is None:
+        if file.sha256 is None and file.git_blob is None:
+            fetched_on = datetime.now(UTC).isoformat(timespec="seconds")
+            size = fetched.stat().st_size
+            write_json({"sha256": found, "size": size, "from": address, "time": fetched_on}, file.record(root))
         os.replace(fetched, path)
     shutil.rmtree(staging)
-    if file.sha256 not in (None, found):
-        raise FergiError(
-            f"{path.name} from {address} has the SHA-256 {found}, not {file.sha256}; nothing was kept. {again}"
-        )
+    if problem is not None:
+        raise FergiError(f"{path.name} from {address} {problem}; nothing was kept. {again}")
     return found
 
 
-def _download(url: str, path: Path) -> None:
-    """Fetch a file that is not on the hub; OSError if it is cut off (``torch.hub`` would take it for whole)."""
-    from tqdm import tqdm
+def _not_published(file: WeightFile, fetched: Path, found: str) -> str | None:
+    """Why a fetched file with the SHA-256 ``found`` is not the published one; None if nothing speaks against it."""
+    if file.sha256 is not None and found != file.sha256:
+        return f"has the SHA-256 {found}, not {file.sha256}"
+    if file.git_blob is not None and (blob := _git_blob(fetched)) != file.git_blob:
+        return f"has the git blob id {blob}, not {file.git_blob}"
+    if _is_web_page(fetched):
+        return "is a web page"
+    if file.network is not None:
+        from fergi.action_units.network import load_network  # above this module, and only checks here
 
-    with urllib.request.urlopen(url, timeout=60) as answer, path.open("wb") as output:
-        length = int(answer.headers.get("Content-Length") or 0)
-        with tqdm.wrapattr(output, "write", total=length, desc=path.name, disable=None) as counted:
-            shutil.copyfileobj(answer, counted)
-    if path.stat().st_size < length:
-        raise OSError(f"cut off at {path.stat().st_size} of {length} bytes")
+        try:
+            load_network(fetched, file.network)
+        except FergiError as error:
+            return f"cannot be used: {str(error).partition('. ')[0].replace(str(fetched), 'it')}"
+    return None
+
+
+def _git_blob(path: Path) -> str:
+    """Git's id of a file's content: SHA-1 of a header with the size, and the content."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _is_web_page(path: Path) -> bool:
+    """Whether it is HTML, as servers send it in place of a file that they do not give."""
+    with path.open("rb") as file:
+        return file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _download(address: str, path: Path) -> None:
+    """Fetch a file that is not on the hub, and resume if a part of it is there; OSError says why not.
+
+    ``gdown`` knows the pages that Google Drive puts before large files, and also fetches any other address.
+    """
+    from gdown import download
+    from gdown.exceptions import DownloadError, FileURLRetrievalError
+
+    def parts() -> dict[Path, int]:
+        return {part: part.stat().st_size for part in path.parent.glob(f"{path.name}*.part")}
+
+    before = parts()
+    try:
+        terminal = sys.stderr.isatty()
+        download(address, str(path), resume=True, use_cookies=False, timeout=60, quiet=not terminal)
+        return
+    except FileURLRetrievalError as error:
+        page = str(error)
+    except DownloadError as error:
+        if before and parts() == before:  # the server does not resume, or has another file now: begin anew next time
+            for part in before:
+                part.unlink()
+        raise OSError(str(error).partition("\n")[0].rstrip(".:")) from None
+    finally:
+        for part, size in parts().items():
+            if size == 0:
+                part.unlink()
+    often = any(word in page.lower() for word in ("too many users", "quota", "many accesses recently"))
+    raise OSError(
+        "Google Drive gave a web page in place of the file, "
+        + (
+            "because too many people have fetched it lately; try again in a day"
+            if often
+            else "because it is no longer shared, has another address, or was fetched too often lately"
+        )
+        + "; a browser may still get it"
+    )
 
 
 def _gigabytes(size: int) -> str:
@@ -390,26 +495,39 @@ def _inventory(root: Path, *, check: bool) -> str:
         size = path.stat().st_size if path.is_file() else file.size
         state = "there" if path.is_file() else "begun" if file.staging(root).is_dir() else "missing"
         if check and path.is_file():
-            found = sha256(path)
-            state = f"SHA-256 {found}"
-            if file.sha256 is not None:
-                state += ", as published" if found == file.sha256 else ", not the published file"
+            state = _checked(file, root)
         rows.append((file.name, state, _gigabytes(size) if size else "?", file.licence, file.path))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _checked(file: WeightFile, root: Path) -> str:
+    """The SHA-256 of a file that is there, and whether it is the published one, or the one that was fetched."""
+    path, record = file.under(root), file.record(root)
+    found = sha256(path)
+    if file.sha256 is not None or file.git_blob is not None:
+        verdict = "not the published file" if _not_published(file, path, found) else "as published"
+    elif record.is_file():
+        fetched = read_json(record, "Remove it, and fetch the file again.")
+        same = "as" if fetched.get("sha256") == found else "not the file that was"
+        verdict = f"{same} fetched on {str(fetched.get('time'))[:10]}"
+    else:
+        return f"SHA-256 {found}"
+    return f"SHA-256 {found}, {verdict}"
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("what", nargs="?", choices=("list", "fetch", "check"), default="list", help="default: list")
     names = [file.name for file in WEIGHT_FILES]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"files to fetch: {', '.join(names)}, or all")
+    groups = "own-recordings (what stage 4 takes), or all (of the scorers)"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"files to fetch: {', '.join(names)}; {groups}")
     hub = os.environ.get("HF_ENDPOINT") or HUB
     parser.add_argument("--hub", default=hub, metavar="URL", help="the model hub (default: %(default)s)")
     chosen = parser.parse_args(arguments)
-    unknown = [name for name in chosen.names if name not in (*names, "all")]
+    unknown = [name for name in chosen.names if name not in (*names, *GROUPS)]
     if unknown:
-        parser.error(f"there is no file {unknown[0]}; there are {', '.join(names)}, and all for every scorer's")
+        parser.error(f"there is no file {unknown[0]}; there are {', '.join(names)}; {groups}")
     if bool(chosen.names) != (chosen.what == "fetch"):
         parser.error("name files to fetch, with fetch and only there")
     return chosen
@@ -421,17 +539,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.what != "fetch":
         print(_inventory(chosen.root, check=chosen.what == "check"))
         return
-    wanted = [
-        file for file in WEIGHT_FILES if file.name in chosen.names or ("all" in chosen.names and file in SCORER_FILES)
-    ]
-    for file in wanted:
+    wanted = {*chosen.names, *(file.name for name in chosen.names for file in GROUPS.get(name, ()))}
+    files, problems = [file for file in WEIGHT_FILES if file.name in wanted], []
+    for file in files:
         if file.under(chosen.root).is_file():
             print(f"{file.path} is there already.")
             continue
-        print(f"Fetching {file.path} from {file.source}.", flush=True)
-        found = fetch(file, chosen.root, hub=chosen.hub)
-        known = "as published" if file.sha256 else "of which we do not know the published one"
-        print(f"Wrote {file.path}, SHA-256 {found}, {known}; licence: {file.licence}.")
+        print(f"Fetching {file.path}: {file.what}, from {file.source}.")
+        print(f"Terms of use: {file.licence}." + (f" Its users cite {file.cite}." if file.cite else ""), flush=True)
+        try:
+            found = fetch(file, chosen.root, hub=chosen.hub)
+        except FergiError as error:
+            problems.append(error)
+            continue
+        known = "as published" if file.sha256 or file.git_blob else "which is recorded, since none was published"
+        print(f"Wrote {file.path}, SHA-256 {found}, {known}.")
+    if len(problems) > 1:
+        first = [str(problem).rstrip(".") for problem in problems]
+        raise summarise(first, len(files), "files", "The others are there.", "are not fetched")
+    if problems:
+        raise problems[0]
 
 
 if __name__ == "__main__":

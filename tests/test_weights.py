@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import re
 import resource
 import subprocess
@@ -12,17 +13,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 import torch
 from conftest import CHECKOUT
 from torch import nn
 
 from fergi import weights
+from fergi.action_units.network import random_network
 from fergi.files import FergiError
 from fergi.weights import (
     AESTHETIC_HEAD,
+    AU_MODEL,
     BERT_VOCABULARY,
     CLIP_L,
+    FACE_LANDMARKER,
     GLINT360K_IR50,
+    MOBILEFACENET,
+    OWN_RECORDINGS,
     SCORER_FILES,
     WEIGHT_FILES,
     fetch,
@@ -173,9 +180,22 @@ CONTENT = bytes(range(256)) * 5000
 FILE = replace(BERT_VOCABULARY, size=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())
 
 
+DRIVE = "https://drive.google.com/file/d/1abcdefghijklmnopqrstuvwxyz_-0123/view"
+# What Google Drive answers about a file too large for its virus check, and about one that is in too much demand.
+CONFIRM = (
+    '<html><form id="download-form" action="https://drive.usercontent.google.com/download" method="get">'
+    '<input type="hidden" name="id" value="1abc"><input type="hidden" name="confirm" value="t"></form></html>'
+)
+QUOTA = """<!DOCTYPE html><html><p class="uc-error-subcaption">Too many users have viewed or downloaded this file
+ recently. Please try accessing the file again later.</p></html>""".replace("\n", "")
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub with one file: ``content``, ``cut`` (bytes after which it stops), ``status``, and what was ``asked``."""
+    """A hub with one file: ``content``, ``cut`` (bytes after which it stops), ``status``, and what was ``asked``.
+
+    It is Google Drive as well, with a ``page`` before the file.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -184,13 +204,25 @@ def hub(tmp_path, monkeypatch):
         def do_GET(self):
             asked = self.headers.get("Range")
             server.asked.append((self.path, asked))
-            begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked else 0
+            if self.path.startswith("/uc?") and server.page:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.end_headers()
+                self.wfile.write(server.page.encode())
+                return
+            begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and server.resumes else 0
             self.answer(begin)
             self.wfile.write(server.content[begin : server.cut])
 
         def answer(self, begin):
+            n_bytes = len(server.content)
             self.send_response(206 if begin else server.status)
-            self.send_header("Content-Length", str(len(server.content) - begin))
+            self.send_header("Content-Length", str(n_bytes - begin))
+            self.send_header("Content-Type", "application/octet-stream")
+            if begin:
+                self.send_header("Content-Range", f"bytes {begin}-{n_bytes - 1}/{n_bytes}")
+            if self.path.startswith("/download?"):
+                self.send_header("Content-Disposition", 'attachment; filename="another name.bin"')
             self.send_header("ETag", '"1"')
             self.send_header("X-Repo-Commit", FILE.revision)
             self.end_headers()
@@ -204,7 +236,14 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)  # the library tries five times, with up to eight seconds between
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.cut, server.asked, server.status = CONTENT, None, [], 200
+    server.page, server.resumes = CONFIRM, True
     server.address = f"http://127.0.0.1:{server.server_port}"
+
+    def get(session, url, _get=requests.Session.get, **options):
+        assert options["timeout"] and not session.cookies  # no wait without end, no cookies of earlier visits
+        return _get(session, re.sub(r"https://drive\.(usercontent\.)?google\.com", server.address, url), **options)
+
+    monkeypatch.setattr("requests.Session.get", get)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -213,10 +252,12 @@ def hub(tmp_path, monkeypatch):
     server.server_close()
 
 
-@pytest.fixture(params=["hub", "url"])
+@pytest.fixture(params=["hub", "url", "drive"])
 def file(hub, request):
-    """A file of the model hub, and one that lies elsewhere."""
-    return FILE if request.param == "hub" else replace(FILE, repository=None, url=f"{hub.address}/vocab.txt")
+    """A file of the model hub, one that lies elsewhere, and one on Google Drive."""
+    if request.param == "hub":
+        return FILE
+    return replace(FILE, repository=None, url=DRIVE if request.param == "drive" else f"{hub.address}/vocab.txt")
 
 
 def there(root: Path) -> dict[str, int]:
@@ -229,31 +270,108 @@ def test_a_file_is_fetched(hub, file, tmp_path):
     assert fetch(file, tmp_path, hub=hub.address) == FILE.sha256
     assert FILE.under(tmp_path).read_bytes() == CONTENT and there(tmp_path) == {"vocab.txt": len(CONTENT)}
     of_hub = f"/google-bert/bert-base-uncased/resolve/{FILE.revision}/vocab.txt"
-    assert hub.asked == [(of_hub if file.repository else "/vocab.txt", None)]
+    of_drive = ["/uc?id=1abcdefghijklmnopqrstuvwxyz_-0123", "/download?id=1abc&confirm=t"]
+    expected = [of_hub] if file.repository else of_drive if file.url == DRIVE else ["/vocab.txt"]
+    assert hub.asked == [(path, None) for path in expected]
 
 
-def test_an_interrupted_download_is_resumed(hub, tmp_path, capsys):
-    """From the hub, behind the last whole chunk of 64 KiB."""
-    hub.cut = 300_000
-    with pytest.raises(FergiError, match=r"vocab\.txt .*Run the same command again"):
-        fetch(FILE, tmp_path, hub=hub.address)
-    assert 262_144 in there(tmp_path).values() and "vocab.txt" not in there(tmp_path)
+def test_an_interrupted_download_is_resumed(hub, file, tmp_path, capsys):
+    """Behind the last whole chunk that came: of 64 KiB from the hub, of 512 KiB from elsewhere."""
+    hub.cut = 600_000
+    with pytest.raises(FergiError, match=r"vocab\.txt .*Run the same command again") as caught:
+        fetch(file, tmp_path, hub=hub.address)
+    assert "\n" not in str(caught.value)
+    kept = 589_824 if file.repository else 524_288
+    assert kept in there(tmp_path).values() and "vocab.txt" not in there(tmp_path)
     weights.main(["--root", str(tmp_path)])
     assert re.search(r"bert-vocabulary +begun", capsys.readouterr().out)
     hub.cut = None
-    fetch(FILE, tmp_path, hub=hub.address)
-    assert there(tmp_path) == {"vocab.txt": len(CONTENT)} and hub.asked[-1][1] == "bytes=262144-"
+    fetch(file, tmp_path, hub=hub.address)
+    assert there(tmp_path) == {"vocab.txt": len(CONTENT)} and hub.asked[-1][1] == f"bytes={kept}-"
 
 
-def test_a_file_without_a_known_sum(hub, tmp_path):
-    """It is kept, and its sum told; cut off, it is not taken for whole."""
-    file = replace(FILE, repository=None, sha256=None, url=hub.address)
-    hub.cut = 300_000
-    with pytest.raises(FergiError, match=r"cut off at 300000 of 1280000 bytes\. Run the same command again"):
+@pytest.mark.parametrize("file", ["url", "drive"], indirect=True)
+def test_a_server_that_does_not_resume(hub, file, tmp_path):
+    """What was there is dropped, so that the next call begins anew; a lost connection drops nothing."""
+    hub.cut = 600_000
+    with pytest.raises(FergiError, match="incomplete: received 524288 bytes but the server announced 1280000 bytes"):
+        fetch(file, tmp_path)
+    hub.cut, hub.status = None, 503
+    with pytest.raises(FergiError, match="503"):
+        fetch(file, tmp_path)
+    assert 524_288 in there(tmp_path).values()
+    hub.status, hub.resumes = 200, False
+    with pytest.raises(FergiError, match=r"did not honor the requested byte range.*Run the same command again"):
         fetch(file, tmp_path)
     assert there(tmp_path) == {}
-    hub.cut = None
+    assert fetch(file, tmp_path) == FILE.sha256 and there(tmp_path) == {"vocab.txt": len(CONTENT)}
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        (QUOTA, "because too many people have fetched it lately; try again in a day"),
+        ("<html>Sign in</html>", "because it is no longer shared, has another address, or was fetched too often"),
+    ],
+)
+def test_a_page_in_place_of_a_file(hub, tmp_path, page, reason):
+    """Google Drive's reason, the address for a browser, and nothing kept."""
+    hub.page = page
+    with pytest.raises(FergiError) as caught:
+        fetch(replace(FILE, repository=None, url=DRIVE), tmp_path)
+    said = f"vocab.txt could not be fetched from {DRIVE}: Google Drive gave a web page in place of the file, {reason}"
+    assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
+    assert there(tmp_path) == {}
+
+
+def test_a_file_without_a_known_sum(hub, tmp_path, monkeypatch, capsys):
+    """It is kept with a record of its sum, so that a change is noticed; a web page is not taken for it."""
+    file = replace(FILE, repository=None, sha256=None, url=hub.address)
+    hub.content = QUOTA.encode()
+    with pytest.raises(FergiError, match=r"vocab\.txt from http\S+ is a web page; nothing was kept\. Run"):
+        fetch(file, tmp_path)
+    assert there(tmp_path) == {}
+    hub.content = CONTENT
     assert fetch(file, tmp_path) == FILE.sha256 and FILE.under(tmp_path).read_bytes() == CONTENT
+    record = json.loads(file.record(tmp_path).read_text())
+    assert file.record(tmp_path).name == "vocab.txt.fetched.json" and record.pop("time")[:2] == "20"
+    assert record == {"sha256": FILE.sha256, "size": len(CONTENT), "from": hub.address}
+    monkeypatch.setattr(weights, "WEIGHT_FILES", (file,))
+    weights.main(["--root", str(tmp_path), "check"])
+    assert f"SHA-256 {FILE.sha256}, as fetched on 20" in capsys.readouterr().out
+    file.under(tmp_path).write_bytes(CONTENT[:-1])
+    weights.main(["--root", str(tmp_path), "check"])
+    assert ", not the file that was fetched on 20" in capsys.readouterr().out
+
+
+def test_a_file_that_git_knows(hub, tmp_path):
+    """``git hash-object`` of "hello world" and a line feed is 3b18e512dba79e4c8300dd08aeb37f8e728b8dad."""
+    hub.content = b"hello world\n"
+    file = replace(FILE, repository=None, sha256=None, url=DRIVE, git_blob="3b18e512dba79e4c8300dd08aeb37f8e728b8dad")
+    fetch(file, tmp_path)
+    assert there(tmp_path) == {"vocab.txt": 12}
+    hub.content = b"hello w0rld\n"
+    with pytest.raises(FergiError, match=f"has the git blob id [0-9a-f]{{40}}, not {file.git_blob}; nothing was kept"):
+        fetch(file, tmp_path)
+
+
+def test_a_file_whose_layout_is_known(hub, tmp_path):
+    """Only a file that fits the network is kept."""
+    file = replace(AU_MODEL, url=DRIVE, network="ir10-thin")
+    state = random_network("ir10-thin", seed=3).state_dict()
+    for content, message in (
+        (state | {"extra": torch.zeros(1)}, r"1 not known \(first: extra\)"),
+        ([1], "holds a list, not a state dict"),
+    ):
+        torch.save(content, tmp_path / "served")
+        hub.content = (tmp_path / "served").read_bytes()
+        with pytest.raises(FergiError, match=rf"cannot be used: it .*{message}; nothing was kept") as caught:
+            fetch(file, tmp_path / "root")
+        assert "\n" not in str(caught.value) and there(tmp_path / "root") == {}
+    torch.save(state, tmp_path / "served")
+    hub.content = (tmp_path / "served").read_bytes()
+    fetch(file, tmp_path / "root")
+    assert there(tmp_path / "root").keys() == {"checkpoint_epoch3.pth", "checkpoint_epoch3.pth.fetched.json"}
 
 
 def test_another_content_is_not_kept(hub, file, tmp_path):
@@ -264,6 +382,7 @@ def test_another_content_is_not_kept(hub, file, tmp_path):
     assert there(tmp_path) == {}
 
 
+@pytest.mark.parametrize("file", ["hub", "url"], indirect=True)
 @pytest.mark.parametrize("status", [404, 503])
 def test_a_server_that_refuses(hub, file, tmp_path, status):
     """With its answer, and where else to get the file."""
@@ -303,10 +422,29 @@ def test_fetching_by_name(hub, tmp_path, monkeypatch, capsys):
     """Only what is asked for, once."""
     monkeypatch.setattr(weights, "WEIGHT_FILES", (FILE, CLIP_L))
     weights.main(["--root", str(tmp_path), "--hub", hub.address, "fetch", "bert-vocabulary"])
-    assert f"SHA-256 {FILE.sha256}, as published; licence: Apache-2.0" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.index("Terms of use: Apache-2.0.") < out.index(f"SHA-256 {FILE.sha256}, as published.")
     weights.main(["--root", str(tmp_path), "--hub", hub.address, "fetch", "bert-vocabulary"])
     assert "vocab.txt is there already." in capsys.readouterr().out
     assert len(hub.asked) == 1 and there(tmp_path) == {"vocab.txt": len(CONTENT)}
+
+
+def test_fetching_for_own_recordings(hub, tmp_path, monkeypatch, capsys):
+    """Terms before each download, and how to cite; what one file lacks does not keep back the others."""
+    files = [replace(file, sha256=None, git_blob=None, network=None) for file in OWN_RECORDINGS]
+    files[0] = replace(files[0], url=f"{hub.address}/face.task")
+    monkeypatch.setattr(weights, "WEIGHT_FILES", tuple(files))
+    hub.page = QUOTA
+    failed = r"2 of 3 files are not fetched \(first: mobilefacenet_\S+ could not .*by hand\)\. The others are there\.$"
+    with pytest.raises(FergiError, match=failed):
+        weights.main(["--root", str(tmp_path), "fetch", "own-recordings"])
+    out = capsys.readouterr().out
+    assert there(tmp_path).keys() == {"face_landmarker.task", "face_landmarker.task.fetched.json"}
+    assert "Terms of use: research only: trained on DISFA and DISFA+. Its users cite DISFA (Mavadati" in out
+    hub.page = CONFIRM
+    weights.main(["--root", str(tmp_path), "fetch", "own-recordings"])
+    out = capsys.readouterr().out
+    assert "face_landmarker.task is there already." in out and "Wrote AU_models/checkpoint_epoch3.pth" in out
 
 
 @pytest.mark.parametrize("arguments", [["fetch"], ["fetch", "nonsense"], ["list", "clip"], ["check", "clip"]])
@@ -346,5 +484,12 @@ def test_the_table_of_files(tmp_path):
         assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
     assert re.search("/[0-9a-f]{40}/", AESTHETIC_HEAD.url)
     assert [file.name for file in SCORER_FILES if file.revision is None] == ["aesthetic", "blip"]
-    with pytest.raises(FergiError, match=r"cannot be fetched from here\..*InsightFace"):
+    assert re.fullmatch("[0-9a-f]{40}", MOBILEFACENET.git_blob) and FACE_LANDMARKER.size == 3_758_596
+    assert "--landmarks facemesh" in MOBILEFACENET.advice and "fetch mobilefacenet" in MOBILEFACENET.advice
+    first, _, second = AU_MODEL.advice.partition("; ")  # training comes second
+    assert "fetch au-model" in first and "DISFAwithPlus_train_model.py" in second
+    by_hand = (
+        r"cannot be fetched from here\. With a browser, open https://1drv\.ms/\S+ .*backbone\.pth.* save it as pre"
+    )
+    with pytest.raises(FergiError, match=by_hand):
         fetch(GLINT360K_IR50, tmp_path)
