@@ -1,0 +1,122 @@
+"""The AU network on a CPU by OpenVINO, which computes it faster than PyTorch and equally to float32's last digits.
+
+PyTorch stays the reference, and the way on a GPU. A converted network is kept in a folder of its own, named after the
+checkpoint's SHA-256, so that it is converted once.
+"""
+
+import shutil
+import sys
+import tempfile
+import threading
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fergi.action_units.network import SIDE, IResNet, load_network, network_input
+from fergi.files import FergiError, check_writable, sha256
+
+if TYPE_CHECKING:
+    import openvino
+
+RUNTIMES = ("torch", "openvino")
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # ours: OpenVINO's
+NETWORK_FILE = "network.xml"  # its numbers are in network.bin
+
+
+def import_openvino() -> Any:
+    """OpenVINO without its telemetry, which would otherwise send an event at import and at every conversion.
+
+    Its tools import the package openvino_telemetry where that is there, and do without where it is not.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # an import of it now fails as if it were not installed
+    import openvino
+
+    return openvino
+
+
+def has_bfloat16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this processor."""
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVINONetwork:
+    """The AU network in OpenVINO, for batches of one size. Several threads may use it at the same time."""
+
+    def __init__(self, model: Path, precision: str, threads: int):
+        """Compile a network that ``converted`` made, for so many threads, each with batches of its own.
+
+        Raises
+        ------
+        FergiError
+            If the file cannot be read.
+        """
+        ov = import_openvino()
+        streams = {
+            "NUM_STREAMS": str(threads),
+            "INFERENCE_NUM_THREADS": str(threads),
+            "ENABLE_CPU_PINNING": "NO",  # other processes align faces on the same cores
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        }
+        try:
+            self._compiled: openvino.CompiledModel = ov.Core().compile_model(model, "CPU", streams)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise FergiError(
+                f"OpenVINO cannot use {model} ({reason}). Remove the folder {model.parent}, or use --runtime torch."
+            ) from error
+        self._own = threading.local()
+
+    def outputs(self, faces: np.ndarray) -> np.ndarray:
+        """Outputs (n, 384), float32, of a batch of aligned RGB faces (n, 112, 112, 3), uint8."""
+        if not hasattr(self._own, "request"):  # one of them serves one thread
+            self._own.request = self._compiled.create_infer_request()
+        return self._own.request.infer([np.ascontiguousarray(faces)])[0]
+
+
+class _FromPictures(torch.nn.Module):
+    """The network with the step that makes pictures its input."""
+
+    def __init__(self, network: IResNet):
+        super().__init__()
+        self.network = network
+
+    def forward(self, faces: Tensor) -> Tensor:
+        return self.network(network_input(faces))
+
+
+def converted(checkpoint: Path, network: str, batch_size: int, folder: Path) -> Path:
+    """The network of a checkpoint as OpenVINO's file, made below ``folder`` if it is not there.
+
+    ``network`` is the checkpoint's layout, one of ``NETWORKS``, ``batch_size`` the number of faces in every batch.
+
+    Raises
+    ------
+    FergiError
+        If the checkpoint is missing, damaged, or of another layout, or ``folder`` cannot be written.
+    """
+    name = f"{sha256(checkpoint)}-{network}-{batch_size}-openvino-{version('openvino')}"
+    home = folder / name
+    if (home / NETWORK_FILE).is_file():
+        return home / NETWORK_FILE
+    check_writable(folder)
+    example = torch.zeros(batch_size, SIDE, SIDE, 3, dtype=torch.uint8)
+    ov = import_openvino()
+    program = torch.export.export(_FromPictures(load_network(checkpoint, network)).eval(), (example,))
+    model = ov.convert_model(program)
+    model.reshape(list(example.shape))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{network}.") as temporary:
+        whole = Path(temporary) / name
+        try:
+            ov.save_model(model, whole / NETWORK_FILE, compress_to_fp16=False)
+            whole.rename(home)
+        except (OSError, RuntimeError) as error:
+            if not (home / NETWORK_FILE).is_file():  # else another process was faster
+                raise FergiError(f"Cannot write {home}: {error}. Make room, or use --runtime torch.") from error
+    for other in folder.glob(f"{name.partition('-')[0]}-{network}-*"):
+        if other != home:  # of another version of OpenVINO
+            shutil.rmtree(other, ignore_errors=True)
+    return home / NETWORK_FILE
