@@ -551,12 +551,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = fetch(file, chosen.root, hub=chosen.hub)
         except FergiError as error:
             problems.append(error)
+            if len(files) > 1:
+                print(f"Not fetched: {error}")
             continue
         known = "as published" if file.sha256 or file.git_blob else "which is recorded, since none was published"
         print(f"Wrote {file.path}, SHA-256 {found}, {known}.")
     if len(problems) > 1:
-        first = [str(problem).rstrip(".") for problem in problems]
-        raise summarise(first, len(files), "files", "The others are there.", "are not fetched")
+        first = [str(problem).partition(". ")[0] for problem in problems]
+        raise summarise(first, len(files), "files", "See above what to do for each.", "are not fetched")
     if problems:
         raise problems[0]
 

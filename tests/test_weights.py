@@ -435,11 +435,12 @@ def test_fetching_for_own_recordings(hub, tmp_path, monkeypatch, capsys):
     files[0] = replace(files[0], url=f"{hub.address}/face.task")
     monkeypatch.setattr(weights, "WEIGHT_FILES", tuple(files))
     hub.page = QUOTA
-    failed = r"2 of 3 files are not fetched \(first: mobilefacenet_\S+ could not .*by hand\)\. The others are there\.$"
+    failed = r"2 of 3 files are not fetched \(first: mobilefacenet_\S+ could not .* get it\)\. See above what to do for each\.$"
     with pytest.raises(FergiError, match=failed):
         weights.main(["--root", str(tmp_path), "fetch", "own-recordings"])
     out = capsys.readouterr().out
     assert there(tmp_path).keys() == {"face_landmarker.task", "face_landmarker.task.fetched.json"}
+    assert out.count("Not fetched: ") == out.count("there by hand.") == 2
     assert "Terms of use: research only: trained on DISFA and DISFA+. Its users cite DISFA (Mavadati" in out
     hub.page = CONFIRM
     weights.main(["--root", str(tmp_path), "fetch", "own-recordings"])
