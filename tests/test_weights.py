@@ -435,7 +435,7 @@ def test_fetching_for_own_recordings(hub, tmp_path, monkeypatch, capsys):
     files[0] = replace(files[0], url=f"{hub.address}/face.task")
     monkeypatch.setattr(weights, "WEIGHT_FILES", tuple(files))
     hub.page = QUOTA
-    failed = r"2 of 3 files are not fetched \(first: mobilefacenet_\S+ could not .*\)\. See above what to do for each\.$"
+    failed = r"2 of 3 files are not fetched \(first: mobilefacenet_\S+ could not .*\)\. See above what to do for each"
     with pytest.raises(FergiError, match=failed):
         weights.main(["--root", str(tmp_path), "fetch", "own-recordings"])
     out = capsys.readouterr().out
