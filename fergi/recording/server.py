@@ -26,7 +26,7 @@ from fergi.files import FergiError
 from fergi.recording.camera import CameraCheck
 from fergi.recording.images import ImageMaker
 from fergi.recording.prompts import LONGEST_PROMPT, FormError, PromptServer, check_form, propose
-from fergi.recording.storage import DISK_FULL, SURVEY_KEYS, Participant, Recordings, Refused, Session
+from fergi.recording.storage import DISK_FULL, SURVEY_KEYS, Participant, Recordings, Refused, Session, is_plain
 from fergi.recording.study import KINDS, Study
 from fergi.recording.synchronisation import evidence, read_log
 
@@ -34,6 +34,7 @@ PAGES = Path(__file__).parent / "static"
 LARGEST_CHUNK = 8 << 20  # bytes of a recording
 LARGEST_PICTURE = 2 << 20  # of a camera check
 LARGEST_JSON = 1 << 20
+LONGEST_NAME = 1000  # characters, of a camera or a browser
 MOST_PROPOSALS = 2  # attempts at generating a prompt (Appendix A.2.1)
 HEADERS = {
     "Content-Security-Policy": (
@@ -127,7 +128,7 @@ async def read_object(request: Request, *keys: str, optional: Sequence[str] = ()
     body = await read_body(request, "application/json", LARGEST_JSON)
     try:
         content = json.loads(body.decode("utf-8"), parse_constant=refuse)
-        json.dumps(content).encode("utf-8")
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # finds half characters
     except (ValueError, RecursionError):
         raise Refused(400, "The request is not JSON.") from None
     if not isinstance(content, dict) or not set(keys) <= set(content) <= {*keys, *optional}:
@@ -228,18 +229,13 @@ class Server:
         """``POST /api/sessions/<n>/proposal``."""
         session = self.session(request)
         form = _checked_form((await read_object(request, "form"))["form"])
-        if session.read()["kind"] != "structured":
+        content = session.read()
+        if content["kind"] != "structured":
             raise Refused(409, "This session has no form.")
-        if len(session.read()["proposals"]) >= MOST_PROPOSALS:
-            raise Refused(409, "There are no attempts left. Change the text yourself.")
+        _check_attempts(content)
         text, by, note = await propose(form, self.prompt_server)
-        with session.held():
-            kept = session.read()["proposals"]
-            if len(kept) >= MOST_PROPOSALS:
-                raise Refused(409, "There are no attempts left. Change the text yourself.")
-            proposal = {"text": text, "by": by}
-            session.update(form=form, proposals=[*kept, {**proposal, "form": form}], proposal=proposal)
-        return {**proposal, "note": note, "attempts_left": MOST_PROPOSALS - len(kept) - 1}
+        left = await run_in_threadpool(_keep_proposal, session, form, {"text": text, "by": by})
+        return {"text": text, "by": by, "note": note, "attempts_left": left}
 
     async def ask_images(self, request: Request) -> tuple[int, dict]:
         """``POST /api/sessions/<n>/images``."""
@@ -304,8 +300,11 @@ class Server:
         """``POST /api/sessions/<n>/finish``; asked again, the same answer."""
         session = self.session(request, complete=True)
         given = await read_object(request, "camera", "browser")
-        if not isinstance(given["camera"], dict) or not isinstance(given["browser"], str | dict):
-            raise Refused(422, "camera must be an object, browser a text or an object.")
+        camera, browser = given["camera"], given["browser"]
+        if not isinstance(camera, dict) or set(camera) != {"label", "settings"} or not is_plain(camera["settings"]):
+            raise Refused(422, "camera must have label, a text, and settings, a short object of plain values.")
+        if not all(isinstance(text, str) and len(text) <= LONGEST_NAME for text in (camera["label"], browser)):
+            raise Refused(422, f"browser and the camera's label must be texts of at most {LONGEST_NAME} characters.")
         return {"evidence": await run_in_threadpool(self._finish, session, given)}
 
     def _finish(self, session: Session, given: dict[str, Any]) -> dict[str, Any]:
@@ -362,6 +361,21 @@ def _evidence(session: Session) -> dict[str, Any]:
     except FergiError as error:
         return {"problem": str(error)}
     return evidence(session.recording(), events, frames, content["n_images"], content["seconds"])
+
+
+def _check_attempts(content: dict[str, Any]) -> None:
+    if len(content["proposals"]) >= MOST_PROPOSALS:
+        raise Refused(409, "There are no attempts left. Change the text yourself.")
+
+
+def _keep_proposal(session: Session, form: dict[str, Any], proposal: dict[str, str]) -> int:
+    """Keep a proposal and the form it was made from; how many attempts are left."""
+    with session.held():
+        content = session.read()
+        _check_attempts(content)  # another request may have taken the last one meanwhile
+        kept = [*content["proposals"], proposal | {"form": form}]
+        session.update(form=form, proposals=kept, proposal=proposal)
+    return MOST_PROPOSALS - len(kept)
 
 
 def _checked_form(form: Any) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import hmac
 import json
-import math
 import os
 import re
 import secrets
@@ -168,14 +167,16 @@ class Participant:
 
     def sessions(self) -> list[dict[str, Any]]:
         """Number, kind and state of each session begun; complete, interrupted or stopped."""
-        found: dict[int, str] = {}
+        found: dict[int, dict[str, Any]] = {}
         order = ("stopped", "interrupted", "complete")
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if match := re.fullmatch(r"(\.?)session_([0-9]+)(?:_(interrupted|stopped)_[0-9]+)?", path.name):
-                number = int(match[2])
-                state = match[3] or ("interrupted" if match[1] else "complete")
-                found[number] = max(found.get(number, state), state, key=order.index)
-        return [{"number": n, "kind": self.study.kind_of(n), "state": found[n]} for n in sorted(found)]
+            match = re.fullmatch(r"(\.?)session_([0-9]+)(?:_(interrupted|stopped)_[0-9]+)?", path.name)
+            if match and (path / "session.json").is_file():
+                number, state = int(match[2]), match[3] or ("interrupted" if match[1] else "complete")
+                kind = Session(self, number, path).read()["kind"]
+                each = {"number": number, "kind": kind, "state": state}
+                found[number] = max(found.get(number, each), each, key=lambda each: order.index(each["state"]))
+        return [found[number] for number in sorted(found)]
 
     def next_session(self) -> dict[str, Any] | None:
         """Number and kind of the session to do now; None if all are complete."""
@@ -396,11 +397,7 @@ def _ending(mime: str, data: bytes) -> str:
 
 def _entry(name: str, number: int, entry: Any) -> dict[str, Any]:
     """An event with its number, or a frame, as it is kept; values are plain ones or lists of them."""
-    if not isinstance(entry, dict):
-        raise Refused(422, f"{name} must be objects.")
-    flat = [each for value in entry.values() for each in (value if isinstance(value, list) else [value])]
-    simple = all(each is None or isinstance(each, str | bool) or _is_number(each) for each in flat)
-    if not simple or len(json.dumps(entry)) > LONGEST_ENTRY:
+    if not is_plain(entry):
         raise Refused(422, f"{name} must be short objects of plain values.")
     if name == "frames":
         if set(entry) != {"captureTime", "presentedFrames"} or not all(
@@ -415,8 +412,17 @@ def _entry(name: str, number: int, entry: Any) -> dict[str, Any]:
     return {"number": number} | entry
 
 
+def is_plain(content: Any) -> bool:
+    """Whether this is a short object whose values are numbers, texts, truth values, null, or lists of these."""
+    if not isinstance(content, dict):
+        return False
+    flat = [each for value in content.values() for each in (value if isinstance(value, list) else [value])]
+    simple = all(each is None or isinstance(each, str | bool) or _is_number(each) for each in flat)
+    return simple and len(json.dumps(content)) <= LONGEST_ENTRY
+
+
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e15
+    return type(value) in (int, float) and abs(value) < 1e15
 
 
 def _survey(content: dict[str, Any]) -> dict[str, Any]:

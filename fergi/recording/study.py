@@ -34,6 +34,7 @@ FORM: dict[str, Any] = {
     "shuffle_survey": ("true or false",),
     "texts": ("texts by key",),
 }
+TEXTS = Path(__file__).parent / "static" / "texts.json"  # the pages' own words
 REQUIRED = ("title", "version", "contact", "consent")
 
 
@@ -156,7 +157,11 @@ def read_study(path: Path) -> Study:
         reason = " ".join(str(error).split())
         raise FergiError(f"{path} is neither YAML nor JSON that can be read ({reason}). Correct it.") from error
     try:
-        return Study(**_checked(content, FORM, "", REQUIRED))
+        study = Study(**_checked(content, FORM, "", REQUIRED))
+        known = json.loads(TEXTS.read_text(encoding="utf-8"))
+        if unknown := [key for key in study.texts if key not in known]:
+            raise ValueError(f"texts.{unknown[0]} is not known; {TEXTS.name} beside the pages has every key")
+        return study
     except ValueError as error:
         raise FergiError(f"{path}: {error}. docs/sessions.md explains every key.") from None
 

@@ -1,0 +1,418 @@
+"""The session server through its addresses: a whole session, who is let in, what is refused, restarts, a full disk."""
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from conftest import CHECKOUT, snapshot
+from PIL import Image
+
+from fergi.dataset import EMOTIONS, ISSUES, Folders
+from fergi.recording.camera import CameraCheck
+from fergi.recording.images import Drawn, ImageMaker
+from fergi.recording.server import HEADERS, Server, make_app
+from fergi.recording.storage import Recordings
+from fergi.recording.study import DEFAULT_STUDY, Study
+
+N_IMAGES = 2
+STUDY = Study(
+    title="A study",
+    version="1",
+    contact="somebody@example.org",
+    consent={"version": "2026-11", "paragraphs": ["What happens.", "Voluntary."]},
+    sessions={"structured": 1, "free": 2},
+    images_per_prompt=N_IMAGES,
+    seconds={"baseline": 1, "image": 1},
+)
+FORM = {
+    "animate": [{"name": "cat", "quantity": 2, "activity": "", "characteristics": ["black"]}],
+    "inanimate": [{"name": "sofa", "quantity": 1, "characteristics": []}],
+    "interactional": [{"first": "animate 1", "relation": "scratching", "second": "inanimate 1"}],
+    "positional": [],
+    "location": "a living room",
+    "style": "oil painting",
+    "keywords": ["warm light"],
+}
+SURVEY = {
+    **{"overallRating": 5, "alignmentRating": 4, "fidelityRating": 7},
+    "issuesList": dict.fromkeys(ISSUES, False) | {"blurry": True},
+    "reactionList": dict.fromkeys(EMOTIONS, False) | {"amused": True},
+    "missingElements": "the sofa",
+}
+FINISH = {"camera": {"label": "A camera", "settings": {"width": 640}}, "browser": "A browser"}
+
+
+def drawn(prompt: str, seed: int) -> Image.Image:
+    """A picture of one colour that the seed gives."""
+    return Image.new("RGB", (32, 32), (seed % 256, 100, 50))
+
+
+@dataclass
+class Browser:
+    """What a page sends."""
+
+    address: str  # http://127.0.0.1:…
+    headers: dict[str, str] = field(default_factory=dict)
+    number: int = 0
+
+    def send(self, method: str, path: str, **options) -> httpx.Response:
+        """A request with the headers that the page has."""
+        headers = {"Origin": self.address} | self.headers | options.pop("headers", {})
+        return httpx.request(method, self.address + path, headers=headers, timeout=60, **options)
+
+    def to_session(self, method: str, path: str, **options) -> httpx.Response:
+        """A request about the session under way."""
+        return self.send(method, f"/api/sessions/{self.number}/{path}", **options)
+
+    def join(self, sharing: bool = True) -> str:
+        """Consent; the participant's name."""
+        content = {"recording": True, "sharing": sharing, "consent_version": "2026-11"}
+        answer = self.send("POST", "/api/participants", json=content)
+        assert answer.status_code == 201, answer.text
+        self.headers = {"X-Participant": answer.json()["participant"], "X-Key": answer.json()["key"]}
+        return answer.json()["participant"]
+
+    def start(self, kind: str = "structured") -> None:
+        """Begin the next session."""
+        answer = self.send("POST", "/api/sessions", json={"kind": kind})
+        assert answer.status_code == 201, answer.text
+        self.number, self.headers["X-Session-Token"] = answer.json()["number"], answer.json()["token"]
+
+    def make_images(self, prompt: str = "two cats", form: dict | None = FORM) -> None:
+        """Ask for the images and wait until they are there."""
+        assert self.to_session("POST", "images", json={"prompt": prompt, "form": form}).status_code == 202
+        for _ in range(600):
+            state = self.to_session("GET", "images").json()
+            if state["state"] in ("ready", "failed"):
+                break
+            time.sleep(0.02)
+        assert state == {"state": "ready", "done": N_IMAGES, "total": N_IMAGES, "note": None}
+
+    def chunk(self, offset: int, data: bytes, kind: str = "video/x-matroska;codecs=avc1") -> httpx.Response:
+        """A chunk of the recording."""
+        options = {"params": {"offset": offset, "type": kind}, "headers": {"Content-Type": "application/octet-stream"}}
+        return self.to_session("POST", "recording", content=data, **options)
+
+    def state(self) -> dict:
+        """What the server knows of the participant."""
+        return self.send("GET", "/api/me").json()
+
+
+@contextmanager
+def serving(root: Path, study: Study = STUDY, *, camera: CameraCheck | None = None, **options):
+    """A browser at a server over a root, in a thread; ``options`` are a source of images and a prompt server."""
+    recordings = Recordings(Folders(root), study)
+    maker = ImageMaker(options.get("source") or Drawn(drawn))
+    camera = camera or CameraCheck(lambda picture: 0.95, 0.9)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        host = "{}:{}".format(*listening.getsockname())
+        app = make_app(Server(study, recordings, maker, options.get("prompt_server"), camera), [host])
+        running = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", lifespan="off"))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield Browser(f"http://{host}")
+        finally:
+            running.should_exit = True
+            thread.join()
+            maker.close()
+            recordings.close()
+
+
+def film(captures: np.ndarray) -> bytes:
+    """A matroska recording whose frames have these times, ms."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width = stream.height = 64
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for number, moment in enumerate(captures):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number % 250, np.uint8), "rgb24")
+            frame.pts, frame.time_base = round(moment), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def whole_session(browser: Browser, kind: str = "structured") -> dict:
+    """From the prompt to the end, as the page does it; the evidence."""
+    browser.start(kind)
+    browser.make_images("two cats", FORM if kind == "structured" else None)
+    captures = 1000 + 40 + np.arange(150) * 1000 / 30
+    video = film(captures - captures[0])
+    cuts = [0, 1, 700, len(video) // 2, len(video)]
+    for begin, end in zip(cuts, cuts[1:], strict=False):
+        assert browser.chunk(begin, video[begin:end]).json() == {"size": end}
+    events = [{"name": "recorder_starting", "time": 1000.0}]
+    for image, start in ((1, 1100.0), (2, 3300.0)):
+        marks = (("baseline_shown", 0), ("image_shown", 1000), ("image_hidden", 2000))
+        events += [{"name": name, "time": start + later, "image": image} for name, later in marks]
+    events += [{"name": "ranking_shown", "time": 5600.5, "order": [1, 0]}]
+    frames = [{"captureTime": time, "presentedFrames": n} for n, time in enumerate(captures, 5)]
+    assert browser.to_session("POST", "events", json={"first": 0, "events": events}).json() == {"next": len(events)}
+    assert browser.to_session("POST", "frames", json={"first": 0, "frames": frames}).json() == {"next": 150}
+    for image in (1, 2):
+        assert browser.to_session("PUT", f"survey/{image}", json=SURVEY).status_code == 200
+    assert browser.to_session("PUT", "ranking", json={"ranking": [1, 0], "start": [0, 1]}).status_code == 200
+    answer = browser.to_session("POST", "finish", json=FINISH)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["evidence"]
+
+
+def test_a_whole_session(tmp_path):
+    """What is on disk after it, and the evidence of a recording whose every frame the log confirms."""
+    with serving(tmp_path) as browser:
+        assert browser.join(sharing=False) == "001"
+        evidence = whole_session(browser)
+        assert evidence["matched_share"] == 1.0 and evidence["gaps"] == 0 and evidence["zero"] == 1040.0
+        again = browser.to_session("POST", "finish", json=FINISH)
+        assert again.json()["evidence"] == evidence
+        assert browser.to_session("PUT", "ranking", json={"ranking": [0, 1], "start": [0, 1]}).status_code == 409
+        state = browser.state()
+    assert state["sessions"] == [{"number": 1, "kind": "structured", "state": "complete"}]
+    assert state["next"] == {"number": 2, "kind": "free", "prompt": None}
+    folder = tmp_path / "recordings" / "001"
+    consent = json.loads((folder / "consent.json").read_text())
+    assert (consent["sharing"], consent["recording"], consent["withdrawn"]) == (False, True, False)
+    session = json.loads((folder / "session_1" / "session.json").read_text())
+    assert (session["state"], session["kind"], session["prompt"]) == ("complete", "structured", "two cats")
+    assert session["evidence"] == evidence and len(evidence["load_average"]) == 3
+    answers = json.loads((folder / "session_1" / "answers.json").read_text())
+    assert answers == {"survey": [SURVEY, SURVEY], "ranking": [1, 0], "ranking_start": [0, 1]}
+    images = json.loads((folder / "session_1" / "images.json").read_text())
+    for image in (1, 2):
+        seed = images[image - 1]["seed"]
+        picture = Image.open(folder / "session_1" / "images" / f"image{image}.png")
+        assert picture.getpixel((0, 0)) == (seed % 256, 100, 50)
+    assert not list((folder).glob(".session*"))
+
+
+# Who is let in, and what is refused ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def besieged(tmp_path_factory):
+    """A root, and two participants with a session under way; the first has begun to record and to answer."""
+    root = tmp_path_factory.mktemp("study") / "root"
+    with serving(root) as first:
+        second = Browser(first.address)
+        for browser in (first, second):
+            browser.join()
+            browser.start()
+            browser.make_images()
+        assert first.chunk(0, film(np.arange(5) * 33)[:500]).status_code == 200
+        assert first.to_session("POST", "events", json={"first": 0, "events": [EVENT, EVENT]}).status_code == 200
+        yield root, first, second
+
+
+EVENT = {"name": "visible", "time": 1.5}
+OCTETS = {"Content-Type": "application/octet-stream"}
+JPEG = {"Content-Type": "image/jpeg"}
+JSON = {"Content-Type": "application/json"}
+MATROSKA = "?offset=0&type=video/x-matroska"
+S = "/api/sessions/1"
+
+
+def events(first: object, *entries: object) -> bytes:
+    """A body for ``…/events``."""
+    return json.dumps({"first": first, "events": entries}).encode()
+
+
+def changed(content: dict, **changes: object) -> bytes:
+    """A body that is content with some changes."""
+    return json.dumps(content | changes).encode()
+
+
+def picture(kind: str, size: tuple[int, int] = (64, 64)) -> bytes:
+    """A picture's file."""
+    file = io.BytesIO()
+    Image.new("RGB", size, (90, 120, 150)).save(file, kind)
+    return file.getvalue()
+
+
+CONSENT = {"recording": True, "sharing": True, "consent_version": "2026-11"}
+IMAGES = {"prompt": "two cats", "form": FORM}
+RANKING = {"ranking": [0, 1], "start": [0, 1]}
+# Status, method, path, headers that are other than a page's (None: missing), body.
+HOSTILE = [
+    # other names of this server, other sites
+    (421, "GET", "/", {"Host": "evil.example"}, b""),
+    (421, "GET", "/api/study", {"Host": "127.0.0.1"}, b""),
+    (421, "GET", "/static/app.js", {"Host": "evil.example"}, b""),
+    (421, "POST", "/api/participants", {"Host": "evil.example:80", "Origin": "http://evil.example:80"}, b"{}"),
+    (403, "GET", "/api/me", {"Origin": "http://evil.example"}, b""),
+    (403, "POST", "/api/participants", {"Origin": "http://evil.example", **JSON}, json.dumps(CONSENT).encode()),
+    (403, "POST", "/api/participants", {"Origin": "null", **JSON}, json.dumps(CONSENT).encode()),
+    (403, "POST", "/api/participants", {"Origin": None, **JSON}, json.dumps(CONSENT).encode()),
+    (403, "POST", "/api/participants", {"Origin": "http://127.0.0.1:1", **JSON}, json.dumps(CONSENT).encode()),
+    (403, "DELETE", "/api/me", {"Origin": "https://127.0.0.1"}, b""),
+    (403, "PUT", f"{S}/ranking", {"Origin": None, **JSON}, json.dumps(RANKING).encode()),
+    # other people
+    (401, "GET", "/api/me", {"X-Participant": None, "X-Key": None}, b""),
+    (401, "GET", "/api/me", {"X-Key": None}, b""),
+    (401, "GET", "/api/me", {"X-Key": "a" * 43}, b""),
+    (401, "GET", "/api/me", {"X-Participant": "002"}, b""),
+    (401, "GET", "/api/me", {"X-Participant": "999"}, b""),
+    (401, "GET", "/api/me", {"X-Participant": "../recordings/001"}, b""),
+    (401, "GET", "/api/me", {"X-Participant": "001/../001"}, b""),
+    (401, "GET", "/api/me", {"X-Participant": "001/.session_1"}, b""),
+    (401, "GET", "/api/me", {"X-Participant": "1"}, b""),
+    (401, "GET", "/api/me", {"X-Participant": "0\xb91"}, b""),
+    (401, "DELETE", "/api/me", {"X-Participant": "002"}, b""),
+    (401, "GET", f"{S}/images/1", {"X-Key": None}, b""),
+    (401, "POST", "/api/camera-check", {"X-Participant": ".", **JPEG}, picture("JPEG")),
+    # another tab, another session
+    (400, "POST", f"{S}/recording?offset=500", {"X-Session-Token": None, **OCTETS}, b"more"),
+    (409, "POST", f"{S}/recording?offset=500", {"X-Session-Token": "b" * 43, **OCTETS}, b"more"),
+    (409, "GET", f"{S}/images/1", {"X-Session-Token": "second's"}, b""),
+    (404, "POST", "/api/sessions/2/events", JSON, events(0, EVENT)),
+    (404, "POST", "/api/sessions/99999999999999999999999999/events", JSON, events(0, EVENT)),
+    # paths
+    (404, "GET", "/static/../server.py", {}, b""),
+    (404, "GET", "/static/%2e%2e/server.py", {}, b""),
+    (404, "GET", "/static/..%2f..%2f__init__.py", {}, b""),
+    (404, "GET", "/static//etc/passwd", {}, b""),
+    (404, "GET", "/static/%2fetc%2fpasswd", {}, b""),
+    (404, "GET", "/static/..%5c..%5cserver.py", {}, b""),
+    (404, "GET", "/static/app.js%00.css", {}, b""),
+    (404, "GET", "/recordings/001/consent.json", {}, b""),
+    (404, "GET", "/../recordings/001/consent.json", {}, b""),
+    (404, "POST", "/api/sessions/-1/events", JSON, events(0, EVENT)),
+    (404, "POST", "/api/sessions/1%2f..%2f..%2f002/events", JSON, events(0, EVENT)),
+    (404, "POST", "/api/sessions/..%2f..%2f002%2f.session_1/events", JSON, events(0, EVENT)),
+    (404, "GET", f"{S}/images/..%2f..%2fsession.json", {}, b""),
+    (404, "GET", f"{S}/images/3", {}, b""),
+    (404, "PUT", f"{S}/survey/0", JSON, json.dumps(SURVEY).encode()),
+    (404, "PUT", f"{S}/survey/3", JSON, json.dumps(SURVEY).encode()),
+    # methods
+    (405, "DELETE", "/api/study", {}, b""),
+    (405, "PUT", "/", {}, b""),
+    (405, "POST", "/static/app.js", {}, b""),
+    (405, "PATCH", "/api/me", JSON, b"{}"),
+    (405, "OPTIONS", "/api/participants", {}, b""),
+    (405, "GET", f"{S}/finish", {}, b""),
+    # chunks
+    (413, "POST", f"{S}/recording?offset=500", OCTETS, bytes((8 << 20) + 1)),
+    (409, "POST", f"{S}/recording?offset=501", OCTETS, b"ahead"),
+    (409, "POST", f"{S}/recording?offset=0&type=video/x-matroska", OCTETS, b"\x1a\x45\xdf\xa3again"),
+    (409, "POST", f"{S}/recording?offset=499", OCTETS, b"overlap"),
+    (422, "POST", f"{S}/recording?offset=-1", OCTETS, b"more"),
+    (422, "POST", f"{S}/recording?offset=5e2", OCTETS, b"more"),
+    (422, "POST", f"{S}/recording", OCTETS, b"more"),
+    (415, "POST", f"{S}/recording?offset=500", JSON, b"more"),
+    (415, "POST", f"{S}/recording?offset=500", {"Content-Type": None}, b"more"),
+    (415, "POST", f"{S}/recording?offset=500", {"Content-Encoding": "gzip", **OCTETS}, b"more"),
+    (415, "second", f"{S}/recording{MATROSKA}", OCTETS, b"<script>alert(1)</script>"),
+    (415, "second", f"{S}/recording?offset=0&type=text/html", OCTETS, b"\x1a\x45\xdf\xa3"),
+    (415, "second", f"{S}/recording?offset=0&type=video/mp4", OCTETS, b"\x1a\x45\xdf\xa3 not mp4"),
+    (415, "second", f"{S}/recording?offset=0", OCTETS, b"\x1a\x45\xdf\xa3"),
+    (415, "second", f"{S}/recording?offset=0&type=../../mkv", OCTETS, b"\x1a\x45\xdf\xa3"),
+    # bodies that are not what they say
+    (400, "POST", "/api/participants", JSON, b"{"),
+    (400, "POST", "/api/participants", JSON, b""),
+    (400, "POST", "/api/participants", JSON, b'{"recording": NaN, "sharing": true, "consent_version": "2026-11"}'),
+    (400, "POST", "/api/participants", JSON, b"\xff\xfe{}"),
+    (400, "POST", "/api/participants", JSON, b"[" * 100_000),
+    (400, "POST", "/api/participants", JSON, b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+    (400, "POST", f"{S}/images", JSON, b'{"prompt": "\\ud800", "form": null}'),
+    (413, "POST", "/api/participants", JSON, b'"' + b"a" * (1 << 20) + b'"'),
+    (415, "POST", "/api/participants", {"Content-Type": "text/plain"}, json.dumps(CONSENT).encode()),
+    (415, "POST", "/api/participants", {"Content-Type": "application/x-www-form-urlencoded"}, b"recording=true"),
+    (422, "POST", "/api/participants", JSON, b"[]"),
+    (422, "POST", "/api/participants", JSON, changed(CONSENT, participant="../x")),
+    (422, "POST", "/api/participants", JSON, changed(CONSENT, recording=False)),
+    (422, "POST", "/api/participants", JSON, changed(CONSENT, sharing="yes")),
+    (409, "POST", "/api/participants", JSON, changed(CONSENT, consent_version="2025-01")),
+    (422, "POST", "/api/sessions", JSON, b'{"kind": "../structured"}'),
+    (422, "POST", "/api/sessions", JSON, b'{"kind": ["structured"]}'),
+    (409, "POST", "/api/sessions", JSON, b'{"kind": "free"}'),
+    (422, "POST", f"{S}/proposal", JSON, b'{"form": [1, 2]}'),
+    (422, "POST", f"{S}/proposal", JSON, changed({}, form={**FORM, "interactional": [{"first": "animate 9"}]})),
+    (422, "POST", f"{S}/images", JSON, changed(IMAGES, prompt=" ")),
+    (422, "POST", f"{S}/images", JSON, changed(IMAGES, prompt="a" * 1001)),
+    (422, "POST", f"{S}/images", JSON, changed(IMAGES, prompt={"$gt": ""})),
+    (422, "POST", f"{S}/images", JSON, changed(IMAGES, form=None)),
+    (409, "POST", f"{S}/images", JSON, changed(IMAGES, prompt="two dogs")),
+    (422, "POST", "/api/camera-check", JPEG, b"\xff\xd8\xff\xe0 not a picture"),
+    (422, "POST", "/api/camera-check", JPEG, picture("PNG")),
+    (422, "POST", "/api/camera-check", JPEG, picture("JPEG")[:400]),
+    (422, "POST", "/api/camera-check", JPEG, picture("JPEG", (4097, 8))),
+    (413, "POST", "/api/camera-check", JPEG, picture("JPEG") + bytes(2 << 20)),
+    (415, "POST", "/api/camera-check", {"Content-Type": "image/png"}, picture("PNG")),
+    # logs and answers
+    (409, "POST", f"{S}/events", JSON, events(3, EVENT)),
+    (409, "POST", f"{S}/events", JSON, events(1, {"name": "hidden", "time": 1.5})),
+    (422, "POST", f"{S}/events", JSON, events(-1, EVENT)),
+    (422, "POST", f"{S}/events", JSON, events(True, EVENT)),
+    (422, "POST", f"{S}/events", JSON, events(2.0, EVENT)),
+    (422, "POST", f"{S}/events", JSON, b'{"first": 2, "events": {"0": 1}}'),
+    (422, "POST", f"{S}/events", JSON, b'{"first": 2, "events": [{"name": "visible", "time": 1e999}]}'),
+    (422, "POST", f"{S}/events", JSON, events(2, EVENT | {"time": 10**400})),
+    (422, "POST", f"{S}/events", JSON, events(2, EVENT | {"name": "../../x"})),
+    (422, "POST", f"{S}/events", JSON, events(2, EVENT | {"number": 7})),
+    (422, "POST", f"{S}/events", JSON, events(2, EVENT | {"more": {"deep": [1]}})),
+    (422, "POST", f"{S}/events", JSON, events(2, EVENT | {"more": "a" * 5000})),
+    (422, "POST", f"{S}/frames", JSON, b'{"first": 0, "frames": [{"captureTime": "1", "presentedFrames": 1}]}'),
+    (422, "POST", f"{S}/frames", JSON, events(0, EVENT)),
+    (422, "PUT", f"{S}/survey/1", JSON, changed(SURVEY, overallRating=8)),
+    (422, "PUT", f"{S}/survey/1", JSON, changed(SURVEY, fidelityRating=0)),
+    (422, "PUT", f"{S}/survey/1", JSON, changed(SURVEY, alignmentRating=True)),
+    (422, "PUT", f"{S}/survey/1", JSON, changed(SURVEY, issuesList={"blurry": True})),
+    (422, "PUT", f"{S}/survey/1", JSON, changed(SURVEY, reactionList=SURVEY["reactionList"] | {"x": True})),
+    (422, "PUT", f"{S}/survey/1", JSON, changed(SURVEY, missingElements=["a"])),
+    (422, "PUT", f"{S}/survey/1", JSON, changed(SURVEY, other=1)),
+    (422, "PUT", f"{S}/ranking", JSON, changed(RANKING, ranking=[1, 2])),
+    (422, "PUT", f"{S}/ranking", JSON, changed(RANKING, ranking=[0, 0])),
+    (422, "PUT", f"{S}/ranking", JSON, changed(RANKING, start=[True, False])),
+    (422, "PUT", f"{S}/ranking", JSON, changed(RANKING, start="01")),
+    (409, "POST", f"{S}/finish", JSON, json.dumps(FINISH).encode()),
+    (422, "POST", f"{S}/finish", JSON, changed(FINISH, camera={"label": "A", "settings": [[[1]]]})),
+    (422, "POST", f"{S}/finish", JSON, changed(FINISH, browser="a" * 1001)),
+    (422, "POST", f"{S}/stop", JSON, b'{"keep": "no"}'),
+]
+
+
+@pytest.mark.parametrize(("status", "method", "path", "headers", "body"), HOSTILE)
+def test_refused_and_nothing_written(besieged, status, method, path, headers, body):
+    """Every file below the root and beside it stays as it was, and the answer says no more than a sentence."""
+    root, browser, second = besieged
+    if method == "second":
+        method, browser = "POST", second
+    given = {"Host": browser.address.removeprefix("http://"), "Origin": browser.address} | browser.headers | headers
+    if given["X-Session-Token"] == "second's":
+        given["X-Session-Token"] = second.headers["X-Session-Token"]
+    before = snapshot(root.parent)
+    connection = http.client.HTTPConnection(given["Host"] if "Host" not in headers else browser.address[7:], timeout=60)
+    connection.putrequest(method, path, skip_host=True)
+    for name, value in {**given, "Content-Length": str(len(body))}.items():
+        if value is not None:
+            connection.putheader(name, value)
+    with contextlib.suppress(ConnectionError):  # it may answer before it has read everything
+        connection.endheaders(body)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    assert (answer.status, list(json.loads(text))[0]) == (status, "error"), text
+    assert "Traceback" not in text and str(root) not in text
+    assert {name: answer.getheader(name) for name in HEADERS} == HEADERS
+    assert snapshot(root.parent) == before
