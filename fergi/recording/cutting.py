@@ -5,6 +5,7 @@ recording's own size and colours. A session is cut whole or not at all; ``cut.js
 files, and what the recording's evidence is.
 """
 
+import io
 import os
 import shutil
 from collections import Counter
@@ -198,9 +199,6 @@ def _marks(
 
 def _put_in_place(temporary: Path, target: Path) -> None:
     """Give a finished folder its name, in place of an older one."""
-    for path in temporary.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -225,21 +223,17 @@ def write_clips(
     chosen = [recording.places[newest_frames(recording.times, clip.grid)] for clip in clips]
     wanted = [Counter(places.tolist()) for places in chosen]  # place → how many frames of the clip it becomes
     writers: dict[str, _Writer] = {}
-    try:
-        for frame in _decode(path):
-            if stopped():
-                raise Interrupted
-            place = frame.pts  # which writing changes
-            for clip, places in zip(clips, wanted, strict=True):
-                if n_times := places.pop(place, 0):
-                    if clip.name not in writers:
-                        writers[clip.name] = _Writer(folder / f"{clip.name}.mp4", frame)
-                    writers[clip.name].write(frame, n_times)
-                    if not places:
-                        writers.pop(clip.name).close()
-    finally:
-        for writer in writers.values():
-            writer.close()
+    for frame in _decode(path):
+        if stopped():
+            raise Interrupted
+        place = frame.pts  # which writing changes
+        for clip, places in zip(clips, wanted, strict=True):
+            if n_times := places.pop(place, 0):
+                if clip.name not in writers:
+                    writers[clip.name] = _Writer(folder / f"{clip.name}.mp4", frame)
+                writers[clip.name].write(frame, n_times)
+                if not places:
+                    writers.pop(clip.name).close()
     lost = sum(sum(places.values()) for places in wanted)
     if lost:
         n_frames = sum(clip.n_frames for clip in clips)
@@ -247,19 +241,23 @@ def write_clips(
 
 
 def _decode(path: Path) -> Iterator[av.VideoFrame]:
-    """The frames that can be decoded."""
+    """The frames that can be decoded; none from a damaged one to the next keyframe, since they build on each other."""
     with av.open(str(path.absolute())) as container:
         stream = container.streams.video[0]
-        packets = container.demux(stream)
+        stream.codec_context.options = {"err_detect": "explode"}  # no concealment
+        packets, sound = container.demux(stream), True
         while True:
             try:
                 packet = next(packets, None)
                 if packet is None:
                     return
-                yield from packet.decode()
-            except av.FFmpegError as error:
-                if isinstance(error, av.InvalidDataError):
-                    continue  # a damaged frame, or the cut; those that are missed are counted
+                for frame in packet.decode():
+                    sound = (sound or frame.key_frame) and not frame.is_corrupt
+                    if sound:
+                        yield frame
+            except av.InvalidDataError:
+                sound = False  # a damaged frame, or the cut
+            except av.FFmpegError:
                 return
 
 
@@ -269,7 +267,9 @@ class _Writer:
     def __init__(self, path: Path, first: av.VideoFrame):
         self.width, self.height = first.width - first.width % 2, first.height - first.height % 2  # yuv420p halves them
         self.n_frames = 0
-        self.container = av.open(str(path.absolute()), "w", format="mp4")
+        # In memory, a megabyte: PyAV can crash the process when a disk is full.
+        self.path, self.buffer = path, io.BytesIO()
+        self.container = av.open(self.buffer, "w", format="mp4")
         self.stream = self.container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=ENCODING)
         self.stream.width, self.stream.height, self.stream.pix_fmt = self.width, self.height, "yuv420p"
         self.stream.codec_context.thread_count = 1
@@ -288,6 +288,9 @@ class _Writer:
     def close(self) -> None:
         self.container.mux(self.stream.encode(None))
         self.container.close()
+        with self.path.open("wb") as file:
+            file.write(self.buffer.getbuffer())
+            os.fsync(file.fileno())
 
 
 def verify(target: Path) -> None:
