@@ -68,9 +68,10 @@ def list_session(folders: Folders, session: Session, black: Sequence[int]) -> No
     valid = read_valid_sessions(folders) if folders.valid_sessions.is_file() else {}
     begins = not folders.black_images.is_file()
     images = {} if begins else read_json(folders.black_images, "Remove it; preprocess_image_data.py writes it again.")
-    new_images = images | {participant: images.get(participant, {}) | {str(number): list(black)}}
+    of_session = images.get(participant, {}) | {str(number): list(black)}
+    new_images = images | {participant: dict(sorted(of_session.items(), key=lambda item: int(item[0])))}
     if images != new_images and not (begins and set(valid) - {participant}):
-        write_json(new_images, folders.black_images)
+        write_json(dict(sorted(new_images.items())), folders.black_images)
     numbers = sorted({*valid.get(participant, ()), number})
     if numbers != valid.get(participant):
         write_json(dict(sorted((valid | {participant: numbers}).items())), folders.valid_sessions)
