@@ -20,6 +20,7 @@ from fergi.activation import ACTIVATION_COLUMNS
 from fergi.files import FergiError, read_json, write_json
 from fergi.preference.aucomb import AUcomb
 from fergi.preference.checks import check
+from fergi.preference.fau_net import FAUNet
 from fergi.preference.folds import training_masks
 from fergi.preference.grid_search import (
     ENSEMBLE,
@@ -66,7 +67,7 @@ class ValenceModel(Protocol):
         """The other way round; ValueError says what does not fit."""
 
 
-VALENCE_MODELS: dict[str, type[ValenceModel]] = {"aucomb": AUcomb, "linear": Linear}
+VALENCE_MODELS: dict[str, type[ValenceModel]] = {"aucomb": AUcomb, "fau-net": FAUNet, "linear": Linear}
 
 
 @dataclass(frozen=True)

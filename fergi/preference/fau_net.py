@@ -1,0 +1,165 @@
+"""FAU-Net, the authors' later valence model (the newest commit of their repository; not in the paper).
+
+A small network gives the valence of a reaction from its 12 activation values. It is trained on pairs of images of a
+session (RankNet): P(first preferred) = σ(valence of the first − valence of the second).
+
+The release computes in float32, where processors and GPUs differ in the last bits. Here initial weights are drawn
+in float32, as in the release, and all else is computed in float64, so that every machine counts the same.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from fergi.features import ACTION_UNITS
+from fergi.preference.checks import check
+from fergi.preference.pairs import Pairs
+from fergi.preference.valence import activation_values
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+N_UNITS, N_HIDDEN = len(ACTION_UNITS), 16
+SHAPES = {
+    "unit_weight": (N_UNITS,),
+    "unit_bias": (N_UNITS,),
+    "hidden_weight": (N_HIDDEN, N_UNITS),
+    "hidden_bias": (N_HIDDEN,),
+    "output_weight": (N_UNITS + N_HIDDEN,),
+    "output_bias": (1,),
+}
+AT_ONCE = 17  # networks that are trained together: more are no faster
+
+
+@dataclass(frozen=True)
+class FAUNet:
+    """The parameters of one network, float64, with the shapes of ``SHAPES``.
+
+    x = σ(unit_weight · α + unit_bias), each AU on its own; h = hidden_weight x + hidden_bias;
+    valence = output_weight σ([x, h]) + output_bias.
+    """
+
+    unit_weight: np.ndarray
+    unit_bias: np.ndarray
+    hidden_weight: np.ndarray
+    hidden_bias: np.ndarray
+    output_weight: np.ndarray
+    output_bias: np.ndarray
+
+    action_units: ClassVar[tuple[int, ...]] = ACTION_UNITS
+    inner_folds: ClassVar[int | None] = 5  # a network for each two participants would take minutes
+
+    def valence(self, reactions: pd.DataFrame) -> np.ndarray:
+        """The network's output, in logits, shape (n_reactions,)."""
+        import torch
+
+        activation = torch.from_numpy(activation_values(reactions, ACTION_UNITS))
+        parameters = [torch.from_numpy(getattr(self, name))[None] for name in SHAPES]
+        return valence_of_networks(activation, *parameters)[0].numpy()
+
+    @classmethod
+    def fit(
+        cls,
+        reactions: pd.DataFrame,
+        pairs: Pairs,
+        training: np.ndarray,
+        *,
+        steps: int,
+        rate: float,
+        penalty: float,
+        seed: int,
+    ) -> list[Self]:
+        """Train one network for each row of ``training``, several together, on the CPU.
+
+        ``steps`` steps of Adam with learning rate ``rate`` on all training pairs at once; the loss is the mean
+        cross-entropy plus ``penalty`` times the sum of the absolute values of all parameters. Initial weights follow
+        from ``seed`` and the order of the rows. The release has each pair in both orders, which is the same loss.
+        """
+        import torch
+
+        activation = torch.from_numpy(activation_values(reactions, ACTION_UNITS))
+        preferred, other = torch.from_numpy(pairs.preferred), torch.from_numpy(pairs.other)
+        initial = initial_weights(len(training), seed)
+        fitted, n_threads = [], torch.get_num_threads()
+        torch.set_num_threads(1)  # the operations are small, and more threads wait for each other
+        try:
+            for start in range(0, len(training), AT_ONCE):
+                rows = slice(start, start + AT_ONCE)
+                uses = torch.from_numpy(training[rows][:, pairs.participant].astype(float))
+                share = uses / uses.sum(dim=1, keepdim=True).clamp(min=1)
+                parameters = [each[rows].clone().requires_grad_() for each in initial]
+                optimiser = torch.optim.Adam(parameters, rate)
+                for _ in range(steps):
+                    optimiser.zero_grad()
+                    valence = valence_of_networks(activation, *parameters)
+                    difference = valence.index_select(1, preferred) - valence.index_select(1, other)
+                    loss = (share * torch.nn.functional.softplus(-difference)).sum()
+                    loss = loss + penalty * sum(each.abs().sum() for each in parameters)
+                    loss.backward()
+                    optimiser.step()
+                fitted += [cls(*(each.detach().numpy() for each in one)) for one in zip(*parameters, strict=True)]
+        finally:
+            torch.set_num_threads(n_threads)
+        return fitted
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters as nested lists."""
+        return {name: getattr(self, name).tolist() for name in SHAPES}
+
+    @classmethod
+    def from_parameters(cls, parameters: Any) -> Self:
+        """The other way round; ValueError says what does not fit."""
+        check(parameters, SHAPES, "parameters")
+        return cls(**{name: np.array(parameters[name], float) for name in SHAPES})
+
+    def state_dict(self) -> "dict[str, Tensor]":
+        """The parameters under the release's names and in its shapes, float32."""
+        import torch
+
+        entries = {}
+        for number in range(N_UNITS):
+            entries[f"preprocess.{number}.0.weight"] = self.unit_weight[number].reshape(1, 1)
+            entries[f"preprocess.{number}.0.bias"] = self.unit_bias[number].reshape(1)
+        entries |= {"hidden_layers.0.weight": self.hidden_weight, "hidden_layers.0.bias": self.hidden_bias}
+        entries |= {"output_layer.weight": self.output_weight[None], "output_layer.bias": self.output_bias}
+        return {name: torch.tensor(entry, dtype=torch.float32) for name, entry in entries.items()}
+
+
+def initial_weights(n_networks: int, seed: int) -> "list[Tensor]":
+    """Weights before the training, in the order of ``SHAPES``, each with n_networks in front, float64.
+
+    As in the release: one seed, network after network, PyTorch's default for each layer in the order of the layers;
+    the layers of single AUs are drawn, too, and then set to 1 and −1. The caller's random numbers are not touched.
+    """
+    import torch
+
+    networks = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(n_networks):
+            for _ in range(N_UNITS):
+                torch.nn.Linear(1, 1)
+            hidden, output = torch.nn.Linear(N_UNITS, N_HIDDEN), torch.nn.Linear(N_UNITS + N_HIDDEN, 1)
+            drawn = (hidden.weight, hidden.bias, output.weight[0], output.bias)
+            networks.append((torch.ones(N_UNITS), -torch.ones(N_UNITS), *drawn))
+    return [torch.stack(each).detach().double() for each in zip(*networks, strict=True)]
+
+
+def valence_of_networks(
+    activation: "Tensor",
+    unit_weight: "Tensor",
+    unit_bias: "Tensor",
+    hidden_weight: "Tensor",
+    hidden_bias: "Tensor",
+    output_weight: "Tensor",
+    output_bias: "Tensor",
+) -> "Tensor":
+    """Activation values (n_images, 12) and parameters (n_networks, …) → valence, shape (n_networks, n_images)."""
+    import torch
+
+    units = torch.sigmoid(activation.T * unit_weight[:, :, None] + unit_bias[:, :, None])
+    hidden = torch.baddbmm(hidden_bias[:, :, None], hidden_weight, units)
+    both = torch.sigmoid(torch.cat([units, hidden], dim=1))
+    return torch.baddbmm(output_bias[:, None], output_weight[:, None], both)[:, 0]
