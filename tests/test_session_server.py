@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import io
+import itertools
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -30,7 +31,7 @@ from fergi.recording.camera import CameraCheck
 from fergi.recording.images import Drawn, ImageMaker
 from fergi.recording.server import HEADERS, Server, make_app
 from fergi.recording.storage import Recordings
-from fergi.recording.study import DEFAULT_STUDY, Study
+from fergi.recording.study import Study
 
 N_IMAGES = 2
 STUDY = Study(
@@ -82,9 +83,9 @@ class Browser:
         """A request about the session under way."""
         return self.send(method, f"/api/sessions/{self.number}/{path}", **options)
 
-    def join(self, sharing: bool = True) -> str:
+    def join(self, sharing: bool = True, version: str = "2026-11") -> str:
         """Consent; the participant's name."""
-        content = {"recording": True, "sharing": sharing, "consent_version": "2026-11"}
+        content = {"recording": True, "sharing": sharing, "consent_version": version}
         answer = self.send("POST", "/api/participants", json=content)
         assert answer.status_code == 201, answer.text
         self.headers = {"X-Participant": answer.json()["participant"], "X-Key": answer.json()["key"]}
@@ -116,7 +117,7 @@ class Browser:
         return self.send("GET", "/api/me").json()
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(root: Path, study: Study = STUDY, *, camera: CameraCheck | None = None, **options):
     """A browser at a server over a root, in a thread; ``options`` are a source of images and a prompt server."""
     recordings = Recordings(Folders(root), study)
@@ -161,7 +162,7 @@ def whole_session(browser: Browser, kind: str = "structured") -> dict:
     captures = 1000 + 40 + np.arange(150) * 1000 / 30
     video = film(captures - captures[0])
     cuts = [0, 1, 700, len(video) // 2, len(video)]
-    for begin, end in zip(cuts, cuts[1:], strict=False):
+    for begin, end in itertools.pairwise(cuts):
         assert browser.chunk(begin, video[begin:end]).json() == {"size": end}
     events = [{"name": "recorder_starting", "time": 1000.0}]
     for image, start in ((1, 1100.0), (2, 3300.0)):
@@ -412,7 +413,217 @@ def test_refused_and_nothing_written(besieged, status, method, path, headers, bo
     answer = connection.getresponse()
     text = answer.read().decode()
     connection.close()
-    assert (answer.status, list(json.loads(text))[0]) == (status, "error"), text
+    assert (answer.status, next(iter(json.loads(text)))) == (status, "error"), text
     assert "Traceback" not in text and str(root) not in text
     assert {name: answer.getheader(name) for name in HEADERS} == HEADERS
     assert snapshot(root.parent) == before
+
+
+def test_a_request_with_two_names_or_an_address_is_refused(besieged):
+    """Requests that no client library sends."""
+    root, browser, _ = besieged
+    host = browser.address.removeprefix("http://")
+    before = snapshot(root.parent)
+    for lines in (
+        ["GET /api/study HTTP/1.1", f"Host: {host}", "Host: evil.example"],
+        ["GET http://evil.example/api/study HTTP/1.1", "Host: evil.example"],
+        ["GET /api/study HTTP/1.0"],
+        [
+            "POST /api/participants HTTP/1.1",
+            f"Host: {host}",
+            f"Origin: {browser.address}",
+            "Origin: http://evil.example",
+        ],
+        ["POST /api/participants HTTP/1.1", f"Host: {host}", "Content-Length: 5", "Content-Length: 50"],
+        ["not HTTP at all"],
+    ):
+        with socket.create_connection(host.split(":"), timeout=60) as connection:
+            connection.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+            status = connection.makefile("rb").readline().split()
+        assert status[1] in (b"400", b"403", b"421"), (lines, status)
+    assert snapshot(root.parent) == before
+
+
+def test_answers_name_no_other_site_and_pages_take_nothing_from_one(besieged):
+    """Neither CORS headers, nor a policy or a page with another site's address."""
+    _, browser, _ = besieged
+    for path in ("/", "/api/study", "/static/app.js"):
+        answer = browser.send("GET", path)
+        assert answer.status_code == 200
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+    assert "http" not in HEADERS["Content-Security-Policy"] and "unsafe" not in HEADERS["Content-Security-Policy"]
+    assert not re.findall(r"(?:src|href)=.?(?:https?:)?//", browser.send("GET", "/").text)
+
+
+# Interruptions ------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_tab_takes_the_session_over(tmp_path):
+    """The first tab's writes are refused, and what it recorded is kept under another name, not mixed."""
+    with serving(tmp_path) as first:
+        name = first.join()
+        first.start()
+        first.make_images()
+        video = film(np.arange(10) * 33)
+        first.chunk(0, video)
+        second = Browser(first.address, dict(first.headers))
+        second.start()
+        assert second.number == 1
+        refused = first.chunk(len(video), b"more")
+        assert (refused.status_code, refused.json()) == (409, {"error": "This session goes on in another tab."})
+        assert first.to_session("GET", "images").status_code == 409
+        second.make_images("three dogs")
+        assert second.state()["sessions"] == [{"number": 1, "kind": "structured", "state": "interrupted"}]
+        assert second.state()["next"]["number"] == 1
+        third = Browser(first.address, dict(first.headers))
+        third.start()  # the second had recorded nothing
+    folder = tmp_path / "recordings" / name
+    assert sorted(path.name for path in folder.glob(".session_*")) == [".session_1", ".session_1_interrupted_1"]
+    assert (folder / ".session_1_interrupted_1" / "recording.mkv").read_bytes() == video
+    assert [path.name for path in (folder / ".session_1").iterdir() if path.name[0] != "."] == ["session.json"]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_stopped(tmp_path, keep):
+    """A session that is stopped is kept aside or gone; the next one is the same again."""
+    with serving(tmp_path) as browser:
+        folder = tmp_path / "recordings" / browser.join()
+        browser.start()
+        browser.make_images()
+        browser.chunk(0, film(np.arange(10) * 33))
+        assert browser.to_session("POST", "stop", json={"keep": keep}).json() == {"kept": keep}
+        assert browser.to_session("POST", "events", json={"first": 0, "events": []}).status_code == 404
+        stopped = [{"number": 1, "kind": "structured", "state": "stopped"}]
+        assert browser.state()["sessions"] == (stopped if keep else [])
+        assert browser.state()["next"]["number"] == 1
+        left = [path for path in folder.rglob("recording.mkv")]
+        assert left == ([folder / ".session_1_stopped_1" / "recording.mkv"] if keep else [])
+        whole_session(browser)
+        assert browser.state()["sessions"] == [{"number": 1, "kind": "structured", "state": "complete"}]
+
+
+def test_withdrawn(tmp_path):
+    """Nothing of the participant is left, others stay, and the name is not given again."""
+    with serving(tmp_path) as browser:
+        other = Browser(browser.address)
+        assert (other.join(), browser.join()) == ("001", "002")
+        whole_session(browser)
+        before = snapshot(tmp_path / "recordings" / "001")
+        assert browser.send("DELETE", "/api/me").status_code == 200
+        assert browser.send("GET", "/api/me").status_code == 401
+        assert not [path for path in tmp_path.rglob("*") if "002" in path.name or ".deleted" in path.name]
+        assert snapshot(tmp_path / "recordings" / "001") == before
+        assert browser.join() == "003"
+
+
+def test_two_participants_at_once_and_a_chunk_sent_many_times(tmp_path):
+    """Both sessions are whole; of eight equal chunks at the same time one is taken."""
+    (tmp_path / "data" / "017").mkdir(parents=True)  # a name that the data have
+    with serving(tmp_path) as first, ThreadPoolExecutor(8) as threads:
+        second = Browser(first.address)
+        assert {first.join(), second.join()} == {"018", "019"}
+        evidence = list(threads.map(whole_session, (first, second)))
+        assert [each["matched_share"] for each in evidence] == [1.0, 1.0]
+        first.start("free")
+        first.make_images(form=None)
+        video = film(np.arange(60) * 33)
+        statuses = list(threads.map(lambda _: first.chunk(0, video).status_code, range(8)))
+        assert sorted(statuses) == [200] + 7 * [409]
+        assert (tmp_path / "recordings/018/.session_2/recording.mkv").read_bytes() == video
+
+
+@contextlib.contextmanager
+def largest_file(size: int):
+    """No file of this process can grow beyond ``size`` bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_said_and_what_was_refused_can_be_sent_again(tmp_path):
+    """Status 507; no part of a chunk, an entry or an answer stays."""
+    with serving(tmp_path) as browser:
+        browser.join()
+        browser.start()
+        with largest_file(100):
+            assert browser.to_session("POST", "images", json=IMAGES).status_code == 507
+        browser.make_images()
+        video, entries = film(np.arange(60) * 33), {"first": 0, "events": [EVENT] * 100}
+        browser.chunk(0, video[:1000])
+        before = snapshot(tmp_path)
+        with largest_file(1500):
+            refused = browser.chunk(1000, video[1000:])
+            assert refused.status_code == 507 and "no room" in refused.json()["error"]
+            assert browser.to_session("POST", "events", json=entries).status_code == 507
+            assert snapshot(tmp_path) == before | {"recordings/001/.session_1/events.jsonl": b""}
+        with largest_file(10):
+            assert browser.to_session("PUT", "survey/1", json=SURVEY).status_code == 507
+            assert browser.to_session("POST", "finish", json=FINISH).status_code == 409
+            assert browser.send("POST", "/api/participants", json=CONSENT).status_code == 507
+        assert browser.chunk(1000, video[1000:]).json() == {"size": len(video)}
+        assert browser.to_session("POST", "events", json=entries).json() == {"next": 100}
+        assert browser.to_session("PUT", "survey/1", json=SURVEY).status_code == 200
+        assert Browser(browser.address).join() == "002"
+    assert (tmp_path / "recordings/001/.session_1/recording.mkv").read_bytes() == video
+
+
+def start_script(root: Path, *options: str) -> tuple[subprocess.Popen, Browser]:
+    """``collect_sessions.py`` and a browser at the address that it prints."""
+    script = subprocess.Popen(
+        [sys.executable, CHECKOUT / "collect_sessions.py", "--no-browser", "--port", "0", "--root", root, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    for line in script.stdout:
+        if found := re.search("http://[^ ]*(?=/$)", line.strip()):
+            return script, Browser(found[0])
+    raise AssertionError(f"the server ended with code {script.wait()}")
+
+
+def test_a_killed_server_keeps_what_it_confirmed_and_ends_with_ctrl_c(tmp_path):
+    """Key and token go on working, the rest of the chunks fits, images that were not made can be asked for again."""
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "title: A study\nversion: '1'\ncontact: somebody\nimages_per_prompt: 2\nseconds: {baseline: 1, image: 1}\n"
+        "sessions: {structured: 0, free: 2}\nconsent: {version: 2026-11a, paragraphs: [What happens.]}\n"
+    )
+    script, browser = start_script(tmp_path, "--study", str(study))
+    browser.join(version="2026-11a")
+    browser.start("free")
+    browser.make_images(form=None)
+    video, entries = film(np.arange(60) * 33), [EVENT | {"time": time} for time in range(50)]
+    browser.chunk(0, video[:700])
+    browser.to_session("POST", "events", json={"first": 0, "events": entries[:30]})
+    browser.to_session("PUT", "survey/1", json=SURVEY)
+    before = snapshot(tmp_path / "recordings")
+    script.kill()
+    script.wait()
+    assert snapshot(tmp_path / "recordings") == before
+    log = tmp_path / "recordings/001/.session_1/events.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"number": 30, "na')  # what it was about to write
+
+    script, again = start_script(tmp_path, "--study", str(study))
+    browser.address = again.address
+    assert browser.state()["sessions"] == [{"number": 1, "kind": "free", "state": "interrupted"}]
+    assert browser.chunk(0, video[:700]).json()["size"] == 700
+    assert browser.chunk(700, video[700:]).json() == {"size": len(video)}
+    assert browser.to_session("POST", "events", json={"first": 20, "events": entries[20:]}).json() == {"next": 50}
+    assert [json.loads(line)["time"] for line in log.read_text().splitlines()] == list(range(50))
+    answers = json.loads((log.parent / "answers.json").read_text())
+    assert answers["survey"] == [SURVEY, None]
+    assert log.with_name("recording.mkv").read_bytes() == video
+    second = subprocess.run(
+        [sys.executable, CHECKOUT / "collect_sessions.py", "--no-browser", "--port", "0", "--root", tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    assert second.returncode == 1 and "Another server collects sessions in" in second.stderr
+    script.send_signal(signal.SIGINT)
+    assert script.wait(timeout=60) == 0
+    said = script.stdout.read()
+    assert "The server has ended" in said and "Traceback" not in said

@@ -4,6 +4,7 @@ It is meant for this machine alone, or for a proxy on it that speaks HTTPS. Ever
 host; what changes something must come from its own pages.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -410,10 +411,16 @@ async def _not_written(request: Request, error: OSError | FergiError) -> Respons
     """Errors of the disk; what the request would have changed is as it was, and it can be sent again."""
     cause = error if isinstance(error, OSError) else error.__cause__
     if isinstance(cause, OSError) and cause.errno in DISK_FULL:
-        print("The disk is full; participants' browsers try again.", flush=True)
+        _report("The disk is full; participants' browsers try again.")
         return _error(507, "The study's computer has no room left. Please tell the researcher.")
-    print(f"{request.method} {request.url.path}: {error}", flush=True)
+    _report(f"{request.method} {request.url.path}: {error}")
     return _error(500, "The study's computer cannot read or write its files. Please tell the researcher.")
+
+
+def _report(sentence: str) -> None:
+    """Tell the researcher on the terminal, unless that is a file on the full disk."""
+    with contextlib.suppress(OSError):
+        print(sentence, flush=True)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
