@@ -75,3 +75,17 @@ RECORDING_LIMITS = {
     "flag": {"matched_share": 0.95, "repeated_share": 0.1, "oldest_frame": 0.2},
 }
 # End of recordings -------------------------------------------------------------------------------------------------
+
+# Tuning of scorers -------------------------------------------------------------------------------------------------
+SCORER_TUNING = {  # see ``TuningSettings``; the paper does not tune
+    "epochs": 6,
+    "batch_size": 32,
+    "rate": 1e-4,
+    "weight_decay": 0.01,
+    "anchor": 0.1,
+    "margin": 0.3,  # of Social Reward
+    "rank": 8,
+    "alpha": 8,
+    "seed": 0,
+}
+# End of tuning of scorers ------------------------------------------------------------------------------------------
