@@ -78,6 +78,10 @@ class Folders:
     paper_check = _at("results", "paper_check.csv")
     # The intervals of the accuracies of Tables 1 and 2 (CSV).
     accuracy_intervals = _at("results", "accuracy_intervals.csv")
+    # Annotated pairs (CSV), what they were annotated with (JSON), and predictions on published people (CSV).
+    preferences = _at("results", "preferences.csv")
+    preferences_settings = _at("results", "preferences_settings.json")
+    preferences_held_out = _at("results", "preferences_held_out.csv")
     # The effects planted in synthetic data beside the recovered ones (CSV).
     planted_recovered = _at("results", "planted_recovered.csv")
     # What the notebook draws.

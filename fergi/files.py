@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -92,6 +93,42 @@ def _temporary_name(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, option: str = "--out") -> Iterator[Path]:
+    """A hidden folder to fill, which gets the name ``path`` when the block ends without an error.
+
+    Folders of the same name that killed processes left are removed.
+
+    Raises
+    ------
+    FergiError
+        If there is something at ``path`` that is not an empty folder, or nothing can be written there, or the disk is
+        full; nothing is left then. ``option`` names the path in the message.
+    """
+    path = Path(os.path.abspath(path))
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FergiError(f"{path} is there already and is no empty folder. Move it away or choose another {option}.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.part"):
+            if not _is_running(leftover.suffixes[-2].removeprefix(".")):
+                shutil.rmtree(leftover)
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise FergiError(
+            f"Cannot write {path}: {error.strerror or error}. Make room or choose another {option}."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _sync(file: BinaryIO) -> None:

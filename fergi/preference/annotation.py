@@ -14,15 +14,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
+from tqdm import tqdm
 
 from fergi.activation import ACTIVATION_COLUMNS
-from fergi.dataset import CLIP_KEY, CLIP_KINDS, VIDEO_ENDINGS, Folders
+from fergi.dataset import (
+    CLIP_KEY,
+    CLIP_KINDS,
+    VIDEO_ENDINGS,
+    Folders,
+    read_black_images,
+    read_excluded_participants,
+    read_valid_sessions,
+)
+from fergi.features import estimator_of
 from fergi.files import FergiError, read_json, read_table, summarise
 from fergi.preference.matching import DistributionMap
 from fergi.preference.model import PreferenceModel
 
 FIRST, SECOND, ABSTAIN = "first", "second", "abstain"
 BLACK, INVALID, SMALL, NO_SCORES = "black image", "invalid reaction", "difference too small", "no scores"
+EXCLUDED = "participant excluded"
 COLUMNS = (
     *("participant", "session_index", "prompt", "first_image", "second_image", "first_valence", "second_valence"),
     *("probability_first", "verdict", "reason"),
@@ -56,6 +68,19 @@ class Annotator:
         place = COLUMNS.index("probability_first")
         return (*COLUMNS[:place], *(SCORE_COLUMNS if self.with_scorers else ()), *COLUMNS[place:])
 
+    @property
+    def slopes(self) -> tuple[float, float, float]:
+        """The slope of the probabilities at the ends of its 95 % interval, relative to the slope, which is first."""
+        slope, error = self.model.slope, self.model.slope_error
+        if self.with_scorers:
+            slope, error = self.model.integrated_slope, self.model.integrated_slope_error
+        margin = 1.96 * error / slope if slope > 0 else 0.0
+        return 1.0, max(0.0, 1 - margin), 1 + margin
+
+    def reactions(self, participant: "Participant") -> pd.DataFrame:
+        """The participant's activation values as the model takes them."""
+        return self.matching(participant.reactions) if self.matching else participant.reactions
+
     def pairs(self, participant: "Participant") -> pd.DataFrame:
         """All pairs of images of one participant.
 
@@ -65,9 +90,7 @@ class Annotator:
             ``columns``, by session, first and second image (first < second), all but ``verdict``; ``reason`` where
             there is no probability, which is NaN then.
         """
-        reactions = participant.reactions
-        if self.matching:
-            reactions = self.matching(reactions)
+        reactions = self.reactions(participant)
         values = {"valence": self.model.valence(reactions)}
         if self.with_scorers:
             scored = reactions.merge(participant.scores, on=list(CLIP_KEY), how="left")
@@ -92,7 +115,8 @@ class Annotator:
         either = [(reasons[0] == each) | (reasons[1] == each) for each in (BLACK, INVALID)]
         unknown = table["probability_first"].isna().to_numpy()
         last = f"missing {missing}" if missing else NO_SCORES
-        table["reason"] = np.select([*either, unknown], [BLACK, INVALID, last], "")
+        excluded = np.full(len(table), participant.excluded and self.model.valence_model == "aucomb")
+        table["reason"] = np.select([*either, unknown, excluded], [BLACK, INVALID, last, EXCLUDED], "")
         table.loc[table["reason"] != "", "probability_first"] = np.nan
         return table.assign(participant=participant.name, verdict="")[list(self.columns)]
 
@@ -115,6 +139,8 @@ class Participant:
         Session → prompt, of sessions that have a ``data.json``.
     scores : pandas.DataFrame or None
         ``CLIP_KEY`` and the scores of images.
+    excluded : bool
+        Whether stage 8 excludes the participant, whom AUcomb does not annotate then.
     """
 
     name: str
@@ -123,6 +149,7 @@ class Participant:
     black: frozenset[tuple[int, int]] = frozenset()
     prompts: Mapping[int, str] = field(default_factory=dict)
     scores: pd.DataFrame | None = None
+    excluded: bool = False
 
 
 def _all_pairs(participant: Participant) -> pd.DataFrame:
@@ -135,6 +162,59 @@ def _all_pairs(participant: Participant) -> pd.DataFrame:
     table = pd.DataFrame(np.concatenate(parts) if parts else np.zeros((0, 3), int), columns=columns)
     table["prompt"] = table["session_index"].map(participant.prompts).astype(object)
     return table
+
+
+class People:
+    """All participants under one root, read one at a time, as often as they are iterated over.
+
+    Raises
+    ------
+    FergiError
+        If there is nobody, or a file is missing or unusable.
+    """
+
+    def __init__(self, folders: Folders, score_columns: Sequence[str] = ()) -> None:
+        self.folders, self.score_columns = folders, score_columns
+        self.sessions = find_participants(folders)
+        self.black: Mapping[str, set[tuple[int, int]]] = {}
+        if folders.black_images.is_file():
+            self.black = read_black_images(folders, self.sessions)
+        self.excluded: list[str] = []
+        if folders.excluded_participants.is_file():
+            self.excluded = read_excluded_participants(folders, self.sessions)
+
+    def __iter__(self) -> Iterator[Participant]:
+        for name in tqdm(self.sessions, "annotation", unit="participant", disable=None, leave=False):
+            black, excluded = self.black.get(name, ()), name in self.excluded
+            yield read_participant(
+                self.folders, name, self.sessions[name], black, self.score_columns, excluded=excluded
+            )
+
+
+def check_estimator(folders: Folders, model: PreferenceModel, *, match: bool) -> tuple[dict[str, str], list[str]]:
+    """The estimator of the activation values, if the model may be used with it, and sentences on how they differ.
+
+    Raises
+    ------
+    FergiError
+        If the model was fitted on values of another estimator, and they are not to be matched.
+    """
+    own = estimator_of(folders.activation_tables("reaction"))
+    names = ("estimator", "estimator_version")
+    fitted = {name: model.settings[name] for name in names}
+    if own == fitted:
+        return own, []
+    (ours, our_version), (theirs, their_version) = ([each[name] for name in names] for each in (own, fitted))
+    if match:
+        return own, [f"Activation values of {ours} were mapped by rank to the distribution of those of {theirs}."]
+    if ours == theirs == "fergi":
+        versions = f"{their_version[:12]}, and these come from its version {our_version[:12]}"
+        return own, [f"The preference model was fitted on activation values of the AU model {versions}."]
+    raise FergiError(
+        f"The activation values come from the estimator {ours} ({our_version[:12]}), and the preference model was "
+        f"fitted on values of {theirs} ({their_version[:12]}). Fit one on your own rankings with "
+        "fit_preference_model.py, or map the values with --match-distribution."
+    )
 
 
 # Reading -----------------------------------------------------------------------------------------------------------
@@ -154,9 +234,6 @@ def find_participants(folders: Folders) -> dict[str, list[int] | None]:
         raise FergiError(f"There are no tables of activation values in {tables}. {STAGE_7_ADVICE}")
     if not folders.valid_sessions.is_file():
         return dict.fromkeys(there)
-    # Read here, because this list may name people who never ranked, and then has the same form.
-    from fergi.dataset import read_valid_sessions
-
     sessions = read_valid_sessions(folders)
     missing = [f"{name}.csv" for name in sessions if name not in set(there)]
     if missing:
@@ -170,6 +247,8 @@ def read_participant(
     sessions: Sequence[int] | None,
     black: Iterable[tuple[int, int]] = (),
     score_columns: Sequence[str] = (),
+    *,
+    excluded: bool = False,
 ) -> Participant:
     """One participant's reactions, which images there were, prompts, and scores where they are wanted.
 
@@ -206,7 +285,7 @@ def read_participant(
         if session in n_images:
             n_images[session] = max(n_images[session], image)
     reactions = reactions[reactions["session_index"].isin(n_images)].reset_index(drop=True)
-    return Participant(name, n_images, reactions, frozenset(black), prompts, scores)
+    return Participant(name, n_images, reactions, frozenset(black), prompts, scores, excluded)
 
 
 def _names(folder: Path) -> list[str]:
@@ -285,13 +364,13 @@ class Certainties:
 class Summary:
     """Counts over all participants."""
 
+    slopes: Sequence[float]  # see ``Annotator``
     n_participants: int = 0
     n_sessions: int = 0
     n_valid: int = 0
     n_decided: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
-    # Sums over the decided pairs: the probability of the verdict, with the slope as fitted and at both ends of its
-    # 95 % interval.
+    # Sums over the decided pairs of the probability of the verdict, for each of the slopes.
     expected: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
     @property
@@ -299,8 +378,8 @@ class Summary:
         """All pairs of images."""
         return self.n_decided + sum(self.reasons.values())
 
-    def add(self, participant: Participant, pairs: pd.DataFrame, slopes: Sequence[float]) -> None:
-        """Count the decided pairs of one participant; ``slopes`` are relative to the fitted one, which is first."""
+    def add(self, participant: Participant, pairs: pd.DataFrame) -> None:
+        """Count the pairs of one participant, after ``decide``."""
         self.n_participants += 1
         self.n_sessions += len(participant.n_images)
         self.n_valid += int(pairs["probability_first"].notna().sum())
@@ -308,8 +387,12 @@ class Summary:
         self.n_decided += len(decided)
         for reason, n in pairs.loc[pairs["verdict"] == ABSTAIN, "reason"].value_counts().items():
             self.reasons[reason] = self.reasons.get(reason, 0) + int(n)
-        logit = np.abs(np.log(decided) - np.log1p(-decided))
-        self.expected += [(1 / (1 + np.exp(-slope * logit))).sum() for slope in slopes]
+        self.expected += expit(np.outer(self.slopes, np.abs(logit(decided)))).sum(axis=1)
+
+    def expectation(self) -> str:
+        """The share of verdicts that is expected to be right, with its 95 % interval from that of the slope."""
+        middle, lower, upper = 100 * self.expected / self.n_decided
+        return f"{middle:.1f} % [{lower:.1f}, {upper:.1f}] of {self.n_decided} verdicts"
 
     def sentences(self) -> Iterator[str]:
         """What was annotated, for a terminal."""
@@ -320,11 +403,23 @@ class Summary:
         share = f", {100 * self.n_decided / self.n_valid:.1f} % of those" if self.n_valid else ""
         yield f"{self.n_decided} have a verdict{share}."
         if self.n_decided:
-            middle, *ends = 100 * self.expected / self.n_decided
-            lower, upper = sorted(ends)
-            yield (
-                f"Expected to be right: {middle:.1f} % [{lower:.1f}, {upper:.1f}] of the verdicts, if these people are "
-                "like those on whom the probabilities were calibrated."
-            )
+            yield f"Expected to be right: {self.expectation()}, if these people are like those of the calibration."
         for reason, n in sorted(self.reasons.items(), key=lambda each: -each[1]):
             yield f"{n} abstentions: {reason}."
+
+
+def require_pairs(summary: Summary) -> None:
+    """Stop if there is nothing to annotate.
+
+    Raises
+    ------
+    FergiError
+        If no session has two images, or no pair has a probability; with the reasons.
+    """
+    where = f"{summary.n_sessions} sessions of {summary.n_participants} participants"
+    if not summary.n_pairs:
+        raise FergiError(f"No session of {where} has two images, so that there is no pair to annotate.")
+    if not summary.n_valid:
+        why = ", ".join(f"{n} {reason}" for reason, n in summary.reasons.items())
+        advice = "Take a model that needs other AUs." if "missing" in why else "Record these sessions again."
+        raise FergiError(f"None of {summary.n_pairs} pairs of images in {where} can be annotated ({why}). {advice}")
