@@ -1,5 +1,6 @@
 """The session server through its addresses: a whole session, who is let in, what is refused, restarts, a full disk."""
 
+import asyncio
 import contextlib
 import http.client
 import io
@@ -26,9 +27,12 @@ import uvicorn
 from conftest import CHECKOUT, snapshot
 from PIL import Image
 
+import collect_sessions
 from fergi.dataset import EMOTIONS, ISSUES, Folders
+from fergi.files import FergiError
 from fergi.recording.camera import CameraCheck
-from fergi.recording.images import Drawn, ImageMaker
+from fergi.recording.images import Drawn, Folder, ImageMaker
+from fergi.recording.prompts import PromptServer
 from fergi.recording.server import HEADERS, Server, make_app
 from fergi.recording.storage import Recordings
 from fergi.recording.study import Study
@@ -627,3 +631,168 @@ def test_a_killed_server_keeps_what_it_confirmed_and_ends_with_ctrl_c(tmp_path):
     assert script.wait(timeout=60) == 0
     said = script.stdout.read()
     assert "The server has ended" in said and "Traceback" not in said
+
+
+# Prompts, images, camera, command line ------------------------------------------------------------------------------
+
+
+def test_what_the_page_is_told_of_the_study(tmp_path):
+    """The options in the order of the released columns."""
+    with serving(tmp_path, prompt_server=PromptServer("http://127.0.0.1:9", "m", "secret-key")) as browser:
+        told = browser.send("GET", "/api/study").json()
+    assert told["survey"] == {
+        **{"ratings": ["overallRating", "alignmentRating", "fidelityRating"], "issues": list(ISSUES)},
+        **{"emotions": list(EMOTIONS), "shuffle": False},
+    }
+    assert (told["images_per_prompt"], told["seconds"], told["drawn"]) == (2, {"baseline": 1, "image": 1}, True)
+    assert told["consent"] == STUDY.consent and told["sharing_asked"] is True
+    assert "127.0.0.1" in told["prompt_note"] and told["image_source_note"] is None
+    assert "secret-key" not in json.dumps(told)
+
+
+def test_two_attempts_at_a_prompt_and_what_is_kept_of_them(tmp_path):
+    """Form, proposals and final text; a form that breaks a rule takes no attempt."""
+    with serving(tmp_path) as browser:
+        browser.join()
+        browser.start()
+        wrong = browser.to_session("POST", "proposal", json={"form": FORM | {"style": 5}})
+        assert (wrong.status_code, wrong.json()["field"]) == (422, "style")
+        second_form = FORM | {"style": "a photo"}
+        answers = [browser.to_session("POST", "proposal", json={"form": form}) for form in (FORM, second_form, FORM)]
+        assert [answer.status_code for answer in answers] == [200, 200, 409]
+        first, second = (answer.json() for answer in answers[:2])
+        assert (first["attempts_left"], second["attempts_left"], first["by"], first["note"]) == (1, 0, "template", None)
+        assert "two black cats scratching a sofa" in first["text"] and "a photo" in second["text"]
+        browser.make_images("two happy cats", second_form)
+    session = json.loads((tmp_path / "recordings/001/.session_1/session.json").read_text())
+    assert [each["text"] for each in session["proposals"]] == [first["text"], second["text"]]
+    assert session["proposal"] == {"text": second["text"], "by": "template"}
+    assert (session["form"], session["prompt"]) == (second_form, "two happy cats")
+
+
+class Slow(Drawn):
+    """Waits before each image until it may go on; the prompt "none" has no images."""
+
+    def __init__(self) -> None:
+        super().__init__(drawn)
+        self.may_go_on = threading.Semaphore(0)
+
+    def make(self, prompt, number, check):
+        if prompt == "none":
+            raise ValueError("there are none")
+        for made in super().make(prompt, number, check):
+            self.may_go_on.acquire(timeout=60)
+            yield made
+
+
+def image_state(browser: Browser, **wanted: object) -> dict:
+    """The state of a session's images, when it is as wanted."""
+    for _ in range(1000):
+        state = browser.to_session("GET", "images").json()
+        if wanted.items() <= state.items():
+            return state
+        time.sleep(0.01)
+    raise AssertionError(state)
+
+
+def test_images_are_made_one_prompt_after_another(tmp_path):
+    """A session that ends meanwhile gets none, and one whose images failed may ask again."""
+    source = Slow()
+    with serving(tmp_path, source=source) as first:
+        second = Browser(first.address)
+        for browser in (first, second):
+            browser.join()
+            browser.start()
+            assert browser.to_session("GET", "images").json()["state"] == "waiting"
+            assert browser.to_session("POST", "images", json=IMAGES).status_code == 202
+        image_state(first, state="making", done=0)
+        image_state(second, state="waiting")
+        source.may_go_on.release()
+        image_state(first, state="making", done=1)
+        assert first.to_session("GET", "images/1").status_code == 404
+        assert first.chunk(0, film(np.arange(3) * 33)).status_code == 409  # the recording comes after the images
+        assert first.to_session("POST", "stop", json={"keep": True}).status_code == 200
+        source.may_go_on.release(5)
+        image_state(second, state="ready")
+        assert second.to_session("GET", "images/2").headers["content-type"] == "image/png"
+        first.start()
+        assert first.to_session("POST", "images", json=IMAGES | {"prompt": "none"}).status_code == 202
+        state = image_state(first, state="failed")
+        assert state["note"] == "The images could not be made: there are none."
+        source.may_go_on.release(5)
+        assert first.to_session("POST", "images", json=IMAGES).status_code == 202
+        image_state(first, state="ready")
+    assert not list((tmp_path / "recordings").glob("*/.session_1_*"))
+
+
+def test_a_fixed_study_gives_the_prompt(tmp_path):
+    """By ``--images folder:DIR``; another prompt is refused."""
+    (tmp_path / "pictures").mkdir()
+    for name in ("1.png", "2.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / name)
+    listed = [{"prompt": f"prompt {n}", "images": ["1.png", "2.png"]} for n in (1, 2, 3)]
+    (tmp_path / "pictures" / "prompts.json").write_text(json.dumps(listed))
+    with serving(tmp_path / "root", source=Folder(tmp_path / "pictures", STUDY)) as browser:
+        browser.join()
+        assert browser.state()["next"] == {"number": 1, "kind": "structured", "prompt": "prompt 1"}
+        browser.start()
+        refused = browser.to_session("POST", "images", json={"prompt": "prompt 2", "form": None})
+        assert refused.status_code == 422
+        browser.make_images("prompt 1", None)
+    images = json.loads((tmp_path / "root/recordings/001/.session_1/images.json").read_text())
+    assert [(each["image"], each["file"], each["black"]) for each in images] == [(1, "1.png", True), (2, "2.png", True)]
+
+
+def test_the_camera_s_picture_is_compared_with_the_participant_s_last_one(tmp_path):
+    """And not with another participant's."""
+    with serving(tmp_path) as first:
+        second = Browser(first.address)
+        found = []
+        for browser in (first, second, second):
+            if not browser.headers:
+                browser.join()
+            sent = browser.send("POST", "/api/camera-check", content=picture("JPEG"), headers=JPEG)
+            found.append(sent.json()["problems"])
+    assert found == [["blank"], ["blank"], ["blank", "still"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--address", "0.0.0.0"], "0.0.0.0 can be reached from other machines"),
+        (["--address", "192.168.1.5"], "with --behind-https HOST"),
+        (["--address", "localhost"], "--address must be a number such as 127.0.0.1, not localhost"),
+        (["--study", "none.yaml"], "Cannot read none.yaml"),
+        (["--images", "nothing"], "There is no image source 'nothing'"),
+        (["--port", "{taken}"], "Choose another with --port, 0 for a free one."),
+    ],
+)
+def test_a_server_that_cannot_start(tmp_path, options, said):
+    """One sentence; nothing is written."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = [option.format(taken=taken.getsockname()[1]) for option in options]
+        defaults = [] if "--port" in options else ["--port", "0"]
+        with pytest.raises(FergiError, match=re.escape(said)):
+            collect_sessions.main(["--no-browser", "--root", str(tmp_path), *defaults, *given])
+    assert snapshot(tmp_path) == {}
+
+
+def test_behind_a_proxy_only_its_name_counts(tmp_path):
+    """The address of this machine is then another site."""
+    maker, recordings = ImageMaker(Drawn(drawn)), Recordings(Folders(tmp_path), STUDY)
+    server = Server(STUDY, recordings, maker, None, CameraCheck(lambda picture: 0.95, 0.9))
+    app, page = collect_sessions.application(server, "127.0.0.1", 8750, "study.example.org")
+    assert page == "https://study.example.org/"
+
+    async def ask(host: str, origin: str) -> int:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+            return (await client.post("/api/participants", json=CONSENT, headers={"Origin": origin})).status_code
+
+    for host, origin, status in (
+        ("study.example.org", "https://study.example.org", 201),
+        ("study.example.org", "http://study.example.org", 403),
+        ("127.0.0.1:8750", "http://127.0.0.1:8750", 421),
+    ):
+        assert asyncio.run(ask(host, origin)) == status
+    recordings.close()

@@ -7,6 +7,7 @@ import http.server
 import io
 import json
 import re
+import shutil
 import socket
 import threading
 from copy import deepcopy
@@ -15,17 +16,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import CHECKOUT
+from diffusers import StableDiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from skimage import data
+from small_generator import save_small_generator
 
 import collect_sessions
 from fergi.files import FergiError
-from fergi.recording.images import Diffusers, Folder, Stopped, open_source, save_images
+from fergi.recording.images import Diffusers, Folder, Stopped, open_source
 from fergi.recording.images import Server as ImageServer
 from fergi.recording.prompts import FormError, PromptServer, check_form, from_template, propose
-from fergi.recording.study import DEFAULT_STUDY, Study, read_study
+from fergi.recording.study import DEFAULT_STUDY, read_study
 
 EXAMPLE = CHECKOUT / "docs" / "study.yaml"
 FORM = {
@@ -99,7 +104,7 @@ def test_a_file_that_is_no_study_is_refused(tmp_path, text):
     """Also keys given twice."""
     path = tmp_path / "study.yaml"
     path.write_text(text)
-    with pytest.raises(FergiError, match="neither YAML nor JSON|must have keys with values"):
+    with pytest.raises(FergiError, match=r"neither YAML nor JSON|must have keys with values"):
         read_study(path)
     with pytest.raises(FergiError, match="Cannot read"):
         read_study(tmp_path / "none.yaml")
@@ -199,7 +204,7 @@ def stand_in(*answers: bytes | int | None):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1", asked
@@ -350,3 +355,114 @@ def test_drawn_images_repeat_with_the_seed_and_show_what_the_prompt_names():
     assert first.size == (512, 512) and first.tobytes() == again.tobytes() != other.tobytes()
     red, blue = (np.asarray(collect_sessions.drawn_image(f"a {c} mushroom", 5), int) for c in ("red", "blue"))
     assert (red[..., 0] - blue[..., 0]).max() > 60
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory) -> Path:
+    """A small random pipeline of diffusers, whose safety checker lets everything through."""
+    return save_small_generator(tmp_path_factory.mktemp("generator") / "small")
+
+
+QUICK = replace(DEFAULT_STUDY, image_steps=2, image_size=64)
+
+
+def test_a_diffusion_model_s_seeds_repeat_its_images(generator):
+    """By diffusers itself, with the seeds of the record; nothing is flagged."""
+    source = open_source(f"diffusers:{generator}", QUICK, draw=None, key=None, device=lambda: "cpu")
+    made = list(source.make("a cat", 2, lambda: None))
+    pipeline = StableDiffusionPipeline.from_pretrained(generator)
+    for picture, record in made:
+        random = torch.Generator("cpu").manual_seed(record["seed"])
+        same = pipeline("a cat", num_inference_steps=2, guidance_scale=7.5, height=64, width=64, generator=random)
+        assert np.abs(np.asarray(picture, int) - np.asarray(same.images[0], int)).max() <= 1
+        assert (record["steps"], record["guidance"], record["size"], record["safety_flag"]) == (2, 7.5, 64, False)
+        assert (record["source"], record["model"]) == ("diffusers", str(generator))
+    assert made[0][1]["seed"] != made[1][1]["seed"] and made[0][0].tobytes() != made[1][0].tobytes()
+
+
+def test_black_images_are_kept_and_flagged(tmp_path):
+    """As the safety checker leaves them (Section 3.3); the flag of the record and the picture say the same."""
+    source = Diffusers(str(save_small_generator(tmp_path / "small", black=True)), QUICK, "cpu")
+    ((picture, record),) = source.make("a cat", 1, lambda: None)
+    assert record["safety_flag"] is True and picture.getextrema() == ((0, 0),) * 3
+
+
+def test_a_diffusion_model_stops_when_the_server_ends(generator):
+    """Between two steps."""
+    calls = iter([None, None])
+
+    def check() -> None:
+        if next(calls, "end"):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        list(Diffusers(str(generator), replace(QUICK, image_steps=5), "cpu").make("a cat", 5, check))
+
+
+@pytest.mark.parametrize("what", ["missing", "unexpected", "shape", "cut off", "no index", "nothing"])
+def test_a_diffusion_model_whose_weights_do_not_fit_is_refused(tmp_path, generator, what):
+    """Rather than filled up with random numbers."""
+    folder = shutil.copytree(generator, tmp_path / "copy")
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    name = "conv_in.weight"
+    if what == "missing":
+        del state[name]
+    elif what == "unexpected":
+        state["conv_in.more"] = torch.ones(3)
+    elif what == "shape":
+        state[name] = torch.ones(3, 3)
+    save_file(state, file)
+    if what == "cut off":
+        file.write_bytes(file.read_bytes()[:5000])
+    elif what == "no index":
+        (folder / "model_index.json").unlink()
+    elif what == "nothing":
+        shutil.rmtree(folder)
+        folder.mkdir()
+    with pytest.raises(FergiError) as caught:
+        Diffusers(str(folder), QUICK, "cpu")
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+    if what in ("missing", "unexpected"):
+        assert f"1 {what} keys" in str(caught.value) and "conv_in" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["folder:", "server:example.org", "nothing", "server", "drawn:x"])
+def test_an_unknown_source(name):
+    """All that there are are named."""
+    with pytest.raises(FergiError, match="drawn, folder:DIR, server:URL or diffusers:DIR_OR_HUB_NAME"):
+        open_source(name, DEFAULT_STUDY, draw=None, key=None, device=None)
+
+
+# The camera's picture -----------------------------------------------------------------------------------------------
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    """A picture's file, nearly without loss."""
+    file = io.BytesIO()
+    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=97)
+    return file.getvalue()
+
+
+def test_what_is_wrong_with_a_camera_s_picture():
+    """A real face with a camera's noise, the same picture again, no face, no light, too much of it, one colour."""
+    check = collect_sessions.camera_check(CHECKOUT / "pretrained_models")
+    face, random = data.astronaut().astype(float), np.random.default_rng(4)
+
+    def look(picture: np.ndarray, who: str = "001") -> list[str]:
+        return check.look(who, jpeg(picture))["problems"]
+
+    def noisy(picture: np.ndarray) -> np.ndarray:
+        return picture + random.normal(0, 1, picture.shape)
+
+    assert look(noisy(face)) == look(noisy(face)) == []
+    assert look(face, "002") == [] and look(face, "002") == ["still"] and look(face, "003") == []
+    check.forget("002")
+    assert look(face, "002") == []
+    found = check.look("004", jpeg(noisy(face)))
+    assert found["face"] and found["score"] == pytest.approx(0.92, abs=0.03)  # 0.92174 without noise and JPEG
+    assert found["brightness"] == pytest.approx(face.mean() / 255, abs=0.01)
+    assert look(noisy(data.coffee()[:, :400].astype(float))) == ["no_face"]
+    assert "too_dark" in look(noisy(face * 0.1))
+    assert "too_bright" in look(noisy(240 + face * 0.05))
+    assert look(np.full((480, 640, 3), 120)) == ["blank", "no_face"]
