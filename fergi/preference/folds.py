@@ -9,9 +9,13 @@ is held out: everybody trains, and the parameters are for new people.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from fergi.preference.model import ValenceModel
 
 
 def training_masks(folds: Sequence[int | None], n_participants: int) -> np.ndarray:
@@ -46,8 +50,20 @@ def mean_and_deviation(scores: pd.DataFrame, owner: np.ndarray, held_out: int | 
     ValueError
         If a score does not vary over the training images; it is named.
     """
-    values = scores.to_numpy(float)[owner != (-1 if held_out is None else held_out)]
-    constant = np.ptp(values, axis=0) == 0
+    values = scores.to_numpy(float)[owner != (-1 if held_out is None else held_out)].T
+    constant = np.ptp(values, axis=1) == 0
     if constant.any():
         raise ValueError(f"{scores.columns[constant][0]} is the same for all training images")
-    return values.mean(axis=0), values.std(axis=0, ddof=1)
+    # To the last bit as in the release: pandas with NumPy's sums for the mean, and with bottleneck's, which add from
+    # first to last, for the deviation. HPS v2 has four decimals, so last bits order differences that should be equal.
+    mean = np.array([each.sum() for each in np.ascontiguousarray(values)]) / values.shape[1]
+    centred = values - (values.cumsum(axis=1)[:, -1] / values.shape[1])[:, None]
+    return mean, np.sqrt((centred**2).cumsum(axis=1)[:, -1] / (values.shape[1] - 1))
+
+
+def own_valence(models: Sequence["ValenceModel"], reactions: pd.DataFrame, owner: np.ndarray) -> np.ndarray:
+    """Valence of each reaction by the model of the fold that holds its participant out, shape (n_reactions,)."""
+    valence = np.empty(len(reactions))
+    for number, model in enumerate(models):
+        valence[owner == number] = model.valence(reactions[owner == number])
+    return valence

@@ -250,6 +250,15 @@ def fit_integration(
     return fitted
 
 
+def held_out_integration(
+    images: pd.DataFrame, owner: np.ndarray, valence: np.ndarray, folds: Sequence[Integration]
+) -> pd.DataFrame:
+    """``Integration.scores`` of each image by the fold that holds its participant out; ``valence`` (n_images,)."""
+    places = [np.flatnonzero(owner == number) for number in range(len(folds))]
+    scores = [each.scores(images.iloc[place], valence[place]) for place, each in zip(places, folds, strict=True)]
+    return pd.concat(scores).iloc[np.argsort(np.concatenate(places))]
+
+
 def _best(scores: np.ndarray, held_out: int | None, pairs: Pairs) -> int:
     """The first of the scores (n_images, n) with the most correct training pairs (eq. 8)."""
     return first_best(pairs.count(pairs.agrees(scores)), held_out)

@@ -21,7 +21,7 @@ from fergi.files import FergiError, read_json, write_json
 from fergi.preference.aucomb import AUcomb
 from fergi.preference.checks import check
 from fergi.preference.fau_net import FAUNet
-from fergi.preference.folds import training_masks
+from fergi.preference.folds import own_valence, training_masks
 from fergi.preference.grid_search import (
     ENSEMBLE,
     TRAINED_SCORERS,
@@ -29,6 +29,7 @@ from fergi.preference.grid_search import (
     Integration,
     Search,
     fit_integration,
+    held_out_integration,
 )
 from fergi.preference.linear import Linear
 from fergi.preference.logistic import fit_slope, slope_error
@@ -188,10 +189,7 @@ class PreferenceModel:
         parts: dict[str, Any] = {"settings": {**(settings or {}), **counted}, "data": dict(data or {})}
         if search:
             folds = fit_integration(reactions, pairs, [valence] * n_participants, search, range(n_participants))
-            scores = np.empty(len(reactions))
-            for number, each in enumerate(folds):
-                own = pairs.owner == number
-                scores[own] = each.scores(reactions[own], valence[own])[WITH_AUS[ENSEMBLE]]
+            scores = held_out_integration(reactions, pairs.owner, valence, folds)[WITH_AUS[ENSEMBLE]].to_numpy()
             parts["integration"] = fit_integration(reactions, pairs, [valence], search, [None])[0]
             slope, error = _slope_with_error(pairs, scores)
             parts |= {"integrated_slope": slope, "integrated_slope_error": error}
@@ -307,14 +305,6 @@ def _require_values(reactions: pd.DataFrame, action_units: tuple[int, ...]) -> N
     missing = [f"AU{unit}" for unit in action_units if reactions[f"AU{unit}_activation_value"].isna().any()]
     if missing:
         raise ValueError(f"activation values of {', '.join(missing)} are missing")
-
-
-def own_valence(models: list[ValenceModel], reactions: pd.DataFrame, owner: np.ndarray) -> np.ndarray:
-    """Valence of each reaction by the model that holds its participant out, shape (n_reactions,)."""
-    valence = np.empty(len(reactions))
-    for number, model in enumerate(models):
-        valence[owner == number] = model.valence(reactions[owner == number])
-    return valence
 
 
 class HeldOut(NamedTuple):
