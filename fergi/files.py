@@ -111,7 +111,7 @@ def new_folder(path: Path, option: str = "--out") -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise FergiError(f"{path} is there already and is no empty folder. Move it away or choose another {option}.")
+            raise FergiError(f"{path} is there already and is no empty folder. Move it away or change {option}.")
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.part"):
             if not _is_running(leftover.suffixes[-2].removeprefix(".")):

@@ -336,11 +336,11 @@ class Certainties:
     def add(self, pairs: pd.DataFrame) -> None:
         """Count the pairs of one participant."""
         probability = pairs["probability_first"].dropna().to_numpy()
-        steps = np.floor((np.maximum(probability, 1 - probability) - 0.5) * 2 * _STEPS).astype(int)
+        steps = np.rint((np.maximum(probability, 1 - probability) - 0.5) * 2 * _STEPS).astype(int)
         self.counts += np.bincount(steps, minlength=len(self.counts))
 
     def minimum_probability(self, coverage: float) -> float:
-        """The lowest probability at which at most the share ``coverage`` of the pairs gets a verdict, to 5e-6.
+        """The lowest probability at which at most the share ``coverage`` of the pairs gets a verdict, to 1e-5.
 
         Pairs that are equally sure come in together.
 
@@ -357,7 +357,7 @@ class Certainties:
                 f"{self.counts[surest]} of {at_least[0]} pairs are equally sure, so that no pair or more than the "
                 f"share {coverage:g} would get a verdict. Give a higher --coverage, or --minimum-probability."
             )
-        return 0.5 + step / (2 * _STEPS)
+        return max(0.5, 0.5 + (step - 0.5) / (2 * _STEPS))  # between two steps
 
 
 @dataclass
