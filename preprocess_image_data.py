@@ -56,8 +56,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--unreliable-issues",
         nargs="*",
         metavar="PARTICIPANT",
-        help="whose answers on issues stay empty (default: those of "
-        f"{', '.join(config.UNRELIABLE_ISSUES)} who take part)",
+        help="whose answers on issues stay empty (default: the paper's "
+        f"{', '.join(config.UNRELIABLE_ISSUES)}, but nobody of a study of one's own)",
     )
     add_device_argument(parser)
     parser.add_argument(
@@ -73,10 +73,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return chosen
 
 
-def unreliable_participants(named: Sequence[str] | None, participants: Sequence[str]) -> list[str]:
-    """Whose answers on issues stay empty."""
+def unreliable_participants(folders: Folders, named: Sequence[str] | None, participants: Sequence[str]) -> list[str]:
+    """Whose answers on issues stay empty.
+
+    Unless they are named, those of the paper's participants of whom that is known; ``consent.json`` shows that a
+    participant of the same number is of a study of one's own.
+    """
     if named is None:
-        return [participant for participant in config.UNRELIABLE_ISSUES if participant in participants]
+        paper = [participant for participant in config.UNRELIABLE_ISSUES if participant in participants]
+        return [participant for participant in paper if not (folders.data / participant / "consent.json").is_file()]
     unknown = [participant for participant in named if participant not in participants]
     if unknown:
         raise FergiError(
@@ -186,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folders = Folders(chosen.root)
     layouts = read_layouts(chosen.scorer_layouts) if chosen.scorer_layouts else {}
     sessions = read_valid_sessions(folders)
-    unreliable = unreliable_participants(chosen.unreliable_issues, list(sessions))
+    unreliable = unreliable_participants(folders, chosen.unreliable_issues, list(sessions))
     images = read_image_data(folders, sessions, unreliable_issues=unreliable)
     compare_black_images(folders, sessions, images)
     check_outputs(folders, list(sessions), replace=chosen.replace)

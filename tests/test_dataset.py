@@ -1,15 +1,24 @@
 """Which participants, sessions, clips and images there are, and what does not fit together."""
 
+import json
+
 import pandas as pd
 import pytest
 
 from fergi.dataset import (
     Folders,
+    SessionData,
+    Survey,
+    check_participant,
     find_clips,
+    may_share,
+    parse_session_data,
     read_black_images,
     read_excluded_participants,
     read_image_reactions,
+    read_session_data,
     read_valid_sessions,
+    write_session_data,
 )
 from fergi.files import FergiError
 
@@ -145,3 +154,121 @@ def test_session_of_black_images_may_be_missing_from_the_images(tiny):
         read_image_reactions(folders, {"103": [2, 4]}, **COLUMNS)
     tiny.edit_json("preparation/invalid_images.json", lambda black: black["103"].update({"4": [1]}))
     assert len(read_image_reactions(folders, {"103": [2, 4]}, **COLUMNS)) == 5
+
+
+@pytest.mark.parametrize("name", ["001", "7", "Zoë", "Anna B. 02", "p-1_x", "山田", "_1", "a" * 40])
+def test_names_of_participants(tmp_path, name):
+    """Letters and digits of any script, with spaces, dots, hyphens between; they go through every table."""
+    assert check_participant(name) == name
+    folders = with_file(tmp_path, "valid_sessions.json", json.dumps({name: [1]}))
+    assert read_valid_sessions(folders) == {name: [1]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a\\b",
+        "-a",
+        "a.",
+        " a",
+        "a ",
+        "a\n",
+        "a\tb",
+        "a\0",
+        "a:b",
+        "*",
+        "a" * 41,
+        "e\u0308",
+        "NaN",
+        "null",
+    ],
+)
+def test_names_that_participants_cannot_have(tmp_path, name):
+    """Paths, hidden and decomposed names, what ends where nobody sees it, and pandas' words for nothing."""
+    with pytest.raises(FergiError, match="cannot be a participant's name"):
+        check_participant(name)
+    with pytest.raises(FergiError, match="cannot be a participant's name"):
+        read_valid_sessions(with_file(tmp_path, "valid_sessions.json", json.dumps({"001": [1], name: [1]})))
+
+
+@pytest.mark.parametrize(
+    ("consent", "shared"),
+    [
+        (None, True),
+        ({"sharing": True, "withdrawn": False}, True),
+        ({"sharing": False, "withdrawn": False}, False),
+        ({"sharing": True, "withdrawn": True}, False),
+        ({"sharing": True}, None),
+        ({"sharing": 1, "withdrawn": 0}, None),
+        ([], None),
+    ],
+)
+def test_consent_to_sharing(tmp_path, consent, shared):
+    """Only a clear yes is one; the published participants have no file and are public."""
+    (tmp_path / "data/001").mkdir(parents=True)
+    if consent is not None:
+        (tmp_path / "data/001/consent.json").write_text(json.dumps(consent))
+    if shared is None:
+        with pytest.raises(FergiError, match="must say whether sharing is allowed"):
+            may_share(Folders(tmp_path), "001")
+    else:
+        assert may_share(Folders(tmp_path), "001") is shared
+
+
+SAID = Survey((5, 0, 7), (True, *[False] * 7), (False,) * 5 + (True,))
+OWN = {"kind": "free", "ranking_start": (1, 0), "marks": {"reaction_clip_1": {"recording_seconds": 1.5, "events": []}}}
+
+
+@pytest.mark.parametrize("own", [{}, OWN])
+def test_session_data_written_and_read(tmp_path, own):
+    """The released format; keys of one's own only where there is something in them."""
+    data = SessionData("zwei Kätzchen", (1, 0), (SAID, Survey((1, 2, 3), (False,) * 8, (True,) * 6)), **own)
+    write_session_data(data, tmp_path / "data.json")
+    assert read_session_data(tmp_path / "data.json") == data
+    content = json.loads((tmp_path / "data.json").read_text())
+    assert list(content) == ["prompt", "ranking", "survey", *own]
+    assert content["ranking"] == [{"id": 1}, {"id": 0}]
+    assert content["survey"][0]["fidelityRating"] == 7 and content["survey"][0]["issuesList"]["unmentioned_content"]
+
+
+def test_options_by_name_or_place():
+    """Options of other names count by their place, as in the released files; ours count by name in any order."""
+    ours = {
+        "disappointed": False,
+        "satisfied": False,
+        "surprised": True,
+        "disgusted": False,
+        "amused": False,
+        "scared": False,
+    }
+    theirs = dict(zip("abcdef", ours.values(), strict=True))
+    for options in (ours, dict(reversed(ours.items())), theirs):
+        survey = {"overallRating": 1, "alignmentRating": 1, "fidelityRating": 1, "reactionList": options}
+        content = {"prompt": "", "ranking": [{"id": 0}], "survey": [survey]}
+        assert (
+            parse_session_data(content, reliable_issues=False).surveys[0].emotions
+            == (False, False, True) + (False,) * 3
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("kind", "guided", 'kind must be structured or free, not "guided"'),
+        ("ranking_start", [0, 0], r"ranking_start must have the ids 0 to 1 once each, not \[0, 0\]"),
+        ("ranking_start", 3, "ranking_start must have"),
+        ("marks", [1], "marks must have an object for each clip"),
+        ("marks", {"reaction_clip_1": 3}, "marks must have an object for each clip"),
+    ],
+)
+def test_own_keys_that_cannot_be_used(tmp_path, name, value, reason):
+    """Strict as with the released ones."""
+    write_session_data(SessionData("", (0, 1), (SAID, SAID)), tmp_path / "data.json")
+    content = json.loads((tmp_path / "data.json").read_text()) | {name: value}
+    (tmp_path / "data.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"data.json: {reason}"):
+        read_session_data(tmp_path / "data.json")

@@ -138,6 +138,15 @@ def test_some_scorers_now_and_others_later(root):
     assert header.endswith("rank_score,CLIP_score,PickScore,HPS_V2_1_score")
 
 
+def test_own_study_has_no_spoilt_answers(root):
+    """Participant 001 with a consent of one's own study is not the paper's 001."""
+    run(root, "--scorers", "CLIP")
+    assert tables(root)["001"].splitlines()[1].startswith("1,1,1,7,0,,,,,,,,,")
+    (root / "data/001/consent.json").write_text('{"sharing": true, "withdrawn": false}')
+    run(root, "--scorers", "CLIP")
+    assert tables(root)["001"].splitlines()[1].startswith("1,1,1,7,0,False,True,")
+
+
 def test_a_new_picture_or_prompt_is_scored_again(root, capsys):
     """What was finished for another picture is not taken for this one."""
     run(root, "--scorers", "CLIP")
