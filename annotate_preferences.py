@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Annotate participant by participant, write, export, and say what to expect."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
-    if not 0.5 <= chosen.minimum_probability <= 1 or not 0 < (chosen.coverage or 1) <= 1:
+    if not 0.5 <= chosen.minimum_probability <= 1 or not 0 < (1 if chosen.coverage is None else chosen.coverage) <= 1:
         parser.error("--minimum-probability must be from 0.5 to 1, and --coverage above 0 and at most 1")
     if bool(chosen.export) != bool(chosen.out):
         parser.error("--export and --out need each other")

@@ -29,7 +29,7 @@ def read_held_out(folders: Folders) -> pd.DataFrame:
         If the table is missing or unusable.
     """
     try:
-        table = read_table(folders.preferences_held_out, text_key=TEXT, key=KEY, numeric=NUMBERS, optional=["selected"])
+        table = read_table(folders.preferences_held_out, text_key=TEXT, key=KEY, numeric=NUMBERS, kept=["selected"])
     except ValueError as error:
         raise FergiError(f"{error}. Run annotate_preferences.py --held-out first.") from None
     return table
@@ -38,7 +38,8 @@ def read_held_out(folders: Folders) -> pd.DataFrame:
 def as_predictions(model: str, pairs: pd.DataFrame) -> pd.DataFrame:
     """The rows of one model, from the pairs of ``preference.model.held_out``; ``model`` is a key of ``NAMES``."""
     table = pairs.rename(columns={"first": "first_image", "second": "second_image", "probability": "probability_first"})
-    return table.assign(model=model).reindex(columns=[*TEXT, *KEY, *NUMBERS, "selected"])
+    table = table.assign(model=model).reindex(columns=[*TEXT, *KEY, *NUMBERS, "selected"])
+    return table.astype({"first_preferred": float, "selected": float})
 
 
 class _Sums:

@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import snapshot
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.testing import assert_allclose
 
@@ -19,6 +21,7 @@ from fergi.files import FergiError
 from fergi.preference.annotation import Annotator, Certainties, Participant, decide
 from fergi.preference.aucomb import AUcomb
 from fergi.preference.grid_search import search_settings
+from fergi.preference.matching import DistributionMap, activation_quantiles
 from fergi.preference.model import PreferenceModel
 from fergi.preference.model import held_out as annotate_held_out
 from fergi.preference.results import TRAINED_SCORERS
@@ -258,3 +261,224 @@ def test_published_people_by_models_that_never_saw_them(published_root):
     for table in figures.values():
         assert 0.64 < table.loc["log loss", "estimate"] < 0.67
         assert table.loc["calibration error", "estimate"] < 4
+
+
+# The script --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(tmp_path):
+    """One person, 101, with the reactions of ``SEEN`` and the model worked out by hand; no other file."""
+    folders = write_people(tmp_path, reactions(SEEN).assign(participant="101"))
+    BY_HAND.save(folders.au_models / "preference_aucomb.json")
+    return tmp_path
+
+
+def test_which_images_there_are(root):
+    """From features, videos, pictures, ``data.json``, the list of black images and the table; prompts with commas."""
+    folders = Folders(root)
+    for session, name in ((1, "reaction_clip_4_features.csv"), (2, "baseline_clip_2.MP4"), (3, "image2.png")):
+        folders.session("101", session).mkdir(parents=True)
+        (folders.session("101", session) / name).touch()
+    folders.session("101", 4).mkdir()
+    (folders.session("101", 4) / "data.json").write_text(
+        json.dumps({"prompt": 'a "red", cat\nat noon', "survey": [0] * 3})
+    )
+    (folders.session("101", 4) / "notes.txt").touch()
+    assert {each: n for each, n in count_pairs(run(root, "--valence", "aucomb"))} == {1: 6, 2: 3, 3: 1, 4: 3}
+    folders.valid_sessions.write_text('{"101": [1, 2, 4]}')
+    folders.black_images.write_text('{"101": {"1": [5], "2": [1]}}')
+    folders.excluded_participants.write_text("[]")
+    pairs = run(root, "--valence", "aucomb", "--minimum-probability", "0.5")
+    assert {each: n for each, n in count_pairs(pairs)} == {1: 10, 2: 3, 4: 3}
+    assert pairs.loc[pairs["session_index"] == 4, "prompt"].tolist() == ['a "red", cat\nat noon'] * 3
+    assert pairs["reason"].value_counts().to_dict() == {
+        "": 3, "black image": 6, "invalid reaction": 6, "difference too small": 1,
+    }  # fmt: skip
+    settings = json.loads(folders.preferences_settings.read_text())
+    assert (settings["valence_model"], settings["minimum_probability"], settings["match_distribution"]) == (
+        "aucomb",
+        0.5,
+        False,
+    )
+    assert (settings["estimator"], settings["estimator_version"]) == ("fergi", "published")
+    folders.excluded_participants.write_text('["101"]')
+    with pytest.raises(
+        FergiError, match=r"None of 16 pairs .* in 3 sessions of 1 participants .* participant excluded"
+    ):
+        run(root, "--valence", "aucomb")
+
+
+def count_pairs(pairs):
+    return pairs["session_index"].value_counts().items()
+
+
+def refuses(root, *options):
+    """What the script says when it stops; every file is as it was."""
+    before = snapshot(root)
+    with pytest.raises(FergiError) as caught:
+        annotate_preferences.main(["--root", str(root), *map(str, options)])
+    assert "\n" not in str(caught.value)
+    assert snapshot(root) == before
+    return str(caught.value)
+
+
+def rewrite(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def table_of(root, table):
+    write_people(root, table.assign(participant="101"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda root: shutil.rmtree(root / "preparation"), r"no tables of activation values .*reaction_data\.py first"),
+        (
+            lambda root: table_of(root, reactions([(1, 1, 0, 0), (3, 1, 0, 0)])),
+            "No session of 2 sessions .* has two images",
+        ),
+        (
+            lambda root: table_of(root, reactions([(1, 2, 0, 0), (2, 3, 0, 0)])),
+            r"None of 4 pairs .*\(4 invalid reaction\)",
+        ),
+        (
+            lambda root: Folders(root).black_images.write_text('{"101": {"1": [1, 2, 3], "2": [1, 2, 3]}}'),
+            r"None of 6 pairs .*\(6 black image\)\. Record",
+        ),
+        (
+            lambda root: table_of(root, reactions(SEEN).assign(AU4_activation_value=np.nan)),
+            r"\(4 missing AU4, 2 invalid reaction\)\. Take a model that needs other AUs",
+        ),
+        (
+            lambda root: Folders(root).activation_tables("reaction").joinpath("101.csv").write_text("a\n1\n"),
+            "no column",
+        ),
+        (lambda root: (root / "AU_models/preference_aucomb.json").unlink(), "fit_preference_model.py --valence aucomb"),
+        (
+            lambda root: rewrite(root / "AU_models/preference_aucomb.json", format=2),
+            "is no preference model: its format is 2, and this version reads 1",
+        ),
+        (
+            lambda root: rewrite(root / "AU_models/preference_aucomb.json", parameters={"AU3": 1}),
+            "is no preference model: parameters has no decay",
+        ),
+        (
+            lambda root: (Folders(root).activation_tables("reaction") / "settings.json").write_text(
+                '{"estimator": "blendshapes", "estimator_version": "1"}'
+            ),
+            r"come from the estimator blendshapes \(1\), and the preference model was fitted on values of fergi",
+        ),
+        (
+            lambda root: Folders(root).valid_sessions.write_text('{"101": [1], "102": [1]}'),
+            "1 of 2 participants has no",
+        ),
+        (
+            lambda root: [
+                Folders(root).session("101", 1).mkdir(parents=True),
+                (Folders(root).session("101", 1) / "data.json").write_text('{"prompt": 3}'),
+            ],
+            r"session_1/data\.json has no prompt",
+        ),
+        (lambda root: (root / "results").write_text("a file"), r"Cannot write into .*results: .*choose another --root"),
+    ],
+)
+def test_what_cannot_be_annotated_is_said_in_one_sentence(root, spoil, sentence):
+    spoil(root)
+    assert re.search(sentence, refuses(root, "--valence", "aucomb"))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--with-scorers"], r"preference_aucomb\.json was fitted without scoring models"),
+        (["--match-distribution"], "There are 5 valid reactions, and mapping their distribution needs 50"),
+        (["--model", "nowhere.json"], r"nowhere\.json"),
+        (["--export", "hpd-v3", "--out", "preparation"], "is no empty folder. Move it away or change --out"),
+        (["--export", "hpd-v3", "--out", "preparation/preprocessed_reaction_data/101.csv/x"], "Cannot write"),
+        (
+            ["--export", "hpd-v3", "--out", "new"],
+            "nothing to export as hpd-v3: of 3 pairs with a verdict, 0 are .* 3 lack",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_sentence(root, options, sentence, monkeypatch):
+    monkeypatch.chdir(root)
+    valence = [] if "--model" in options else ["--valence", "aucomb"]
+    assert re.search(sentence, refuses(root, *valence, *options))
+
+
+@pytest.mark.parametrize("options", [["--coverage", "0"], ["--minimum-probability", "0.4"], ["--export", "hpd-v3"]])
+def test_impossible_options(root, options):
+    with pytest.raises(SystemExit):
+        run(root, *options)
+
+
+def test_held_out_writes_the_three_models_side_by_side(tiny, capsys):
+    """On four people, of whom stage 8 excludes one; the table is read again by what shows it."""
+    tiny.run("annotate_preferences", "--held-out")
+    table = held_out.read_held_out(Folders(tiny.root))
+    assert table["model"].value_counts().to_dict() == dict.fromkeys(["aucomb", "fau-net", "linear"], 3 + 3 + 3 + 1 + 10)
+    assert set(table["participant"]) == {"101", "102", "103"}
+    assert table.groupby("model")["selected"].apply(lambda each: each.notna().all()).to_dict() == {
+        "aucomb": True, "fau-net": False, "linear": False,
+    }  # fmt: skip
+    assert re.search(r"\n +AUcomb +FAU-Net +linear\naccuracy +\d+\.\d\d \[", capsys.readouterr().out)
+    tiny.run("annotate_preferences", "--held-out", "--everybody")
+    assert "104" in set(held_out.read_held_out(Folders(tiny.root))["participant"])
+    Folders(tiny.root).preferences_held_out.unlink()
+    with pytest.raises(
+        FergiError, match=r"held_out\.csv does not exist\. Run annotate_preferences\.py --held-out first"
+    ):
+        held_out.read_held_out(Folders(tiny.root))
+
+
+# Another estimator -------------------------------------------------------------------------------------------------
+
+
+def test_ranks_are_mapped_by_hand():
+    """Own values 1–100, the model's quantiles 0–2 evenly: the value with rank (i − ½)/100 becomes twice that."""
+    own = pd.DataFrame(dict.fromkeys(ACTIVATION_COLUMNS, np.arange(1.0, 101))).assign(AU9_activation_value=np.nan)
+    mapped = DistributionMap([own[:30], own[30:]], {name: np.linspace(0, 2, 5) for name in ACTIVATION_COLUMNS[:6]})
+    found = mapped(own)
+    assert mapped.n_reactions == 100
+    assert_allclose(found["AU4_activation_value"], 2 * (np.arange(1, 101) - 0.5) / 100)
+    assert found["AU9_activation_value"].isna().all()
+    assert_allclose(found["AU12_activation_value"], own["AU12_activation_value"])  # the model knows nothing of it
+    ties = own.assign(AU4_activation_value=np.repeat([0.0, 5.0], [40, 60]))
+    mapped = DistributionMap([ties], {"AU4_activation_value": np.linspace(0, 2, 5)})(ties)["AU4_activation_value"]
+    assert_allclose(mapped.unique(), [2 * 0.2, 2 * 0.7])  # the middle of the ranks
+
+
+def test_another_scale_leaves_verdicts_nearly_as_they_are(tmp_path, capsys):
+    """Values of a strange estimator, a monotone function of the true ones, are mapped back by rank."""
+    people = planted(4.0)
+    others = people["participant"] >= "028"
+    folders = fit_on(tmp_path, "linear", people[~others], people[others])
+    expected = run(tmp_path)
+    values = people.loc[others, list(ACTIVATION_COLUMNS)]
+    strange = people[others].assign(**{name: np.sqrt(values[name]) / 7 for name in values})
+    write_people(tmp_path, strange)
+    settings = {"estimator": "other", "estimator_version": "2.0"}
+    (folders.activation_tables("reaction") / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(FergiError, match=r"estimator other \(2\.0\), .* or map the values with --match-distribution"):
+        run(tmp_path)
+    capsys.readouterr()
+    found = run(tmp_path, "--match-distribution")
+    assert "values of other were mapped by rank" in capsys.readouterr().out
+    kept = json.loads(folders.preferences_settings.read_text())
+    assert (kept["estimator"], kept["match_distribution"], kept["matched_reactions"]) == ("other", True, 12 * 8 * 5)
+    both = (found["verdict"] != "abstain") & (expected["verdict"] != "abstain")
+    assert both.mean() > 0.4 and (found["verdict"] == expected["verdict"])[both].mean() > 0.99
+    assert np.corrcoef(found["probability_first"], expected["probability_first"])[0, 1] > 0.97
+    assert activation_quantiles(strange.drop(columns="AU4_activation_value")).keys() == set(ACTIVATION_COLUMNS) - {
+        "AU4_activation_value"
+    }
+
+
+def test_another_checkpoint_of_the_same_network_is_said(root, capsys):
+    version = {"estimator": "fergi", "estimator_version": "0123456789abcdef"}
+    (Folders(root).activation_tables("reaction") / "settings.json").write_text(json.dumps(version))
+    run(root, "--valence", "aucomb")
+    assert "AU model published, and these come from its version 0123456789ab." in capsys.readouterr().out
