@@ -116,6 +116,8 @@ def prepare(study: Study, chosen: argparse.Namespace) -> "Server":
 
     prompt_server = None
     if study.prompt_server:
+        if not re.match("https?://[^/]", study.prompt_server):
+            raise FergiError(f"--prompt-server must begin with http:// or https://, not be {study.prompt_server}.")
         prompt_server = PromptServer(study.prompt_server, study.prompt_model, os.environ.get("FERGI_PROMPT_KEY"))
     image_key = os.environ.get("FERGI_IMAGE_KEY")
     source = open_source(study.images, study, draw=drawn_image, key=image_key, device=lambda: device(chosen.device))

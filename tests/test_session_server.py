@@ -397,7 +397,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("status", "method", "path", "headers", "body"), HOSTILE)
+@pytest.mark.parametrize(("status", "method", "path", "headers", "body"), HOSTILE, ids=map(str, range(len(HOSTILE))))
 def test_refused_and_nothing_written(besieged, status, method, path, headers, body):
     """Every file below the root and beside it stays as it was, and the answer says no more than a sentence."""
     root, browser, second = besieged
@@ -609,7 +609,7 @@ def test_a_killed_server_keeps_what_it_confirmed_and_ends_with_ctrl_c(tmp_path):
     script.wait()
     assert snapshot(tmp_path / "recordings") == before
     log = tmp_path / "recordings/001/.session_1/events.jsonl"
-    log.write_bytes(log.read_bytes() + b'{"number": 30, "na')  # what it was about to write
+    log.write_bytes(log.read_bytes() + b'{"number": 30, "na' + 9000 * b"m")  # what it was about to write
 
     script, again = start_script(tmp_path, "--study", str(study))
     browser.address = again.address
@@ -715,6 +715,7 @@ def test_images_are_made_one_prompt_after_another(tmp_path):
         source.may_go_on.release(5)
         image_state(second, state="ready")
         assert second.to_session("GET", "images/2").headers["content-type"] == "image/png"
+        assert not list((tmp_path / "recordings/001").glob(".session*"))
         first.start()
         assert first.to_session("POST", "images", json=IMAGES | {"prompt": "none"}).status_code == 202
         state = image_state(first, state="failed")
@@ -763,6 +764,7 @@ def test_the_camera_s_picture_is_compared_with_the_participant_s_last_one(tmp_pa
         (["--address", "192.168.1.5"], "with --behind-https HOST"),
         (["--address", "localhost"], "--address must be a number such as 127.0.0.1, not localhost"),
         (["--study", "none.yaml"], "Cannot read none.yaml"),
+        (["--prompt-server", "example.org/v1"], "--prompt-server must begin with http:// or https://"),
         (["--images", "nothing"], "There is no image source 'nothing'"),
         (["--port", "{taken}"], "Choose another with --port, 0 for a free one."),
     ],

@@ -13,7 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ class Server(ImageSource):
     url: str
     model: str | None
     size: int
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     seconds: float = 300.0
 
     def __post_init__(self) -> None:
@@ -239,7 +239,10 @@ def load_pipeline(name: str, dtype: Any) -> Any:
                     )
         return diffusers.DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True, **parts)
     except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        cause: BaseException = error
+        while deeper := cause.__cause__ or cause.__context__:  # libraries wrap what happened
+            cause = deeper
+        reason = " ".join(str(cause).split())[:200]
         raise FergiError(f"{name} cannot be loaded as an image generator ({reason}). {advice}") from error
 
 

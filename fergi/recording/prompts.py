@@ -1,7 +1,7 @@
 """Prompts of structured sessions: the form's rules, a template, and a language model's server (Appendix A.2.1)."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -178,7 +178,7 @@ class PromptServer:
 
     url: str
     model: str
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     seconds: float = 20.0  # how long an answer may take
 
     @property

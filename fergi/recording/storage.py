@@ -85,7 +85,7 @@ class Recordings:
         self._lock = threading.Lock()
         self._locks: dict[str, threading.RLock] = defaultdict(threading.RLock)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # faces are nobody else's
             self._taken = _take(self.folder / ".lock")
         except BlockingIOError:
             raise FergiError(
@@ -345,7 +345,7 @@ class Session:
 
     def complete(self, **evidence: Any) -> None:
         """Give the session its final name."""
-        self.update(state="complete", finished=now(), **evidence)
+        self.update(state="complete", ended=now(), **evidence)
         done = self.participant.folder / f"session_{self.number}"
         self.folder.rename(done)
         self.folder = done
@@ -357,7 +357,7 @@ class Session:
             if recording is None or not recording.stat().st_size or not (self.folder / "session.json").is_file():
                 self.remove()
                 return
-            self.update(state="stopped" if state == "stopped" else "started", finished=now())
+            self.update(state="stopped" if state == "stopped" else "started", ended=now())
             place = 1
             while (target := self.folder.with_name(f".session_{self.number}_{state}_{place}")).exists():
                 place += 1
@@ -366,7 +366,7 @@ class Session:
     def remove(self) -> None:
         """Delete the session's folder."""
         with self.lock:
-            doomed = self.folder.rename(self.folder.with_name(f".deleted_{secrets.token_hex(8)}"))
+            doomed = self.folder.rename(self.participant.folder.with_name(f".deleted_{secrets.token_hex(8)}"))
             shutil.rmtree(doomed)
 
 
