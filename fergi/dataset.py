@@ -103,9 +103,13 @@ class Folders:
         """One table of activation values a participant, of the clips of one kind."""
         return self.preparation / f"preprocessed_{kind}_data"
 
-    def preference_results(self, mode: str = "paper", strict_lopo: bool = False) -> Path:
-        """The results of stage 9: the released name, with the mode behind it unless it is ``paper``."""
-        suffix = ("_released" if mode == "released" else "") + ("_strict" if strict_lopo else "")
+    def preference_results(
+        self, mode: str = "paper", strict_lopo: bool = False, valence: str = "aucomb", everybody: bool = False
+    ) -> Path:
+        """The results of stage 9: the released name, with the options behind it that are not the default."""
+        suffix = {"aucomb": "", "fau-net": "_NN", "linear": "_linear"}[valence]
+        suffix += f"_{mode}" if mode != ("released" if valence == "fau-net" else "paper") else ""
+        suffix += ("_everybody" if everybody else "") + ("_strict" if strict_lopo else "")
         return self.results / f"image_preference_binary_classification_based_on_ranking{suffix}.csv"
 
 

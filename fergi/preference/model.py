@@ -32,7 +32,7 @@ from fergi.preference.grid_search import (
     held_out_integration,
 )
 from fergi.preference.linear import Linear
-from fergi.preference.logistic import fit_slope, slope_error
+from fergi.preference.logistic import fit_logistic, fit_slope, slope_error
 from fergi.preference.matching import N_QUANTILES, activation_quantiles
 from fergi.preference.pairs import Pairs, pairs_of
 
@@ -176,10 +176,10 @@ class PreferenceModel:
         Raises
         ------
         ValueError
-            If there are fewer than two participants, no pair, tied ranks, a score that does not vary, or an
-            activation value is missing.
+            If fewer than two participants have pairs, ranks are tied, a score does not vary, or an activation value
+            is missing.
         """
-        kind, pairs = VALENCE_MODELS[valence_model], _checked_pairs(reactions)
+        kind, pairs = VALENCE_MODELS[valence_model], _checked_pairs(reactions, 2)
         n_participants = len(pairs.names)
         model = kind.fit(reactions, pairs, training_masks([None], n_participants), **options)[0]
         _require_values(reactions, model.action_units)
@@ -292,12 +292,15 @@ def _integration_columns() -> dict[str, tuple[str, ...]]:
     }
 
 
-def _checked_pairs(reactions: pd.DataFrame) -> Pairs:
+def _checked_pairs(reactions: pd.DataFrame, n_needed: int) -> Pairs:
+    """The pairs, if so many participants have one that each fold has pairs to learn from."""
     pairs = pairs_of(reactions)
-    if len(pairs.names) < 2:
-        raise ValueError("holding out one participant needs at least two participants")
-    if not len(pairs):
-        raise ValueError("there is no pair of ranked images with valid reactions")
+    n_with_pairs = len(np.unique(pairs.participant))
+    if n_with_pairs < n_needed:
+        raise ValueError(
+            f"at least {n_needed} participants must have two ranked images with valid reactions in a session, "
+            f"and {n_with_pairs} of {len(pairs.names)} have"
+        )
     return pairs
 
 
@@ -317,7 +320,8 @@ class HeldOut(NamedTuple):
     pairs : pandas.DataFrame
         One row a pair: ``participant``, ``session_index``, ``first`` and ``second`` (image numbers, first < second),
         ``first_preferred`` (bool, from the ranking), ``difference`` (valence of the first minus the second),
-        ``probability`` (that the first is preferred), and for AUcomb ``selected`` (Section 6.2.4).
+        ``probability`` (that the first is preferred), for AUcomb ``selected`` (Section 6.2.4), and if there are
+        scores, ``probability_with_scorers``, by logistic regression on the differences of valence and scores.
     """
 
     images: pd.DataFrame
@@ -328,46 +332,44 @@ def held_out(valence_model: str, reactions: pd.DataFrame, options: Mapping[str, 
     """Annotate each participant with a model and a slope that are fitted on the others alone.
 
     The slope of a participant's probabilities comes from differences of the others, each by a model that saw neither
-    them nor the participant. ``reactions`` and ``options`` are as for ``PreferenceModel.fit``, with ``image_index``;
-    errors, too.
+    them nor the participant: the others are held out in turn, one by one or in ``inner_folds`` groups.
+
+    ``reactions`` and ``options`` are as for ``PreferenceModel.fit``, with ``image_index``; errors, too, but that at
+    least three participants must have pairs.
     """
-    kind, pairs = VALENCE_MODELS[valence_model], _checked_pairs(reactions)
+    kind, pairs = VALENCE_MODELS[valence_model], _checked_pairs(reactions, 3)
     n_participants = len(pairs.names)
     outer = training_masks(range(n_participants), n_participants)
     group = np.arange(n_participants) % (kind.inner_folds or n_participants)
-    inner, place = np.unique(
-        np.concatenate([mask & (group != number) for mask in outer for number in range(group.max() + 1)]).reshape(
-            -1, n_participants
-        ),
-        axis=0,
-        return_inverse=True,
-    )
-    models = kind.fit(reactions, pairs, np.concatenate([outer, inner]), **options)
-    outer_models, inner_models = models[:n_participants], models[n_participants:]
-    valence = own_valence(outer_models, reactions, pairs.owner)
-    inner_valence = np.stack([model.valence(reactions) for model in inner_models])
-    difference, probability = pairs.difference(valence), np.empty(len(pairs))
+    inner = outer[:, None] & (group != np.arange(group.max() + 1)[:, None])
+    masks, place = np.unique(inner.reshape(-1, n_participants), axis=0, return_inverse=True)
+    place = place.reshape(inner.shape[:2])
+    models = kind.fit(reactions, pairs, np.concatenate([outer, masks]), **options)
+    _require_values(reactions, models[0].action_units)
+    valence = own_valence(models[:n_participants], reactions, pairs.owner)
+    difference = pairs.difference(valence)
+    inner_difference = np.stack([pairs.difference(model.valence(reactions)) for model in models[n_participants:]])
+    scores = [name for name in TRAINED_SCORERS if name in reactions]
+    score_difference = pairs.difference(reactions[scores].to_numpy(float))
+    probability, with_scorers = np.empty((2, len(pairs)))
     for number, mask in enumerate(outer):
-        others = np.flatnonzero(mask[pairs.participant])
-        used = place.reshape(n_participants, -1)[number, group[pairs.participant[others]]]
-        seen = inner_valence[used, pairs.preferred[others]] - inner_valence[used, pairs.other[others]]
-        own = pairs.participant == number
+        own, others = pairs.participant == number, np.flatnonzero(mask[pairs.participant])
+        seen = inner_difference[place[number, group[pairs.participant[others]]], others]
         probability[own] = expit(fit_slope(seen) * difference[own])
-    thresholds = [getattr(model, "threshold", None) for model in outer_models]
-    return HeldOut(
-        reactions[["participant", "session_index", "image_index"]].assign(valence=valence),
-        _pair_table(reactions, pairs, difference, probability, thresholds),
-    )
+        coefficients = fit_logistic(np.column_stack([seen, score_difference[others]]))
+        with_scorers[own] = expit(np.column_stack([difference, score_difference])[own] @ coefficients)
+    columns = {"difference": difference, "probability": probability}
+    if valence_model == "aucomb":
+        threshold = np.array([model.threshold for model in models[:n_participants]])
+        columns["selected"] = np.abs(difference) >= threshold[pairs.participant]
+    if scores:
+        columns["probability_with_scorers"] = with_scorers
+    images = reactions[["participant", "session_index", "image_index"]].assign(valence=valence)
+    return HeldOut(images, _pair_table(reactions, pairs, columns))
 
 
-def _pair_table(
-    reactions: pd.DataFrame,
-    pairs: Pairs,
-    difference: np.ndarray,
-    probability: np.ndarray,
-    thresholds: list[float | None],
-) -> pd.DataFrame:
-    """The pairs of ``HeldOut`` from differences and probabilities of the preferred minus the other image."""
+def _pair_table(reactions: pd.DataFrame, pairs: Pairs, columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The pairs of ``HeldOut`` from columns about the preferred image first."""
     number = reactions["image_index"].to_numpy()
     images = np.stack([number[pairs.preferred], number[pairs.other]])
     first_preferred = images[0] < images[1]
@@ -378,10 +380,11 @@ def _pair_table(
             "first": images.min(axis=0),
             "second": images.max(axis=0),
             "first_preferred": first_preferred,
-            "difference": np.where(first_preferred, difference, -difference),
-            "probability": np.where(first_preferred, probability, 1 - probability),
+            **columns,
         }
     )
-    if None not in thresholds:
-        table["selected"] = np.abs(difference) >= np.array(thresholds)[pairs.participant]
+    table["difference"] = table["difference"].where(first_preferred, -table["difference"])
+    for name in ("probability", "probability_with_scorers"):
+        if name in table:
+            table[name] = table[name].where(first_preferred, 1 - table[name])
     return table.sort_values(["participant", "session_index", "first", "second"], ignore_index=True)
