@@ -87,6 +87,17 @@ def test_clips_shorter_than_a_window():
     assert alpha(clips([0, 3], frames_per_second=60)).first_window.tolist() == [-1]
 
 
+def test_an_au_that_a_clip_does_not_have():
+    """Its activation is NaN; that of the other AUs, and of clips that have it, is as without the gap."""
+    course = np.random.default_rng(3).uniform(0, 5, (3, 20, 12)).round(3)
+    whole = alpha(clips(*course)).values
+    course[1, :, 4] = np.nan
+    found = alpha(clips(*course)).values
+    assert np.isnan(found[1, 4]) and np.isnan(found).sum() == 1
+    there = ~np.isnan(found)
+    assert found[there].tobytes() == whole[there].tobytes()
+
+
 @st.composite
 def clip_files(draw):
     """Texts of a few clips with faces lost here and there, values with 3 decimals."""

@@ -1,6 +1,7 @@
 """The feature CSV: what is read, which frames are valid, and what is refused."""
 
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,18 @@ import pytest
 from conftest import clip_text
 
 import config
-from fergi.features import COLUMNS, ClipFeatures, read_clips, valid_frames
+from fergi.features import (
+    COLUMNS,
+    NO_FACE,
+    PUBLISHED_ESTIMATOR,
+    ClipFeatures,
+    estimator_of,
+    format_clip,
+    read_clips,
+    require_one_estimator,
+    valid_frames,
+)
+from fergi.files import FergiError
 
 CLIP = clip_text(np.arange(48).reshape(4, 12) / 8)
 
@@ -169,3 +181,72 @@ def test_missing_and_unreadable_paths(tmp_path):
     bad = [write(tmp_path, f"{number}.csv", repeat_line(number, 0)(CLIP)) for number in (2, 3)]
     _, problems = read_clips(bad)
     assert [problem.split(":")[0] for problem in problems] == [f"{bad[0]}, line 2", f"{bad[1]}, line 3"]
+
+
+# ---- estimators that do not give every AU
+
+
+def test_an_au_that_the_estimator_does_not_give(tmp_path):
+    """It is empty in every row with a face, also where frames have none; another clip in the same call may have it."""
+    values = np.tile([0.95, 0.7, 0.5, *range(12)], (4, 1))
+    values[:, 3 + 5] = np.nan  # AU9
+    values[2] = NO_FACE
+    path = tmp_path / "a.csv"
+    path.write_bytes(format_clip(np.arange(4) / 30, values, 3))
+    rows = path.read_text().splitlines()
+    assert rows[1].split(",")[COLUMNS.index("AU9")] == "" and rows[3] == "3,0.067,0" + ",-1" * 14
+    text = path.read_text()
+    for content in (text, cell(4, "AU9", "")(text)):
+        features, problems = read_clips([write(tmp_path, "a.csv", content), write(tmp_path, "b.csv", CLIP)])
+        assert problems == []
+        with_face = features.column("face_detection_confidence_score") > 0
+        empty = np.isnan(features.values[with_face])
+        assert empty[:3, COLUMNS.index("AU9")].all() and empty.sum() == 3
+        assert features.column("AU9")[4:].tolist() == [5 / 8, 17 / 8, 29 / 8, 41 / 8]
+
+
+def test_an_au_that_is_empty_here_and_there(tmp_path):
+    """A gap is no AU that is not given: every file with one is named, with its first empty cell."""
+    gaps = [write(tmp_path, f"{line}.csv", cell(line, "AU26", "")(CLIP)) for line in (2, 5)]
+    lost = write(tmp_path, "lost.csv", cell(4, "AU2", "")(cell(4, COLUMNS[2], "0")(CLIP)))
+    _, problems = read_clips([write(tmp_path, "good.csv", CLIP), *gaps, lost])
+    rest = "it is empty, and not in every row with a face"
+    assert problems == [
+        f"{gaps[0]}, line 2, column AU26: {rest}",
+        f"{gaps[1]}, line 5, column AU26: {rest}",
+        f"{lost}, line 4, column AU2: {rest}",
+    ]
+
+
+# ---- which estimator
+
+
+def settings(folder, **content):
+    """A folder with these settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_the_nearest_settings_count(tmp_path):
+    """Up to the folder of all data; older settings name a checkpoint only; other settings say nothing."""
+    data = settings(tmp_path / "data", estimator="blendshapes", estimator_version="64184e, 1", device="cpu")
+    settings(tmp_path, estimator="another", estimator_version="above the data")
+    own = settings(data / "101", checkpoint_sha256="abc", network="ir50")
+    session, other = own / "session_1", data / "102" / "session_1"
+    for folder in (session, other):
+        folder.mkdir(parents=True)
+    settings(session, study="a test")
+    assert estimator_of(session, data) == estimator_of(own) == {"estimator": "fergi", "estimator_version": "abc"}
+    blendshapes = {"estimator": "blendshapes", "estimator_version": "64184e, 1"}
+    assert estimator_of(other, data) == estimator_of(data) == blendshapes
+    assert estimator_of(other) == estimator_of(tmp_path / "none", tmp_path / "none") == PUBLISHED_ESTIMATOR
+    assert require_one_estimator([other, data / "none"], data) == blendshapes
+    assert require_one_estimator([], data) == PUBLISHED_ESTIMATOR
+    with pytest.raises(FergiError) as caught:
+        require_one_estimator([other, session, own], data)
+    assert f"2 estimators: blendshapes 64184e, 1 in {other}, fergi abc in {session}. " in str(caught.value)
+    for content, message in (("[1]", "does not map settings to their values"), ("{", "is not JSON")):
+        (own / "settings.json").write_text(content)
+        with pytest.raises(FergiError, match=message):
+            estimator_of(own)

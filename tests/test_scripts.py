@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from conftest import CHECKOUT, STAGES, clip_text
 
+from fergi import section_6_1
 from fergi.files import FergiError
 
 BASELINE, REACTION, FILTER, SEARCH = STAGES
@@ -250,6 +251,89 @@ def test_stages_in_the_wrong_order(tiny_inputs):
     tiny_inputs.refuses(SEARCH, "AU4_excluded_participants.json", f"Run {FILTER}.py first.")
     tiny_inputs.path(EXCLUDED).write_text('["104"]')
     tiny_inputs.refuses(SEARCH, "3 of 3 participants have no table in", f"Run {REACTION}.py")
+
+
+# ---- estimators: one per table, and AUs that it does not give
+
+
+def without_units(tiny, folder, *units):
+    """Empty columns in the feature files of a folder."""
+    for path in sorted(tiny.root.glob(f"{folder}/*_features.csv")):
+        table = pd.read_csv(path)
+        table[[f"AU{unit}" for unit in units]] = np.nan
+        table.to_csv(path, index=False)
+
+
+def made_by(tiny, folder, estimator, version="1"):
+    """Settings in a folder."""
+    tiny.path(f"{folder}/settings.json").write_text(
+        json.dumps({"estimator": estimator, "estimator_version": version, "device": "cpu"})
+    )
+
+
+def test_tables_say_which_estimator(tiny):
+    """The published one without settings; else the one in the settings of the features; and never two in one folder."""
+    tables = "preparation/preprocessed_reaction_data/settings.json"
+    published = {"estimator": "fergi", "estimator_version": "published", "missing_action_units": []}
+    assert json.loads(tiny.path(tables).read_text()) == published
+    made_by(tiny, "data", "blendshapes")
+    tiny.run(REACTION)
+    own = {"estimator": "blendshapes", "estimator_version": "1", "missing_action_units": []}
+    assert json.loads(tiny.path(tables).read_text()) == own
+    between = "The AU intensities come from 2 estimators: fergi published in {}, blendshapes 1 in {}. "
+    folders = (tiny.path(f"preparation/preprocessed_{kind}_data") for kind in ("baseline", "reaction"))
+    tiny.refuses(SEARCH, between.format(*folders), "make all of them with one")
+    tiny.run(BASELINE)
+    tiny.run(SEARCH)
+
+    made_by(tiny, "data/103/session_4", "fergi", "64184e229b263107")
+    here, there = (tiny.path(f"data/{each}") for each in ("101/session_1", "103/session_4"))
+    named = f"2 estimators: blendshapes 1 in {here}, fergi 64184e229b26 in {there}. Intensities of different"
+    for stage in CLIP_STAGES:
+        tiny.refuses(stage, named)
+    tiny.edit_json(LISTED, lambda sessions: sessions["103"].remove(4))
+    made_by(tiny, "data", "openface-2.2", "2.2.0")
+    tiny.edit_json(LISTED, lambda sessions: sessions.pop("104"))
+    staying = "1 tables of other participants in {} (first: 104.csv) come from the estimator blendshapes 1, and these "
+    for stage, kind in zip(CLIP_STAGES, ("baseline", "reaction"), strict=True):
+        folder = tiny.path(f"preparation/preprocessed_{kind}_data")
+        tiny.refuses(stage, staying.format(folder) + "features from openface-2.2 2.2.0. Remove them")
+
+
+def test_aus_that_are_missing_are_named(tiny, capsys):
+    """They stay empty to the end; what needs one says so; clips must agree on them."""
+    made_by(tiny, "data", "some-tool")
+    for folder in ("data/101/*", "data/102/*"):
+        without_units(tiny, folder, 9, 15)
+    for stage in CLIP_STAGES:
+        kind = stage.split("_")[1]
+        first = "(first: 101, session 1, image 1), and has values in the others. Make all of them again"
+        tiny.refuses(stage, f"AU9 is empty in 12 of 20 valid {kind} clips {first}")
+    for folder in ("data/103/*", "data/104/*"):
+        without_units(tiny, folder, 9, 15)
+    capsys.readouterr()
+    for stage in STAGES[:3]:
+        tiny.run(stage)
+    out = capsys.readouterr().out
+    assert out.count("x 10 AUs") == out.count("AU9, AU15 are empty: some-tool does not give them.") == 2
+    before = tiny.path(f"{RESULTS}.csv").read_bytes()
+    tiny.run(SEARCH)
+    assert tiny.path(f"{RESULTS}.csv").read_bytes() == before  # AUcomb takes AU4 and AU12 only
+
+    emotions = ("disappointed", "satisfied", "surprised", "disgusted", "amused", "scared")
+    for who in tiny.IMAGES:
+        with_images(who, lambda table: table.assign(**{name: table.index % 2 for name in emotions}))(tiny)
+    section_6_1.main(["--root", str(tiny.root)])
+    found = pd.read_csv(tiny.path("results/overall_rating_correlations.csv"), index_col="AU")
+    assert found.index[found["rating_rho"].isna()].tolist() == [9, 15]
+    assert re.search(r"^9 +– +–", capsys.readouterr().out, flags=re.M)
+
+    without_units(tiny, "data/*/*", 4)
+    for stage in CLIP_STAGES:
+        tiny.run(stage)
+    for stage, what, kind in ((FILTER, "Excluding participants", "baseline"), (SEARCH, "AUcomb", "reaction")):
+        folder = tiny.path(f"preparation/preprocessed_{kind}_data")
+        tiny.refuses(stage, f"{what} needs AU4, which the estimator of {folder}, some-tool, does not give.")
 
 
 # ---- outputs that cannot be written
