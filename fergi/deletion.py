@@ -3,7 +3,7 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -154,10 +154,10 @@ def remove_traces(traces: list[Trace]) -> None:
 
 
 @contextmanager
-def nobody_writes(folders: Folders) -> Iterator[None]:
+def nobody_writes(folders: Folders, locks: Sequence[tuple[str, str, str]] = LOCKS) -> Iterator[None]:
     """Stop if sessions are being collected or cut below the root, and let nobody begin to."""
     with ExitStack() as stack:
-        for folder, name, script in LOCKS:
+        for folder, name, script in locks:
             path = folders.root / folder / name
             if path.is_file():
                 try:

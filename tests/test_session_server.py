@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import http.client
 import io
 import itertools
@@ -512,8 +513,16 @@ def test_withdrawn(tmp_path):
         other = Browser(browser.address)
         assert (other.join(), browser.join()) == ("001", "002")
         whole_session(browser)
+        clips = tmp_path / "data" / "002"  # as after cutting
+        (clips / "session_1").mkdir(parents=True)
+        (tmp_path / "preparation").mkdir()
+        (tmp_path / "preparation" / "valid_sessions.json").write_text('{"001": [1], "002": [1]}')
         before = snapshot(tmp_path / "recordings" / "001")
+        with (tmp_path / "data" / ".cutting").open("w") as cutting:
+            fcntl.flock(cutting, fcntl.LOCK_EX)
+            assert browser.send("DELETE", "/api/me").status_code == 503 and clips.is_dir()
         assert browser.send("DELETE", "/api/me").status_code == 200
+        assert json.loads((tmp_path / "preparation" / "valid_sessions.json").read_text()) == {"001": [1]}
         assert browser.send("GET", "/api/me").status_code == 401
         assert not [path for path in tmp_path.rglob("*") if "002" in path.name or ".deleted" in path.name]
         assert snapshot(tmp_path / "recordings" / "001") == before

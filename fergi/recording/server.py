@@ -205,7 +205,8 @@ class Server:
         """``DELETE /api/me``."""
         participant = self.participant(request)
         self.camera.forget(participant.name)
-        await run_in_threadpool(self.recordings.withdraw, participant)
+        places = await run_in_threadpool(self.recordings.withdraw, participant)
+        _report(f"Participant {participant.name} withdrew: their data are deleted, in {places} places.")
         return {"participant": participant.name}
 
     async def check_camera(self, request: Request) -> dict:
@@ -400,6 +401,8 @@ def _answering(do: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], A
 
 
 async def _refused(request: Request, error: Refused) -> Response:
+    if error.__cause__:
+        _report(f"{request.method} {request.url.path}: {error.__cause__}")
     return _error(error.status, error.sentence, **error.more)
 
 

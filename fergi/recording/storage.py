@@ -26,6 +26,7 @@ from typing import Any, TextIO
 from urllib.parse import unquote
 
 from fergi.dataset import EMOTIONS, ISSUES, Folders
+from fergi.deletion import LOCKS, find_traces, nobody_writes, remove_traces
 from fergi.files import FergiError, read_json, write_json
 from fergi.recording.study import RATINGS, Study
 
@@ -73,6 +74,8 @@ def now() -> str:
 class Recordings:
     """Everything below ``recordings/``. One process at a time may have it."""
 
+    LOCK = ".lock"
+
     def __init__(self, folders: Folders, study: Study):
         """Take the folder, and remove what a killed server was about to make or to delete.
 
@@ -86,7 +89,7 @@ class Recordings:
         self._locks: dict[str, threading.RLock] = defaultdict(threading.RLock)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # faces are nobody else's
-            self._taken = _take(self.folder / ".lock")
+            self._taken = _take(self.folder / self.LOCK)
         except BlockingIOError:
             raise FergiError(
                 f"Another server collects sessions in {self.folder}. Stop it or choose another --root."
@@ -140,12 +143,21 @@ class Recordings:
             raise Refused(401, "This browser is not known here. Begin again at the first page.")
         return Participant(folder, self.study, self._locks[name])
 
-    def withdraw(self, participant: "Participant") -> None:
-        """Delete everything of a participant."""
+    def withdraw(self, participant: "Participant") -> int:
+        """Delete everything of a participant below the root; in how many places there was something.
+
+        Results that were found with their data go as well (see ``fergi.deletion``): the page promises that nothing
+        is left. The key goes last, so that the browser can ask again if something cannot be removed.
+        """
         with participant.lock:
-            doomed = self.folder / f".deleted_{secrets.token_hex(8)}"
-            participant.folder.rename(doomed)
-            shutil.rmtree(doomed)
+            try:
+                with nobody_writes(self.folders, [lock for lock in LOCKS if lock[1] != self.LOCK]):
+                    traces = find_traces(self.folders, participant.name)
+                    remove_traces([trace for trace in traces if trace.path != participant.folder])
+            except FergiError as error:
+                raise Refused(503, "Your data cannot be deleted just now. This page tries again.") from error
+            _remove(participant.folder, self.folder)
+        return len(traces)
 
 
 def _take(path: Path) -> TextIO:
@@ -366,8 +378,12 @@ class Session:
     def remove(self) -> None:
         """Delete the session's folder."""
         with self.lock:
-            doomed = self.folder.rename(self.participant.folder.with_name(f".deleted_{secrets.token_hex(8)}"))
-            shutil.rmtree(doomed)
+            _remove(self.folder, self.participant.folder.parent)
+
+
+def _remove(folder: Path, recordings: Path) -> None:
+    """Delete a folder; from its renaming on, also if the server is killed meanwhile."""
+    shutil.rmtree(folder.rename(recordings / f".deleted_{secrets.token_hex(8)}"))
 
 
 def _append(path: Path, data: bytes, size: int) -> None:
