@@ -231,7 +231,8 @@ def rank(page: Page, order: Sequence[int] | None = None) -> list[int]:
                 "([place, id]) => document.querySelectorAll('.ranking li')[place].dataset.id == id", arg=[place, wanted]
             )
     button(page, "ranking_finish").click()
-    if page.locator(".problem").inner_text():  # nothing was moved: asked once more
+    if list(order or start) == start:  # nothing was moved: asked once more
+        expect(page.get_by_role("alert")).to_have_text(text("ranking_untouched"))
         button(page, "ranking_finish").click()
     return start
 

@@ -33,12 +33,9 @@ function rating(name) {
     const radio = make("input", { type: "radio", name, value });
     scale.append(make("label", {}, radio, make("span", { textContent: value })));
   }
-  const ends = make("p", { className: "ends note" });
-  ends.append(make("span", { textContent: say("rating_worst") }), make("span", { textContent: say("rating_best") }));
-  ends.id = `${name}-ends`;
   const legend = make("legend", {}, say(name), make("span", { className: "note", textContent: say(`${name}_note`) }));
-  const fieldset = make("fieldset", { className: "rating" }, legend, scale, ends);
-  fieldset.setAttribute("aria-describedby", ends.id);
+  const fieldset = make("fieldset", { className: "rating" }, legend, scale);
+  fieldset.setAttribute("aria-describedby", "ends");
   return fieldset;
 }
 
@@ -77,7 +74,7 @@ export async function rankingPage(prompt, images) {
   const tell = () => {
     [...list.children].forEach((item, place) => {
       item.ariaLabel = say("ranking_item", { image: Number(item.dataset.id) + 1, place: place + 1, n });
-      item.querySelector("output").textContent = place + 1;
+      item.querySelector(".place").textContent = place + 1;
       item.querySelector(".better").ariaDisabled = String(place === 0);
       item.querySelector(".worse").ariaDisabled = String(place === n - 1);
     });
@@ -125,7 +122,7 @@ function rankedItem(image, id) {
     return button;
   };
   const moves = make("div", { className: "moves" });
-  moves.append(arrow("better", "‹", "ranking_better"), make("output"), arrow("worse", "›", "ranking_worse"));
+  moves.append(arrow("better", "‹", "ranking_better"), make("span", { className: "place" }), arrow("worse", "›", "ranking_worse"));
   item.append(moves);
   return item;
 }

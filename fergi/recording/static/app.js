@@ -142,13 +142,14 @@ async function cameraPage(told = "") {
     choice.replaceChildren(...devices.map(({ deviceId: value, label }, place) =>
       make("option", { value, textContent: label || say("camera_unnamed", { number: place + 1 }) })));
     choice.value = deviceId = camera.settings.deviceId;
-    part(".field").hidden = part("video").hidden = part(".checks").hidden = next.hidden = false;
+    part(".field").hidden = devices.length < 2;
+    part("video").hidden = part(".checks").hidden = next.hidden = false;
     part(".preview p").hidden = open.hidden = next.disabled = true;
     for (const name of ["face", "still", "light", "speed"]) mark(page, name, "wait", say("check_waiting"));
     const virtual = VIRTUAL.test(camera.label);
     mark(page, "name", virtual ? "note" : "good", say(virtual ? "check_name_no" : "check_name", { name: camera.label }));
     showSign("camera_on");
-    choice.focus();
+    part(".checks").focus();
   };
   open.onclick = start;
   choice.onchange = () => start((deviceId = choice.value));

@@ -7,7 +7,7 @@ const TYPES = ["video/x-matroska;codecs=avc1", "video/webm;codecs=vp9", "video/m
 const BITS_PER_SECOND = 5e6;
 const CHUNK = 1000; // milliseconds
 const SPEED_OVER = 2000; // milliseconds over which the camera's speed is measured
-const LOG_BEFORE_START = 300; // milliseconds of logged pictures before the recording begins
+const MARGIN = 300; // milliseconds of logged pictures before the recording begins, and of recording before the first page
 
 export function recordingType() {
   return TYPES.find((type) => MediaRecorder.isTypeSupported(type));
@@ -91,7 +91,7 @@ export class Recording {
     camera.onframe = (captureTime, presentedFrames) => uploads.frame(captureTime, presentedFrames);
     camera.onevent = (name) => uploads.event(name, performance.now());
     this.#listen();
-    await sleep(LOG_BEFORE_START);
+    await sleep(MARGIN);
     const mimeType = recordingType();
     const options = { mimeType, videoBitsPerSecond: BITS_PER_SECOND };
     if (mimeType.startsWith("video/mp4")) options.videoKeyFrameIntervalDuration = CHUNK; // chunks end at key frames
@@ -104,6 +104,7 @@ export class Recording {
     uploads.event("recorder_starting", time, { type: mimeType });
     await started;
     uploads.event("recorder_started", performance.now());
+    await sleep(MARGIN);
   }
 
   async stop() {

@@ -92,7 +92,8 @@ export async function message(title, text, buttons = {}) {
 export function choose(place, buttons) {
   return new Promise((resolve) => {
     const made = Object.entries(buttons).map(([name, textContent], number) => {
-      const className = { withdraw: "danger", delete: "danger" }[name] ?? (number ? "quiet" : "");
+      const style = { withdraw: "danger", delete: "danger", forget: "quiet", other: "quiet" };
+      const className = style[name] ?? (number ? "quiet" : "");
       return make("button", { type: "button", name, textContent, className, onclick: () => resolve(name) });
     });
     place.replaceChildren(...made);
@@ -145,12 +146,16 @@ export function showTrouble(sentence) {
 
 /** Name what is wrong with a form, and go to the first field that is. */
 export function complain(page, sentence, field) {
-  page.querySelector(".problem").textContent = sentence;
+  const problem = page.querySelector(".problem");
   for (const each of page.querySelectorAll("[aria-invalid]")) each.removeAttribute("aria-invalid");
-  if (!field) return;
-  field.ariaInvalid = "true";
-  field.focus();
-  field.closest("fieldset, label")?.scrollIntoView({ block: "center", behavior: reduced.matches ? "auto" : "smooth" });
+  if (field) {
+    (field.closest(".row, .rating") ?? field.closest("label, fieldset")).before(problem);
+    field.ariaInvalid = "true";
+    field.focus({ preventScroll: true });
+    field.scrollIntoView({ block: "center", behavior: reduced.matches ? "auto" : "smooth" });
+    page.addEventListener("input", () => complain(page, ""), { once: true });
+  }
+  problem.textContent = sentence;
 }
 
 export function shuffled(list) {

@@ -22,17 +22,19 @@ export async function promptPage(server, { number, kind, prompt: fixed }, study)
     page.querySelector(".source").textContent = [study.prompt_note, study.image_source_note].filter(Boolean).join(" ");
     if (kind === "structured") buildForm(page);
   });
-  if (kind === "structured") page.elements.generate.onclick = () => propose(server, number, page);
-  return new Promise((resolve) => {
-    page.onsubmit = async (event) => {
+  const send = async () => {
+    const field = page.elements.prompt;
+    const prompt = field.value.trim().replace(/\s+/g, " ");
+    if (!field.checkVisibility()) return propose(server, number, page); // Enter in a field of the form
+    if (!prompt) return complain(page, say("prompt_empty"), field);
+    const form = kind === "structured" ? readForm(page) : null;
+    return (await attempt(page, () => server.post(`/api/sessions/${number}/images`, { prompt, form }))) && prompt;
+  };
+  return new Promise((resolve, reject) => {
+    if (kind === "structured") page.elements.generate.onclick = () => propose(server, number, page).catch(reject);
+    page.onsubmit = (event) => {
       event.preventDefault();
-      const field = page.elements.prompt;
-      const prompt = field.value.trim().replace(/\s+/g, " ");
-      if (!field.checkVisibility()) return page.elements.generate.click(); // Enter in a field of the form
-      if (!prompt) return complain(page, say("prompt_empty"), field);
-      const form = kind === "structured" ? readForm(page) : null;
-      const sent = await attempt(page, () => server.post(`/api/sessions/${number}/images`, { prompt, form }));
-      if (sent) resolve(prompt);
+      send().then((prompt) => prompt && resolve(prompt), reject);
     };
   });
 }
@@ -93,7 +95,7 @@ function field(name, label, control) {
 
 function addRow(page, part) {
   const section = part.dataset.section;
-  const row = make("div", { className: "row" });
+  const row = make("div", { className: "row", role: "group" });
   if (section in OBJECTS) {
     for (const name of OBJECTS[section]) {
       const input = make("input", { maxLength: 200, autocomplete: "off" });
@@ -162,6 +164,7 @@ function refresh(page) {
     select.value = offered.some(({ id }) => id === chosen[place]) ? chosen[place] : "";
   });
   for (const section of [...Object.keys(OBJECTS), ...RELATIONS]) {
+    rows(page, section).forEach((row, place) => (row.ariaLabel = `${say(section)}, ${place + 1}`));
     const add = page.querySelector(`[data-section="${section}"] .add`);
     const few = section in OBJECTS ? false : objects.filter(({ free }) => free).length < 2;
     add.disabled = few || rows(page, section).length >= MOST;
