@@ -24,13 +24,14 @@ used (--match-distribution).
 import argparse
 import contextlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 
 import config
-from fergi.activation import ACTIVATION_COLUMNS
-from fergi.dataset import Folders, read_excluded_participants, read_image_reactions, read_valid_sessions
+from fergi.dataset import Folders
+from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, check_writable, new_folder, replacing, sha256, write_json, write_table
 from fergi.held_out import NAMES, as_predictions, calibration_table, read_held_out, show_figure
 from fergi.held_out import summary as summary_of
@@ -40,6 +41,7 @@ from fergi.preference.exports import EXPORTS, Exporter, Options, SharedPairs
 from fergi.preference.grid_search import TRAINED_SCORERS
 from fergi.preference.matching import DistributionMap
 from fergi.preference.model import VALENCE_MODELS, PreferenceModel, held_out
+from fergi.preference.reading import included_sessions, read_ranked_reactions
 from fergi.script import argument_parser, run
 from fergi.statistics import RESAMPLES, SEED
 
@@ -181,15 +183,14 @@ def write_about(
 
 def annotate_held_out(folders: Folders, *, everybody: bool) -> None:
     """Annotate each participant who ranked with every valence model fitted on the others, and compare."""
-    sessions = read_valid_sessions(folders)
-    excluded = [] if everybody else read_excluded_participants(folders, sessions)
-    included = {name: numbers for name, numbers in sessions.items() if name not in excluded}
-    reactions = read_image_reactions(
-        folders, included, image_columns=["rank_score"], activation_columns=ACTIVATION_COLUMNS
-    )
+    included, _ = included_sessions(folders, everybody=everybody)
+    reactions = read_ranked_reactions(folders, included, ACTION_UNITS, "The comparison of valence models")
     check_writable(folders.results)
     tables, summaries = [], {}
     for name in VALENCE_MODELS:
+        if name == "fau-net" and not find_spec("torch"):
+            print("FAU-Net is not compared, because it needs torch, which is not installed: make setup.")
+            continue
         try:
             pairs = held_out(name, reactions, config.VALENCE_MODELS[name]).pairs
         except ValueError as error:

@@ -349,7 +349,7 @@ def table_of(root, table):
         ),
         (
             lambda root: table_of(root, reactions(SEEN).assign(AU4_activation_value=np.nan)),
-            r"\(4 missing AU4, 2 invalid reaction\)\. Take a model that needs other AUs",
+            r"\(4 missing AU4, 2 invalid reaction\)\. Take --valence aucomb, or fit",
         ),
         (
             lambda root: Folders(root).activation_tables("reaction").joinpath("101.csv").write_text("a\n1\n"),

@@ -421,5 +421,7 @@ def require_pairs(summary: Summary) -> None:
         raise FergiError(f"No session of {where} has two images, so that there is no pair to annotate.")
     if not summary.n_valid:
         why = ", ".join(f"{n} {reason}" for reason, n in summary.reasons.items())
-        advice = "Take a model that needs other AUs." if "missing" in why else "Record these sessions again."
+        advice = "Record these sessions again."
+        if "missing" in why:
+            advice = "Take --valence aucomb, or fit a model on other AUs: fit_preference_model.py --action-units."
         raise FergiError(f"None of {summary.n_pairs} pairs of images in {where} can be annotated ({why}). {advice}")
