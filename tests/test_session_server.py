@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -527,6 +527,13 @@ def test_withdrawn(tmp_path):
         assert not [path for path in tmp_path.rglob("*") if "002" in path.name or ".deleted" in path.name]
         assert snapshot(tmp_path / "recordings" / "001") == before
         assert browser.join() == "003"
+
+
+def test_a_full_study(tmp_path):
+    """Nobody more than the study takes is let in."""
+    with serving(tmp_path, replace(STUDY, participants=1)) as browser:
+        assert browser.join() == "001"
+        assert browser.send("POST", "/api/participants", json=CONSENT).status_code == 403
 
 
 def test_two_participants_at_once_and_a_chunk_sent_many_times(tmp_path):

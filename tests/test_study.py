@@ -27,7 +27,7 @@ from small_generator import save_small_generator
 
 import collect_sessions
 from fergi.files import FergiError
-from fergi.recording.images import Diffusers, Folder, Stopped, open_source
+from fergi.recording.images import Diffusers, Folder, Stopped, load_pipeline, open_source
 from fergi.recording.images import Server as ImageServer
 from fergi.recording.prompts import FormError, PromptServer, check_form, from_template, propose
 from fergi.recording.study import DEFAULT_STUDY, read_study
@@ -397,6 +397,25 @@ def test_a_diffusion_model_stops_when_the_server_ends(generator):
 
     with pytest.raises(Stopped):
         list(Diffusers(str(generator), replace(QUICK, image_steps=5), "cpu").make("a cat", 5, check))
+
+
+def test_a_diffusion_model_of_older_names_gives_the_same_image(tmp_path, generator):
+    """The VAE of Stable Diffusion v1.4 names its attention in an older way, and its encoders list positions."""
+    folder = shutil.copytree(generator, tmp_path / "copy")
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    older = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    state = load_file(file)
+    names = {name: name.replace(new, old) for name in state for new, old in older.items() if new in name}
+    assert len(names) == 16
+    save_file({names.get(name, name): value for name, value in state.items()}, file)
+    for part, name in (("text_encoder", "text_model"), ("safety_checker", "vision_model.vision_model")):
+        file = folder / part / "model.safetensors"
+        positions = {f"{name}.embeddings.position_ids": torch.arange(9)[None]}
+        save_file(load_file(file) | positions, file, {"format": "pt"})
+    first, second = (load_pipeline(str(each), torch.float32) for each in (generator, folder))
+    for part in ("vae", "text_encoder", "safety_checker"):
+        expected, found = getattr(first, part).state_dict(), getattr(second, part).state_dict()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 @pytest.mark.parametrize("what", ["missing", "unexpected", "shape", "cut off", "no index", "nothing"])

@@ -232,13 +232,14 @@ def load_pipeline(name: str, dtype: Any) -> Any:
                 folder / part, torch_dtype=dtype, output_loading_info=True, local_files_only=True
             )
             for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-                if wrong := sorted(map(str, found.get(what) or ())):
+                # Older checkpoints have the positions 0, 1, 2, … as an entry, as Stable Diffusion v1.4 does.
+                if wrong := sorted(n for n in map(str, found.get(what) or ()) if not n.endswith("position_ids")):
                     raise FergiError(
                         f"{len(wrong)} {what.replace('_', ' ')} in {folder / part} (first: {wrong[0]}), so its weights "
                         "do not fit its network. Get the model again."
                     )
         return diffusers.DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True, **parts)
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError, ImportError) as error:
         cause: BaseException = error
         while deeper := cause.__cause__ or cause.__context__:  # libraries wrap what happened
             cause = deeper
