@@ -1,6 +1,7 @@
 """A synthetic cohort with a planted effect, and the whole study on it.
 
 Run     python -m synthetic demo --root demo         everything, as ``make demo`` does; about ten minutes
+        python -m synthetic study-demo --root study-demo    two scripted participants in a browser, to their results
         python -m synthetic cohort --root DIR        people, pictures and films only
         python -m synthetic scorers --root DIR       tiny scorers only
         python -m synthetic compare --root DIR       planted beside recovered, from files that are there
@@ -17,6 +18,7 @@ from fergi.script import run
 # Only the module that is asked for is imported: PyTorch takes seconds.
 PARTS = {
     "demo": "synthetic.demo",
+    "study-demo": "synthetic.study_demo",
     "cohort": "synthetic.recordings",
     "scorers": "synthetic.scorers",
     "compare": "synthetic.recovery",

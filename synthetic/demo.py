@@ -117,6 +117,11 @@ def steps(root: Path, size: Size) -> list[Step]:
 
 
 def run_steps(root: Path, size: Size) -> None:
+    """Run the steps of ``STUDY`` that are not finished; as ``run_listed``."""
+    run_listed(root, steps(root, size))
+
+
+def run_listed(root: Path, todo: Sequence[Step]) -> None:
     """Run the steps that are not finished.
 
     Raises
@@ -125,7 +130,6 @@ def run_steps(root: Path, size: Size) -> None:
         If ``claim`` refuses the folder, or a step fails; its own message stands above.
     """
     claim(root)
-    todo = steps(root, size)
     started = time.monotonic()
     settings = {"code": _code(), "commands": [shlex.join(step.command) for step in todo]}
     if different_settings(settings, root / ".steps" / "settings.json") != {}:
