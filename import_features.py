@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import config
-from fergi.features import COLUMNS, SETTINGS_FILE, ClipFeatures, format_clip, valid_frames
+from fergi.features import COLUMNS, SETTINGS_FILE, ClipFeatures, format_clip, require_known_estimator, valid_frames
 from fergi.files import FergiError, check_writable, keep_settings, replacing, summarise
 from fergi.imports import MAP_VERSION, TOOLS, Options, Table, Tool, clip, tool_of
 from fergi.script import argument_parser, run
@@ -114,12 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     outputs = find_tables(chosen.tables, chosen.out)
     tool, clips = read_clips(outputs, chosen)
     check_writable(chosen.out, "--out")
-    existing = sorted(chosen.out.rglob("*_features.csv"))
-    if existing and not (chosen.out / SETTINGS_FILE).is_file():
-        raise FergiError(
-            f"{chosen.out} has {len(existing)} feature files (first: {existing[0]}) and no {SETTINGS_FILE} that says "
-            "which estimator made them. Choose another --out or move them away."
-        )
+    require_known_estimator(chosen.out)
     settings = {
         "estimator": tool.estimator,
         "estimator_version": chosen.tool_version or tool.version,

@@ -257,6 +257,25 @@ def estimator_of(folder: Path, top: Path | None = None) -> dict[str, str]:
     return PUBLISHED_ESTIMATOR
 
 
+def require_known_estimator(home: Path, own: Iterable[Path] = ()) -> None:
+    """Stop before settings are written into ``home`` that would count for files of another, unknown estimator.
+
+    These are feature files below ``home``, other than ``own``, without settings above them.
+
+    Raises
+    ------
+    FergiError
+        If there are such files: how many, and the first one.
+    """
+    others = sorted(set(home.rglob("*_features.csv")) - set(own))
+    unknown = [path for path in others if estimator_of(path.parent, home) == PUBLISHED_ESTIMATOR]
+    if unknown:
+        raise FergiError(
+            f"{home} has {len(unknown)} feature files (first: {unknown[0]}) and no {SETTINGS_FILE} that says which "
+            "estimator made them, as with the published ones. Choose another folder or move them away."
+        )
+
+
 def require_one_estimator(folders: Iterable[Path], top: Path | None = None) -> dict[str, str]:
     """The one estimator of everything in some folders, as ``estimator_of``; folders that do not exist do not count.
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
+from fergi.features import PUBLISHED_ESTIMATOR, SETTINGS_FILE, estimator_of
 from fergi.files import FergiError, check_writable, sha256, summarise
 from fergi.script import argument_parser, run
 
@@ -111,12 +112,18 @@ def fetch(
     Raises
     ------
     FergiError
-        If files in the way differ from the published ones, or the source cannot be reached or is not the published
-        one: nothing is then put in place. If the disk is full: every file that is in place is whole.
+        If there are features of another estimator, files in the way differ from the published ones, or the source
+        cannot be reached or is not the published one: nothing is then put in place. If the disk is full: every file that is in place is whole.
     """
     check_writable(root)
     for leftover in root.glob(".fetching-*"):
         shutil.rmtree(leftover)
+    there = estimator_of(root / "data")
+    if there != PUBLISHED_ESTIMATOR:
+        raise FergiError(
+            f"{root / 'data'} has features of {there['estimator']}, as its {SETTINGS_FILE} says, and the published "
+            "ones cannot stand beside them. Choose another --root or move that folder away."
+        )
     states = {entry: entry.state(root / entry.place) for entry in entries}
     wanted = [entry for entry, state in states.items() if state != "whole"]
     in_the_way = [str(root / entry.place) for entry, state in states.items() if state == "different"]

@@ -137,6 +137,17 @@ def test_files_that_differ_are_replaced_only_when_asked_for(copy, entries, tmp_p
     assert snapshot(root) == IN_PLACE | {"data/001/session_1/baseline_clip_1.mp4": b"also mine"}
 
 
+def test_features_of_another_estimator_are_in_the_way(copy, entries, tmp_path):
+    """The published files have no settings of their own: those of the others would count for them."""
+    root = tmp_path / "root"
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "settings.json").write_text('{"estimator": "blendshapes", "estimator_version": "1"}')
+    before = snapshot(root)
+    with pytest.raises(FergiError, match=r"data has features of blendshapes, .* Choose another --root or move"):
+        fetch(root, entries=entries, copy=copy, replace=True)
+    assert snapshot(root) == before
+
+
 def test_interrupted_while_putting_in_place(copy, entries, tmp_path, monkeypatch):
     root, calls = tmp_path / "root", []
 
