@@ -113,7 +113,8 @@ def fetch(
     ------
     FergiError
         If there are features of another estimator, files in the way differ from the published ones, or the source
-        cannot be reached or is not the published one: nothing is then put in place. If the disk is full: every file that is in place is whole.
+        cannot be reached or is not the published one: nothing is then put in place. If the disk is full: every file
+        that is in place is whole.
     """
     check_writable(root)
     for leftover in root.glob(".fetching-*"):
