@@ -232,8 +232,7 @@ def load_pipeline(name: str, dtype: Any) -> Any:
                 folder / part, torch_dtype=dtype, output_loading_info=True, local_files_only=True
             )
             for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-                # Older checkpoints have the positions 0, 1, 2, … as an entry, as Stable Diffusion v1.4 does.
-                if wrong := sorted(n for n in map(str, found.get(what) or ()) if not n.endswith("position_ids")):
+                if wrong := sorted(map(str, found.get(what) or ())):
                     raise FergiError(
                         f"{len(wrong)} {what.replace('_', ' ')} in {folder / part} (first: {wrong[0]}), so its weights "
                         "do not fit its network. Get the model again."
