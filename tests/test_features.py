@@ -17,6 +17,7 @@ from fergi.features import (
     estimator_of,
     format_clip,
     read_clips,
+    require_known_estimator,
     require_one_estimator,
     valid_frames,
 )
@@ -246,6 +247,15 @@ def test_the_nearest_settings_count(tmp_path):
     with pytest.raises(FergiError) as caught:
         require_one_estimator([other, session, own], data)
     assert f"2 estimators: blendshapes 64184e, 1 in {other}, fergi abc in {session}. " in str(caught.value)
+    published = [folder / "clip_features.csv" for folder in (data / "103", data / "104")]
+    for path in (*published, session / "clip_features.csv"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    require_known_estimator(data)
+    (data / "settings.json").unlink()
+    require_known_estimator(data, own=published)
+    with pytest.raises(FergiError, match=rf"has 1 feature files \(first: {published[1]}\) and no settings\.json"):
+        require_known_estimator(data, own=published[:1])
     for content, message in (("[1]", "does not map settings to their values"), ("{", "is not JSON")):
         (own / "settings.json").write_text(content)
         with pytest.raises(FergiError, match=message):
