@@ -23,7 +23,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import unquote
 
 from fergi.dataset import EMOTIONS, ISSUES, Folders
 from fergi.deletion import LOCKS, find_traces, nobody_writes, remove_traces
@@ -402,7 +401,7 @@ def _append(path: Path, data: bytes, size: int) -> None:
 
 def _ending(mime: str, data: bytes) -> str:
     """The ending of a recording's file, from MediaRecorder's type; the first bytes must agree."""
-    kind = unquote(mime).partition(";")[0].strip().lower()
+    kind = mime.partition(";")[0].strip().lower()
     if kind not in ENDINGS:
         raise Refused(415, f"A recording must be {', '.join(ENDINGS)}; the first chunk says so with type=.")
     good = data[4:8] in (b"ftyp", b"") if kind == "video/mp4" else data[:4] == EBML[: len(data)]
