@@ -520,6 +520,19 @@ def test_refusals_of_the_server_are_shown(camera, short):
     button(page, "try_again").click()
     heading(page, "back_title")
 
+    button(page, "back_go", number=1).click()
+    pass_camera(page)
+    failed = {"state": "failed", "done": 0, "total": 2, "note": "The model is away."}
+    page.route(
+        "**/images", lambda route: route.fulfill(json=failed) if route.request.method == "GET" else route.continue_()
+    )
+    write_prompt(page)
+    expect(page.locator("#made")).to_have_text(f"{text('waiting_failed')} The model is away.")
+    check_accessible(page)
+    page.unroute("**/images")
+    button(page, "try_again").click()
+    heading(page, "ready_title")
+
 
 def test_phones_and_old_browsers_cannot_take_part(camera, short):
     phone = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}

@@ -66,7 +66,7 @@ export async function rankingPage(prompt, images) {
   const start = shuffled(images.keys());
   const { page, time } = await show("ranking", (page) => {
     page.querySelector("blockquote").textContent = prompt;
-    page.querySelector("ol").style.setProperty("--n", n);
+    page.style.setProperty("--n", n);
     page.querySelector("ol").append(...start.map((id) => rankedItem(images[id], id)));
   });
   const list = page.querySelector("ol");

@@ -22,10 +22,10 @@ async function main() {
   if (reason) return message(say("unfit_title"), say(reason));
   study = await server.get("/api/study");
   replaceTexts(study.texts);
+  document.documentElement.lang = say("language");
   document.getElementById("study").textContent = study.title;
   let me = (await comeBack()) ?? (await consent());
-  while (me?.next) me = await oneSession(me.next);
-  if (me) await message(say("back_title"), say("back_none"));
+  while (me) me = await oneSession(me.next);
 }
 
 // Who takes part ----------------------------------------------------------------------------------------------------
@@ -35,7 +35,6 @@ async function consent() {
     page.querySelector(".letter").append(...study.consent.paragraphs.map((textContent) => make("p", { textContent })));
     const version = say("consent_version", { version: study.consent.version });
     page.querySelector("#contact").textContent = `${say("consent_contact", { contact: study.contact })} · ${version}`;
-    page.noValidate = true;
   });
   const agreed = await new Promise((resolve) => {
     page.elements.decline.onclick = () => resolve(false);
@@ -180,14 +179,16 @@ function judge(page, answer, speed, checks) {
   const problems = new Set(answer.problems);
   const light = problems.has("too_bright") ? "check_bright_no" : "check_light_no";
   const dark = problems.has("too_dark") || problems.has("too_bright");
-  mark(page, "face", answer.face ? "good" : "bad", say(answer.face ? "check_face" : "check_face_no"));
+  const unsure = answer.face && problems.has("unsure_face") ? "check_face_unsure" : undefined;
+  const face = unsure ?? (answer.face && !problems.has("blank") ? "check_face" : "check_face_no");
+  mark(page, "face", face === "check_face" ? "good" : "bad", say(face));
   mark(page, "light", dark ? "bad" : "good", say(dark ? light : "check_light"));
   if (checks > 1) mark(page, "still", answer.still ? "bad" : "good", say(answer.still ? "check_still_no" : "check_still"));
   if (speed === undefined || checks < 2) return undefined;
   const fast = speed >= LEAST_SPEED;
   const told = say(fast ? "check_speed" : "check_speed_no", { measured: Math.round(speed), least: LEAST_SPEED });
   mark(page, "speed", fast ? "good" : "bad", told);
-  return answer.face && !answer.still && !dark && fast;
+  return fast && !problems.size;
 }
 
 function mark(page, check, state, text) {
@@ -244,8 +245,9 @@ function stay(event) {
 async function through(session) {
   const { number, camera, until, uploads } = session;
   const path = `/api/sessions/${number}`;
-  const prompt = await until(promptPage(server, session, study));
-  const n = await until(waitForImages(session, prompt));
+  const wanted = await until(promptPage(server, session, study));
+  const { prompt } = wanted;
+  const n = await until(waitForImages(session, wanted));
   const images = await until(Promise.all(Array.from({ length: n }, (_, place) => decoded(`${path}/images/${place + 1}`))));
 
   await until(readyPage(n));
@@ -264,31 +266,33 @@ async function through(session) {
   onStop();
   endQuestion();
   camera.onlost = () => {};
-  const saving = show("message", (page) => {
+  show("message", (page) => {
     page.querySelector("h1").textContent = say("saving_title");
     page.querySelector(".lead").textContent = say("saving_text");
   });
   await session.recording.stop();
   showSign();
-  await until(saving);
   await until(uploads.finish());
   await until(server.request("PUT", `${path}/ranking`, { json: { ranking, start } }));
   const about = { camera: { label: camera.label, settings: camera.settings }, browser: navigator.userAgent };
   return (await until(server.post(`${path}/finish`, about))).evidence;
 }
 
-async function waitForImages({ number, until }, prompt) {
+async function waitForImages({ number, until }, wanted) {
   const path = `/api/sessions/${number}/images`;
-  const { page } = await until(show("waiting", (page) => (page.querySelector("blockquote").textContent = prompt)));
+  const { page } = await until(show("waiting", (page) => (page.querySelector("blockquote").textContent = wanted.prompt)));
   for (;;) {
     const { state, done, total, note } = await until(server.get(path));
     Object.assign(page.querySelector("progress"), { max: total, value: done });
-    const told = say("waiting_progress", { done, total });
+    const failed = state === "failed" && [say("waiting_failed"), note].filter(Boolean).join(" ");
+    const told = failed || say("waiting_progress", { done, total });
     if (page.querySelector("#made").textContent !== told) page.querySelector("#made").textContent = told;
-    page.querySelector(".note").textContent = note ?? "";
     if (state === "ready") return total;
-    if (state === "failed") throw new Refused(500, { error: [say("waiting_failed"), note].filter(Boolean).join(" ") });
-    await until(sleep(500));
+    if (failed) {
+      await until(choose(page.querySelector(".buttons"), { again: say("try_again") }));
+      page.querySelector(".buttons").replaceChildren();
+      await until(server.post(path, wanted));
+    } else await until(sleep(500));
   }
 }
 

@@ -11,15 +11,18 @@ const RELATIONS = ["interactional", "positional"];
 const MOST = 10; // of a section
 const words = (text) => text.split(",").map((word) => word.trim()).filter(Boolean);
 
-/** Resolves with the prompt when the server has begun with the images. `prompt` is given in a study of fixed ones. */
+/** Resolves with prompt and form (null without one) when the server has begun with the images. `prompt` is given in a
+    study of fixed ones. */
 export async function promptPage(server, { number, kind, prompt: fixed }, study) {
   if (fixed) {
     await message(say("prompt_title_fixed"), fixed, { go: say("continue") });
-    await server.post(`/api/sessions/${number}/images`, { prompt: fixed, form: null });
-    return fixed;
+    const wanted = { prompt: fixed, form: null };
+    await server.post(`/api/sessions/${number}/images`, wanted);
+    return wanted;
   }
   const { page } = await show(kind, (page) => {
-    page.querySelector(".source").textContent = [study.prompt_note, study.image_source_note].filter(Boolean).join(" ");
+    const notes = [study.prompt_note, study.image_source_note, study.drawn && say("prompt_drawn")];
+    page.querySelector(".source").textContent = notes.filter(Boolean).join(" ");
     if (kind === "structured") buildForm(page);
   });
   const send = async () => {
@@ -27,14 +30,14 @@ export async function promptPage(server, { number, kind, prompt: fixed }, study)
     const prompt = field.value.trim().replace(/\s+/g, " ");
     if (!field.checkVisibility()) return propose(server, number, page); // Enter in a field of the form
     if (!prompt) return complain(page, say("prompt_empty"), field);
-    const form = kind === "structured" ? readForm(page) : null;
-    return (await attempt(page, () => server.post(`/api/sessions/${number}/images`, { prompt, form }))) && prompt;
+    const wanted = { prompt, form: kind === "structured" ? readForm(page) : null };
+    return (await attempt(page, () => server.post(`/api/sessions/${number}/images`, wanted))) && wanted;
   };
   return new Promise((resolve, reject) => {
     if (kind === "structured") page.elements.generate.onclick = () => propose(server, number, page).catch(reject);
     page.onsubmit = (event) => {
       event.preventDefault();
-      send().then((prompt) => prompt && resolve(prompt), reject);
+      send().then((wanted) => wanted && resolve(wanted), reject);
     };
   });
 }

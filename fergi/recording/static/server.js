@@ -1,9 +1,10 @@
 /** Requests to the session's server, repeated until it answers, and a session's uploads, which send nothing twice. */
 
-const WAITS = [500, 1000, 2000, 4000, 8000]; // milliseconds before the next try; the last one again and again
+const WAITS = [500, 1000, 2000, 4000]; // milliseconds before the next try; the last one again and again
 const PATIENCE = 30000; // milliseconds for one try
 const LARGEST_CHUNK = 4 * 2 ** 20; // bytes
 const LINES_AT_ONCE = 1000;
+const PAUSE = 1000; // milliseconds without a new chunk after which events and frames are sent all the same
 
 /** An answer that no repetition would change; its message is the server's sentence. */
 export class Refused extends Error {
@@ -75,6 +76,7 @@ export class Uploads {
     this.lines = { events: { first: 0, entries: [] }, frames: { first: 0, entries: [] } };
     this.abandoning = new AbortController();
     this.closing = false;
+    this.wake = () => {};
     this.done = this.#send().catch((error) => {
       if (!this.abandoning.signal.aborted) failed(error);
     });
@@ -82,6 +84,7 @@ export class Uploads {
 
   chunk(blob) {
     this.video = new Blob([this.video, blob]);
+    this.wake();
   }
 
   event(name, time, more = {}) {
@@ -95,6 +98,7 @@ export class Uploads {
   /** Resolves when the server has confirmed everything. */
   finish() {
     this.closing = true;
+    this.wake();
     return this.done;
   }
 
@@ -111,7 +115,7 @@ export class Uploads {
       this.abandoning.signal.throwIfAborted();
       const left = this.video.size + this.lines.events.entries.length + this.lines.frames.entries.length;
       if (closing && !left) return;
-      if (!left || !closing) await sleep(250);
+      if (!this.closing) await Promise.race([sleep(PAUSE), new Promise((resolve) => (this.wake = resolve))]);
     }
   }
 
