@@ -8,6 +8,7 @@ Writes  preparation/preprocessed_image_data/<participant>.csv
         preparation/image_scores/<scorer>/scores.csv, settings.json        finished scores, from which a run resumes
 Run     python preprocess_image_data.py
         python preprocess_image_data.py --scorers PickScore HPSv2.1      (adds some to those that are finished)
+        python preprocess_image_data.py --scorers PickScore+FILE    (tuned: FILE is an adapter of finetune_scorer.py)
         python preprocess_image_data.py --scorer-layouts FILE    (JSON, scorer → sizes: networks of other sizes)
 Takes   on two cores half a second to two seconds an image and scorer, and up to 9 GB of memory; a GPU is used if there
         is one.
@@ -33,7 +34,7 @@ from fergi.image_data import RatedImage, black_image_list, compare_black_images,
 from fergi.processes import choose_device
 from fergi.scorers.interface import Scorer
 from fergi.scorers.origin import read_table_settings, score_origins, write_table_settings
-from fergi.scorers.registry import PAPER_SCORERS, SCORERS, read_layouts, scorer_class
+from fergi.scorers.registry import PAPER_SCORERS, SCORERS, TUNED, column, read_layouts, scorer_class
 from fergi.scorers.scoring import Finished, read_finished, score_images, write_finished
 from fergi.script import add_device_argument, add_workers_argument, argument_parser, run
 
@@ -44,7 +45,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argument_parser(__doc__)
     parser.add_argument(
-        "--scorers", nargs="+", choices=tuple(SCORERS), default=PAPER_SCORERS, help="default: the six of the paper"
+        "--scorers",
+        nargs="+",
+        default=PAPER_SCORERS,
+        metavar="NAME",
+        help=f"among {', '.join(SCORERS)}; NAME+FILE with the adapter of finetune_scorer.py (default: the paper's six)",
     )
     parser.add_argument(
         "--scorer-layouts",
@@ -170,12 +175,15 @@ def finish_scores(
 def write_image_tables(folders: Folders, images: Sequence[RatedImage]) -> None:
     """Write the tables with a column for every scorer that has finished, and say where the scores come from."""
     scores, settings = {}, {}
-    for name, registered in SCORERS.items():
+    tuned = sorted(
+        path.name for path in folders.image_scores.glob(f"*{TUNED}*") if path.name.split(TUNED)[0] in SCORERS
+    )
+    for name in (*SCORERS, *tuned):
         folder = folders.image_scores / name
         finished = read_finished(folder / "scores.csv")
         if (folder / "settings.json").is_file() and not unscored(images, finished):
-            scores[registered.column] = {key: score for key, (_, score) in finished.items()}
-            settings[registered.column] = read_json(folder / "settings.json", "Score again with --redo.")
+            scores[column(name)] = {key: score for key, (_, score) in finished.items()}
+            settings[column(name)] = read_json(folder / "settings.json", "Score again with --redo.")
     tables = image_tables(images, scores)
     write_tables({folders.image_tables / f"{participant}.csv": table for participant, table in tables.items()})
     write_table_settings(folders, tables, settings)
@@ -190,13 +198,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parse(arguments)
     folders = Folders(chosen.root)
     layouts = read_layouts(chosen.scorer_layouts) if chosen.scorer_layouts else {}
+    scorers = [scorer_class(name) for name in chosen.scorers]
     sessions = read_valid_sessions(folders)
     unreliable = unreliable_participants(folders, chosen.unreliable_issues, list(sessions))
     images = read_image_data(folders, sessions, unreliable_issues=unreliable)
     compare_black_images(folders, sessions, images)
     check_outputs(folders, list(sessions), replace=chosen.replace)
     device = choose_device(chosen.device)
-    scorers = [scorer_class(name) for name in chosen.scorers]
     check_weights(scorers, folders.root)
     n_black, n_sessions = sum(image.black for image in images), sum(map(len, sessions.values()))
     print(f"{len(images)} images of {n_sessions} sessions of {len(sessions)} participants, {n_black} of them black.")
@@ -204,10 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_json(black_image_list(sessions, images), folders.black_images)
         print(f"Wrote {folders.black_images}.")
     for scorer in scorers:
-        settings = scorer.settings(folders.root, device, layouts.get(scorer.name))
+        settings = scorer.settings(folders.root, device, layouts.get(scorer.name.split(TUNED)[0]))
         write_settings(folders, scorer, settings, redo=chosen.redo)
     for scorer in scorers:
-        finish_scores(scorer, layouts.get(scorer.name), device, images, folders, chosen)
+        finish_scores(scorer, layouts.get(scorer.name.split(TUNED)[0]), device, images, folders, chosen)
     write_image_tables(folders, images)
 
 

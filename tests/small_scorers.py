@@ -4,6 +4,7 @@ The files are written from the libraries' own networks, not from ours, and read 
 official ones.
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from fergi.weights import (
     BERT_VOCABULARY,
     BLIP_LARGE,
     CLIP_L,
+    CYCLE_REWARD,
     HPS_V2,
     HPS_V2_1,
     IMAGE_REWARD,
     PICK_SCORE,
+    SOCIAL_REWARD,
 )
 
 CPU = torch.device("cpu")
@@ -57,13 +60,13 @@ BLIP = {
         "intermediate_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "max_position_embeddings": 64,
+        "max_position_embeddings": 128,
         "vocab_size": len(WORDS) + 2,
         "layer_norm_eps": 1e-12,
     },
 }
-LAYOUTS = {"BLIP": BLIP, "ImageReward": BLIP, "HPSv2": HPS, "HPSv2.1": HPS}
-LAYOUTS |= dict.fromkeys(("CLIP", "Aesthetic", "PickScore"), CLIP)
+LAYOUTS = {"BLIP": BLIP, "ImageReward": BLIP, "CycleReward": BLIP, "HPSv2": HPS, "HPSv2.1": HPS}
+LAYOUTS |= dict.fromkeys(("CLIP", "Aesthetic", "PickScore", "SocialReward"), CLIP)
 
 
 def spread_out(network: nn.Module, seed: int) -> nn.Module:
@@ -101,6 +104,13 @@ def linear_head(size: int, seed: int) -> nn.Module:
     """The Aesthetic predictor's layers under the names of its file."""
     sizes = {"0": (size, 1024), "2": (1024, 128), "4": (128, 64), "6": (64, 16), "7": (16, 1)}
     return spread_out(nn.ModuleDict({"layers": nn.ModuleDict({k: nn.Linear(*v) for k, v in sizes.items()})}), seed)
+
+
+def gelu_head(seed: int) -> nn.Module:
+    """CycleReward's head, for a text width of 768."""
+    sizes = (768, 1024, 128, 64, 16, 1)
+    layers = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.GELU())]
+    return spread_out(nn.Sequential(*layers[:-1]), seed)
 
 
 def package_blip(patch, root: Path) -> tuple[nn.Module, nn.Module]:
@@ -141,9 +151,9 @@ def package_blip(patch, root: Path) -> tuple[nn.Module, nn.Module]:
 
 def write_small_models(root: Path, patch) -> None:
     """Every scorer's files under ``pretrained_models/``."""
-    for file in (CLIP_L, PICK_SCORE, AESTHETIC_HEAD):
+    for file in (CLIP_L, PICK_SCORE, SOCIAL_REWARD, AESTHETIC_HEAD):
         file.under(root).parent.mkdir(parents=True, exist_ok=True)
-    for seed, file in ((1, CLIP_L), (2, PICK_SCORE)):
+    for seed, file in ((1, CLIP_L), (2, PICK_SCORE), (8, SOCIAL_REWARD)):
         state = {name: value.contiguous() for name, value in clip_model(seed).state_dict().items()}
         # The official files are of a time when positions were stored.
         state["text_model.embeddings.position_ids"] = torch.arange(77)[None]
@@ -161,6 +171,9 @@ def write_small_models(root: Path, patch) -> None:
     extra |= {"temp": torch.tensor(0.07), "image_queue": torch.zeros(24, 5), "itm_head.bias": torch.zeros(2)}
     torch.save({"model": state | extra, "epoch": 19, "config": {"batch_size": 75}}, BLIP_LARGE.under(root))
     torch.save(reward.state_dict(), IMAGE_REWARD.under(root))
+    head = {f"mlp.layers.{name}": value for name, value in gelu_head(9).state_dict().items()}
+    entries = {name: value for name, value in reward.state_dict().items() if name.startswith("blip.")}
+    torch.save(entries | head, CYCLE_REWARD.under(root))
 
 
 def load_small(name: str, root: Path) -> Scorer:

@@ -17,23 +17,30 @@ from rounding import float32_bound
 from safetensors.torch import load_file, save_file
 from small_scorers import (
     CLIP,
+    CPU,
     HPS,
     LAYOUTS,
     NAMES,
     clip_model,
     drawn,
+    gelu_head,
     linear_head,
     load_small,
     package_blip,
+    spread_out,
     write_small_models,
 )
 
+from fergi import weights
 from fergi.files import FergiError
 from fergi.pictures import is_black, open_picture
+from fergi.scorers import social_reward
+from fergi.scorers.clip import transformer
 from fergi.scorers.interface import load_network, offline_import
 from fergi.scorers.registry import PAPER_SCORERS, SCORERS, scorer_class
+from fergi.scorers.social_reward import to_openai, to_transformers
 from fergi.scorers.text import clip_tokens
-from fergi.weights import AESTHETIC_HEAD, BERT_VOCABULARY, WEIGHT_FILES
+from fergi.weights import AESTHETIC_HEAD, BERT_VOCABULARY, SOCIAL_REWARD, WEIGHT_FILES
 
 SHAPES = [(64, 64), (224, 224), (32, 32), (90, 60), (60, 91), (224, 100), (33, 32), (35, 32), (32, 37), (512, 512)]
 PROMPTS = ["a red cat on the moon", "the dog", "", "кошка на луне 猫 🐈", "a cat " * 200, "cat"]
@@ -124,6 +131,106 @@ def test_blip_and_image_reward_equal_the_package(scorers, root, monkeypatch, tmp
             expected = reward.score(prompt, picture), blip.score(prompt, str(tmp_path / "picture.png"))
             found = [scorers[name].score([prompt], [picture])[0] for name in ("ImageReward", "BLIP")]
             np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_cycle_reward_is_the_package_s_encoders_and_its_own_head(scorers, root, monkeypatch):
+    """128 tokens and GELU between the layers; a prompt of more than 35 tokens shows the difference."""
+    _, reward = package_blip(monkeypatch, root)
+    head, words = gelu_head(9), "a red cat on the moon " * 12
+    for prompt in ("the dog", words):
+        tokens = reward.blip.tokenizer(
+            prompt, padding="max_length", truncation=True, max_length=128, return_tensors="pt"
+        )
+        with torch.no_grad():
+            seen = reward.blip.visual_encoder(scorers["CycleReward"].pixels(drawn(60, 91))[None])
+            shown = {
+                "encoder_hidden_states": seen,
+                "encoder_attention_mask": torch.ones(seen.shape[:2], dtype=torch.long),
+            }
+            mask = tokens.attention_mask
+            read = reward.blip.text_encoder(tokens.input_ids, attention_mask=mask, return_dict=True, **shown)
+            expected = head(read.last_hidden_state[:, 0])[0].numpy()
+        np.testing.assert_allclose(scorers["CycleReward"].score([prompt], [drawn(60, 91)]), expected, atol=1e-5)
+    found = scorers["CycleReward"].score([words, words + "dog"], [drawn(9, 9)] * 2)
+    assert abs(found[0] - found[1]) > 1e-4  # the 85th token counts
+
+
+# ---- Social Reward
+
+
+OPENAI = {"embed_dim": 24, "image_resolution": 32, "vision_layers": 2, "vision_width": 64, "vision_patch_size": 8}
+OPENAI |= {"context_length": 77, "vocab_size": 49408, "transformer_width": 16, "transformer_heads": 2}
+
+
+@pytest.fixture(scope="session")
+def openai_clip():
+    """The clip package's own network and the layout of the same sizes."""
+    with offline_import():
+        import clip.model
+    layout = CLIP | {"vision_config": transformer(64, 2, 1, "quick_gelu") | {"patch_size": 8, "image_size": 32}}
+    return spread_out(clip.model.CLIP(**OPENAI, transformer_layers=2), 10), layout
+
+
+def test_social_reward_reads_openai_s_layout(openai_clip, tmp_path):
+    """Cosines of the clip package's network; its weights come back from the other layout to the bit."""
+    network, layout = openai_clip
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    assert {n: v.tolist() for n, v in to_openai(to_transformers(state)).items()} == {
+        n: v.tolist() for n, v in state.items()
+    }
+    SOCIAL_REWARD.under(tmp_path).parent.mkdir()
+    sizes = {
+        "input_resolution": torch.tensor(32),
+        "context_length": torch.tensor(77),
+        "vocab_size": torch.tensor(49408),
+    }
+    save_file(state | sizes, SOCIAL_REWARD.under(tmp_path))
+    scorer = scorer_class("SocialReward")(tmp_path, CPU, layout)
+    with torch.no_grad():
+        texts = network.encode_text(clip_tokens(PROMPTS, 77))
+        image = network.encode_image(scorer.pixels(drawn(60, 91))[None])
+    expected = torch.cosine_similarity(texts, image).numpy()
+    np.testing.assert_allclose(scorer.score(PROMPTS, [drawn(60, 91)] * len(PROMPTS)), expected, atol=2e-6)
+
+
+def test_another_layout_is_read_strictly(openai_clip, tmp_path):
+    """An entry that is missing and one that is not known are named; nothing is filled up."""
+    network, layout = openai_clip
+    state = network.state_dict() | {"visual.more.weight": torch.zeros(1)}
+    del state["transformer.resblocks.1.attn.in_proj_weight"]
+    SOCIAL_REWARD.under(tmp_path).parent.mkdir()
+    save_file({name: value.contiguous() for name, value in state.items()}, SOCIAL_REWARD.under(tmp_path))
+    message = (
+        r"3 missing \(first: text_model.encoder.layers.1.self_attn.\w_proj.weight\); 1 not known \(first: visual.more"
+    )
+    with pytest.raises(FergiError, match=message):
+        scorer_class("SocialReward")(tmp_path, CPU, layout)
+
+
+def test_no_weights_of_social_reward_were_published(tmp_path, capsys):
+    """The table of weights says so, and what to do."""
+    weights.main(["--root", str(tmp_path)])
+    assert re.search(r"social-reward +missing +\? +no weights were published", capsys.readouterr().out)
+    with pytest.raises(
+        FergiError, match=r"No weights were published: train them with finetune_scorer\.py --scorer Soc"
+    ):
+        scorer_class("SocialReward")(tmp_path, CPU, CLIP)
+
+
+def test_the_converter(openai_clip, tmp_path, monkeypatch):
+    """As a command, both ways; a file of another network is refused."""
+    network, layout = openai_clip
+    monkeypatch.setattr(social_reward.SocialReward, "official_layout", layout)
+    torch.save(network.state_dict(), tmp_path / "given.pt")
+    social_reward.main(["--root", str(tmp_path), str(tmp_path / "given.pt")])
+    back = tmp_path / "back.safetensors"
+    social_reward.main([str(SOCIAL_REWARD.under(tmp_path)), "--layout", "openai", "--out", str(back)])
+    found = load_file(back)
+    assert all(torch.equal(found[name], value) for name, value in network.state_dict().items())
+    torch.save(linear_head(24, 3).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(FergiError, match=r"other\.pt does not fit CLIPModel"):
+        social_reward.main(["--root", str(tmp_path / "new"), str(tmp_path / "other.pt")])
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,7 @@ class Aesthetic(Clip):
     files = (CLIP_L, AESTHETIC_HEAD)
     packages = ("transformers",)
     method = "five linear layers on the embedding; picture: shorter side to 224 pixels, bicubic, centre; no text"
+    lora_targets = projections = trained_layers = ()  # pairs under a prompt have nothing to tell it
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """The head and CLIP's encoders."""

@@ -15,7 +15,7 @@ from fergi.scorers.pixels import cropped_by_torchvision
 from fergi.scorers.text import bert_tokenizer
 from fergi.weights import BERT_VOCABULARY, BLIP_LARGE
 
-TOKENS = 35  # the package's
+TEMPERATURE = 0.07  # by which BLIP's contrastive loss divided cosines when its training began
 # Pixels of the picture and of a patch, the image encoder's sizes, the dimensions in which text and image are compared,
 # and the text encoder's sizes under the names of transformers' BertConfig.
 BLIP_LAYOUT = {
@@ -72,6 +72,11 @@ class BlipScorer(Scorer):
     official_layout = BLIP_LAYOUT
     network_class: ClassVar[type[nn.Module]]  # made from a layout
     unused: ClassVar[tuple[str, ...]]  # beginnings of names in the file of parts that the score does not need
+    n_tokens: ClassVar[int] = 35  # the image-reward package's
+    lora_targets = (
+        *("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"),
+        *("attention.self.query", "attention.self.key", "attention.self.value", "intermediate.dense"),
+    )
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """Encoders and tokenizer."""
@@ -85,9 +90,9 @@ class BlipScorer(Scorer):
         return cropped_by_torchvision(picture, self.side)
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token numbers and which of them count, both of shape (n, 35)."""
+        """Token numbers and which of them count, both of shape (n, n_tokens)."""
         tokens = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
+            list(prompts), padding="max_length", truncation=True, max_length=self.n_tokens, return_tensors="pt"
         )
         return tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
 
@@ -104,6 +109,15 @@ class Blip(BlipScorer):
         *("visual_encoder_m.", "vision_proj_m.", "text_encoder_m.", "text_proj_m.", "text_decoder.", "itm_head."),
         *("image_queue", "text_queue", "queue_ptr", "temp"),
     )
+    projections = ("vision_proj", "text_proj")
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Cosines as BLIP's contrastive loss takes them."""
+        return scores / TEMPERATURE
+
+    def cosines(self, scores: Tensor) -> Tensor:
+        """The scores themselves."""
+        return scores
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Cosines."""

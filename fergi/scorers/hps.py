@@ -30,6 +30,13 @@ class HpsV2(Clip):
     packages = ("open_clip_torch",)
     official_layout = VIT_H_14
     method = "cosine; picture: longer side to 224 pixels, bicubic, antialiased, padded with zeros; text: 77 tokens"
+    lora_targets = ("attn", "c_fc", "c_proj")  # not out_proj: open_clip's attention reads that weight past an adapter
+    projections = ("visual.proj", "text_projection")
+    trained_layers = (
+        ("visual.transformer.resblocks", 19),
+        ("transformer.resblocks", 11),
+        *("visual.ln_post", "visual.proj", "ln_final", "text_projection", "logit_scale"),
+    )
 
     def load(self, root: Path, layout: dict[str, Any]) -> None:
         """Both encoders."""

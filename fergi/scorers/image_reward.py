@@ -25,17 +25,24 @@ class ImageRewardNetwork(nn.Module):
         self.mlp = LinearHead(layout["text"]["hidden_size"])
 
 
-class ImageReward(BlipScorer):
-    """Mean 0 and standard deviation 1 on the data that it was trained with."""
+class Reward(BlipScorer):
+    """A head on what the text encoder makes of the prompt while it looks at the image."""
 
-    name = "ImageReward"
-    files = (IMAGE_REWARD, BERT_VOCABULARY)
-    method = f"(head - {MEAN}) / {SPREAD}; picture: shorter side to 224 pixels, bicubic, centre; text: 35 tokens"
-    network_class = ImageRewardNetwork
+    lora_targets = (
+        *BlipScorer.lora_targets,
+        *("crossattention.self.query", "crossattention.self.key", "crossattention.self.value"),
+    )
+    projections = ("mlp",)
+    # ImageReward's and CycleReward's authors fixed the first 70 % of both encoders.
+    trained_layers = (
+        ("blip.visual_encoder.blocks", 8),
+        ("blip.text_encoder.encoder.layer", 4),
+        *("blip.visual_encoder.norm", "mlp"),
+    )
     unused = ("blip.vision_proj.", "blip.text_proj.")
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
-        """Standardised rewards."""
+        """The head's output."""
         different, places = once_each(prompts)
         tokens, counts = (each[places] for each in self.tokens(different))
         seen = self.network.blip.visual_encoder(pixels)
@@ -46,4 +53,21 @@ class ImageReward(BlipScorer):
             encoder_attention_mask=torch.ones(seen.shape[:-1], dtype=torch.long, device=self.device),
             return_dict=True,
         )
-        return (self.network.mlp(read.last_hidden_state[:, 0])[:, 0] - MEAN) / SPREAD
+        return self.network.mlp(read.last_hidden_state[:, 0])[:, 0]
+
+
+class ImageReward(Reward):
+    """Mean 0 and standard deviation 1 on the data that it was trained with."""
+
+    name = "ImageReward"
+    files = (IMAGE_REWARD, BERT_VOCABULARY)
+    method = f"(head - {MEAN}) / {SPREAD}; picture: shorter side to 224 pixels, bicubic, centre; text: 35 tokens"
+    network_class = ImageRewardNetwork
+
+    def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
+        """Standardised rewards."""
+        return (super().compute(prompts, pixels) - MEAN) / SPREAD
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """The head's output."""
+        return SPREAD * scores + MEAN

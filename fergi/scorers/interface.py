@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -37,8 +37,18 @@ class Scorer(ABC):
     packages: ClassVar[tuple[str, ...]]  # libraries that its network comes from
     official_layout: ClassVar[dict[str, Any]] = {}  # sizes of its network, if it comes in several
     method: ClassVar[str]  # how score, picture and text are computed
+    # What can be tuned further, as names of modules and parameters of ``network`` (see ``fergi.scorers.adapters``):
+    # the ends of names of modules for LoRA, the projections or head that make the score, and what its authors trained:
+    # a name, or a list of blocks with how many of them, from the last one; "" is everything.
+    lora_targets: ClassVar[tuple[str, ...]] = ()
+    projections: ClassVar[tuple[str, ...]] = ()
+    trained_layers: ClassVar[tuple[str | tuple[str, int], ...]] = ()
+    starts_from: ClassVar[
+        tuple[WeightFile, ...]
+    ] = ()  # in place of ``files`` when it is tuned, if nobody published them
 
     device: torch.device
+    network: nn.Module
 
     def __init__(self, root: Path, device: torch.device, layout: dict[str, Any] | None = None) -> None:
         """Load every file below ``root``, and ask the scorer about two pictures.
@@ -82,6 +92,20 @@ class Scorer(ABC):
     @abstractmethod
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Scores, shape (n,), of n prompts and pixels of shape (n, 3, side, side), on the device."""
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Scores on the scale on which its authors' loss compares them: σ of a difference is a probability."""
+        return scores
+
+    def cosines(self, scores: Tensor) -> Tensor:
+        """The cosines of the embeddings of text and image, from the scores.
+
+        Raises
+        ------
+        FergiError
+            If the scores are not made from cosines.
+        """
+        raise FergiError(f"{self.name} has no embeddings to compare. Choose --loss logistic.")
 
     def score(self, prompts: Sequence[str], images: Sequence[Path | Image.Image]) -> np.ndarray:
         """Scores of images, each under the prompt at its place.
@@ -136,12 +160,19 @@ class Scorer(ABC):
 
 
 def load_network(
-    network: nn.Module, file: WeightFile, root: Path, device: torch.device, *, unused: Sequence[str] = ()
+    network: nn.Module,
+    file: WeightFile,
+    root: Path,
+    device: torch.device,
+    *,
+    unused: Sequence[str] = (),
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> nn.Module:
     """Load a file's weights into a new network, all of them or nothing; gives it in evaluation mode on the device.
 
     Lists of positions (0, 1, 2, …), which some versions of the libraries store, may be there or not. ``unused`` has
     beginnings of names in the file of parts that the score does not need, which the network does not have.
+    ``convert`` brings the file's entries into the network's layout first.
 
     Raises
     ------
@@ -149,6 +180,8 @@ def load_network(
         Naming the first entry that does not fit.
     """
     own, state, source = network.state_dict(), file.read(root), file.under(root)
+    if convert is not None:
+        state = convert(state)
     if any(name.startswith(tuple(unused)) for name in own):
         raise ValueError(f"{type(network).__name__} has entries among those that are not used: {', '.join(unused)}")
     for name in [name for name in state if name.endswith(POSITIONS)]:

@@ -95,6 +95,8 @@ def score_origins(folders: Folders, participants: Iterable[str], scores: pd.Data
                     published = "the published file" if found == file.sha256 else "not the published file"
                     state = "published sum not known" if file.sha256 is None else published
                     files.append(f"{Path(file.path).name} ({found[:12]}…, {state})")
+            if tuned := settings.get(f"{column}: adapter"):
+                files.append(f"tuned values ({tuned[:12]}…)")
             if files:
                 sentences.append(f"Scores: {column} made here with {', '.join(files)}.")
     return sentences + [f"Warning: {each}" for each in untrained_columns(scores)]

@@ -21,6 +21,15 @@ class PickScore(Clip):
     files = (PICK_SCORE,)
     official_layout = VIT_H_14
     method = f"exp(logit_scale) * {Clip.method}"
+    trained_layers = ("",)
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """The scores themselves."""
+        return scores
+
+    def cosines(self, scores: Tensor) -> Tensor:
+        """Without the scale."""
+        return scores / self.network.logit_scale.double().exp()
 
     def compute(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Scaled cosines."""

@@ -41,14 +41,39 @@ SCORERS = {
     "PickScore": RegisteredScorer("pick_score", "PickScore", "PickScore", in_ensemble=True, expected=(10.0, 40.0, 0.1)),
     "HPSv2": RegisteredScorer("hps", "HpsV2", "HPS_V2_score", in_ensemble=True, expected=(0.1, 0.6, 0.002)),
     "HPSv2.1": RegisteredScorer("hps", "HpsV21", "HPS_V2_1_score", paper=False, expected=(0.1, 0.6, 0.002)),
+    "SocialReward": RegisteredScorer("social_reward", "SocialReward", "SocialReward_score", paper=False),
+    "CycleReward": RegisteredScorer("cycle_reward", "CycleReward", "CycleReward_score", paper=False),
 }
+TUNED = "+"  # between a scorer's name and its tuning
 PAPER_SCORERS = tuple(name for name, scorer in SCORERS.items() if scorer.paper)
 
 
 def scorer_class(name: str) -> "type[Scorer]":
-    """The scorer's class; this imports its module and PyTorch."""
-    scorer = SCORERS[name]
-    return getattr(import_module(f"fergi.scorers.{scorer.module}"), scorer.class_name)
+    """The scorer's class; this imports its module and PyTorch.
+
+    ``<name>+<file>`` is a scorer with the tuned values in a file of ``finetune_scorer.py``.
+
+    Raises
+    ------
+    FergiError
+        If there is no such scorer, or the file is not one of it.
+    """
+    plain, plus, file = name.partition(TUNED)
+    if plain not in SCORERS or (plus and not file):
+        raise FergiError(f"There is no scorer {name!r}. There are {', '.join(SCORERS)}, and each with +FILE, if tuned.")
+    scorer = SCORERS[plain]
+    found = getattr(import_module(f"fergi.scorers.{scorer.module}"), scorer.class_name)
+    if not plus:
+        return found
+    from fergi.scorers.adapters import tuned_scorer
+
+    return tuned_scorer(found, Path(file))
+
+
+def column(name: str) -> str:
+    """The column of the image tables for a scorer's name; a tuned scorer's is that of the scorer and ``+<tuning>``."""
+    plain, plus, tuning = name.partition(TUNED)
+    return SCORERS[plain].column + plus + tuning
 
 
 def read_layouts(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Preference pairs tune scoring models and generators (the dashed lines of the paper's Figure 1)."""
