@@ -7,6 +7,7 @@ The release computes in float32, where processors and GPUs differ in the last bi
 in float32, as in the release, and all else is computed in float64, so that every machine counts the same.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -30,6 +31,9 @@ SHAPES = {
     "output_weight": (N_UNITS + N_HIDDEN,),
     "output_bias": (1,),
 }
+# How many inputs a unit of the layer has.
+_INPUTS = dict.fromkeys(("hidden_weight", "hidden_bias"), N_UNITS)
+_INPUTS |= dict.fromkeys(("output_weight", "output_bias"), N_UNITS + N_HIDDEN)
 AT_ONCE = 17  # networks that are trained together: more are no faster
 
 
@@ -130,21 +134,19 @@ class FAUNet:
 def initial_weights(n_networks: int, seed: int) -> "list[Tensor]":
     """Weights before the training, in the order of ``SHAPES``, each with n_networks in front, float64.
 
-    As in the release: one seed, network after network, PyTorch's default for each layer in the order of the layers;
-    the layers of single AUs are drawn, too, and then set to 1 and −1. The caller's random numbers are not touched.
+    As in the release: one seed, network after network, layer after layer, PyTorch's default (uniform up to
+    1/√n_inputs) rounded to float32; the layers of single AUs draw, too, and are then set to 1 and −1. PyTorch's own
+    layers would round otherwise on processors without fused multiply-add.
     """
     import torch
 
-    networks = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for _ in range(n_networks):
-            for _ in range(N_UNITS):
-                torch.nn.Linear(1, 1)
-            hidden, output = torch.nn.Linear(N_UNITS, N_HIDDEN), torch.nn.Linear(N_UNITS + N_HIDDEN, 1)
-            drawn = (hidden.weight, hidden.bias, output.weight[0], output.bias)
-            networks.append((torch.ones(N_UNITS), -torch.ones(N_UNITS), *drawn))
-    return [torch.stack(each).detach().double() for each in zip(*networks, strict=True)]
+    bounds = torch.cat([torch.full((math.prod(SHAPES[name]),), n**-0.5) for name, n in _INPUTS.items()]).double()
+    drawn = torch.rand(n_networks, 2 * N_UNITS + len(bounds), generator=torch.Generator().manual_seed(seed))
+    uniform = (drawn[:, 2 * N_UNITS :].double() * (2 * bounds) - bounds).float().double()
+    layers = uniform.split([math.prod(SHAPES[name]) for name in _INPUTS], dim=1)
+    units = torch.ones(n_networks, N_UNITS, dtype=torch.float64)
+    shaped = [each.reshape(n_networks, *SHAPES[name]) for name, each in zip(_INPUTS, layers, strict=True)]
+    return [units, -units, *shaped]
 
 
 def valence_of_networks(
