@@ -185,7 +185,7 @@ def whole_session(browser: Browser, kind: str = "structured") -> dict:
     return answer.json()["evidence"]
 
 
-def test_a_whole_session(tmp_path):
+def test_a_whole_session(tmp_path, capsys):
     """What is on disk after it, and the evidence of a recording whose every frame the log confirms."""
     with serving(tmp_path) as browser:
         assert browser.join(sharing=False) == "001"
@@ -210,7 +210,29 @@ def test_a_whole_session(tmp_path):
         seed = images[image - 1]["seed"]
         picture = Image.open(folder / "session_1" / "images" / f"image{image}.png")
         assert picture.getpixel((0, 0)) == (seed % 256, 100, 50)
-    assert not list((folder).glob(".session*"))
+    assert not list(folder.glob(".session*"))
+    said = "Participant 001, session 1: complete. 150 frames: 100 % confirmed, at most 0 % repeated in a clip, 0 gaps."
+    assert capsys.readouterr().out.splitlines() == [said]
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_session_whose_recording_cannot_be_judged_is_complete_and_says_so(tmp_path, logged):
+    """A video that cannot be opened; no log at all. Cutting decides what becomes of it."""
+    with serving(tmp_path) as browser:
+        browser.join()
+        browser.start()
+        browser.make_images()
+        browser.chunk(0, b"\x1a\x45\xdf\xa3 and no video")
+        for name, entry in (("events", {"name": "recorder_starting", "time": 5}), ("frames", FRAME)) if logged else ():
+            assert browser.to_session("POST", name, json={"first": 0, name: [entry]}).status_code == 200
+        for image in (1, 2):
+            browser.to_session("PUT", f"survey/{image}", json=SURVEY)
+        missing = browser.to_session("POST", "finish", json=FINISH)
+        assert (missing.status_code, missing.json()["missing"]) == (409, "ranking")
+        browser.to_session("PUT", "ranking", json=RANKING)
+        evidence = browser.to_session("POST", "finish", json=FINISH).json()["evidence"]
+        assert ("recording.mkv is not a video" if logged else "Cannot read") in evidence["problem"]
+        assert browser.state()["sessions"][0]["state"] == "complete"
 
 
 # Who is let in, and what is refused ---------------------------------------------------------------------------------
@@ -231,7 +253,7 @@ def besieged(tmp_path_factory):
         yield root, first, second
 
 
-EVENT = {"name": "visible", "time": 1.5}
+EVENT, FRAME = {"name": "visible", "time": 1.5}, {"captureTime": 7.5, "presentedFrames": 3}
 OCTETS = {"Content-Type": "application/octet-stream"}
 JPEG = {"Content-Type": "image/jpeg"}
 JSON = {"Content-Type": "application/json"}

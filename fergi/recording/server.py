@@ -317,7 +317,8 @@ class Server:
                 raise Refused(409, f"The session is not complete: the {missing} is missing.", missing=missing)
             found = _evidence(session) | {"load_average": [round(load, 2) for load in os.getloadavg()]}
             session.complete(camera=given["camera"], browser=given["browser"], evidence=found)
-            return found
+        _report(f"Participant {session.participant.name}, session {session.number}: complete. {_in_words(found)}")
+        return found
 
     async def stop(self, request: Request) -> dict:
         """``POST /api/sessions/<n>/stop``."""
@@ -363,6 +364,16 @@ def _evidence(session: Session) -> dict[str, Any]:
     except FergiError as error:
         return {"problem": str(error)}
     return evidence(session.recording(), events, frames, content["n_images"], content["seconds"])
+
+
+def _in_words(found: dict[str, Any]) -> str:
+    """The evidence in a sentence, so that a poor recording is noticed while the study runs."""
+    if "problem" in found:
+        return found["problem"]
+    matched = found["matched_share"]
+    confirmed = "no captureTime to confirm them" if matched is None else f"{100 * matched:.0f} % confirmed"
+    repeated = f"at most {100 * found['repeated_share']:.0f} % repeated in a clip"
+    return f"{found['recorded_frames']} frames: {confirmed}, {repeated}, {found['gaps']} gaps."
 
 
 def _check_attempts(content: dict[str, Any]) -> None:
