@@ -3,10 +3,11 @@
 Two drawn people sit before the camera (a film that repeats) and do two sessions each on the pages of
 collect_sessions.py; cut_clips.py and stages 4 to 9 follow on the folder as it is. Answers are drawn at random and the
 faces do not react to the images, so the results mean nothing: what is shown is that the chain runs. The demo's small
-network estimates the AUs: that of demo/ if it is there, else one is trained first.
+network estimates the AUs if demo/ has one; else MediaPipe's blendshapes, if their file is in pretrained_models/; else
+such a network is trained first.
 
 Run     python -m synthetic study-demo --root study-demo
-Takes   about five minutes on two cores without a GPU, and five more without demo/; playwright and Chromium
+Takes   about five minutes on two cores without a GPU, and five more to train; needs playwright and Chromium
 
 Finished steps are skipped, and an interrupted run resumes; in the step of the sessions, with the participant who was
 interrupted. In the end results/study.html shows what was recorded and what came of it.
@@ -32,7 +33,8 @@ import pandas as pd
 from fergi.dataset import Folders, read_session_data, read_valid_sessions
 from fergi.files import FergiError, read_json, replacing, write_json
 from fergi.preference.results import read_results, tables_1_and_2
-from fergi.script import CHECKOUT, argument_parser, run
+from fergi.script import CHECKOUT, argument_parser, default_root, run
+from fergi.weights import FACE_LANDMARKER
 from synthetic.claim import claim, clear
 from synthetic.cohort import FRAMES_PER_SECOND, bump, stream
 from synthetic.demo import SIZES, TINY, Step, run_listed
@@ -55,10 +57,14 @@ STAGE_9 = "image_preference_binary_classification_based_on_ranking"
 
 
 def steps(root: Path) -> list[Step]:
-    """All steps; those that train an AU model only where demo/ has none."""
+    """All steps; those that train an AU model only where there is no other estimator."""
     size = SIZES["demo"]
     checkpoint = f"AU_models/checkpoint_epoch{size.epochs}.pth"
     home = CHECKOUT / "demo" if (CHECKOUT / "demo" / checkpoint).is_file() else root / "au_model"
+    estimator = f"--estimator fergi --checkpoint HOME/{checkpoint} --network {size.network}"
+    blendshapes = FACE_LANDMARKER.under(default_root())
+    if use_blendshapes := home == root / "au_model" and blendshapes.is_file():
+        estimator = "--estimator blendshapes"
     faces = asdict(replace(size.cohort, **TINY | {"n_disfa": 36, "n_disfa_plus": 6, "n_disfa_frames": 32}))
     cohort = " ".join(f"--{name.replace('_', '-')}={value}" for name, value in faces.items())
     training = (
@@ -74,15 +80,15 @@ def steps(root: Path) -> list[Step]:
         ("AU model: stage 3", f"au_model/{checkpoint}", f"DISFAwithPlus_train_model.py --root HOME {training}"),
     )  # fmt: skip
     chain = (
-        ("films of two drawn people", "camera/second.mjpeg", "-m synthetic study-demo --root ROOT --step films"),
+        ("films of two drawn people", "camera/second.mjpeg",
+         f"-m synthetic study-demo --root ROOT --step films{' --blendshapes TASK' if use_blendshapes else ''}"),
         ("their sessions in a browser", "camera/participants.json",
          "-m synthetic study-demo --root ROOT --step sessions"),
         ("clips", "preparation/valid_sessions.json", "cut_clips.py --root ROOT"),
         ("scorers: tiny networks with weights", "pretrained_models/scorer_layouts.json",
          f"-m synthetic scorers --root ROOT --scenes {SIZES['smoke'].scenes}"),
         ("stage 4: features of all clips", "figures/previews",
-         f"clips_facial_process.py --root ROOT --estimator fergi --checkpoint HOME/{checkpoint} "
-         f"--network {size.network} --device cpu --preview ROOT/figures/previews"),
+         f"clips_facial_process.py --root ROOT {estimator} --device cpu --preview ROOT/figures/previews"),
         ("stage 5: answers and scores of images", "preparation/preprocessed_image_data",
          "preprocess_image_data.py --root ROOT --scorer-layouts ROOT/pretrained_models/scorer_layouts.json "
          "--device cpu"),
@@ -95,8 +101,8 @@ def steps(root: Path) -> list[Step]:
         ("stage 9: preferences", f"results/{STAGE_9}.csv", f"{STAGE_9}.py --root ROOT"),
         ("page", "results/study.html", "-m synthetic study-demo --root ROOT --step page"),
     )  # fmt: skip
-    found = (*(au_model if home == root / "au_model" else ()), *chain)
-    names = {"ROOT": str(root), "HOME": str(home)}
+    found = (*(au_model if home == root / "au_model" and not use_blendshapes else ()), *chain)
+    names = {"ROOT": str(root), "HOME": str(home), "TASK": str(blendshapes)}
 
     def fill(part: str) -> str:
         for name, path in names.items():
@@ -109,12 +115,15 @@ def steps(root: Path) -> list[Step]:
 # Films and sessions --------------------------------------------------------------------------------------------------
 
 
-def write_films(root: Path) -> None:
-    """A film of each person: smiles, raised brows, a head that moves."""
+def write_films(root: Path, blendshapes: Path | None) -> None:
+    """A film of each person: smiles, raised brows, a head that moves. And the blendshapes' file, if they are used."""
     from synthetic.expressions import View, expression, find_actor
     from synthetic.participant import write_film
 
     write_json(TRUTH, Folders(root).synthetic_truth)
+    if blendshapes:
+        with replacing(FACE_LANDMARKER.under(root)) as file:
+            file.write(blendshapes.read_bytes())
     for who in PEOPLE:
         if film_of(root, who).is_file():
             continue
@@ -289,11 +298,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argument_parser(__doc__, "python -m synthetic study-demo")
     parser.add_argument("--afresh", action="store_true", help="remove everything in --root first")
     parser.add_argument("--step", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--blendshapes", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     root = chosen.root.resolve()
     if chosen.step:
         claim(root)
-        PARTS[chosen.step](root)
+        PARTS[chosen.step](root, *([chosen.blendshapes] if chosen.step == "films" else []))
         return
     if chosen.afresh:
         clear(root)
