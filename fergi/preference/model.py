@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.special import expit
 
 from fergi.activation import ACTIVATION_COLUMNS
+from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, read_json, write_json
 from fergi.preference.aucomb import AUcomb
 from fergi.preference.checks import check
@@ -179,10 +180,10 @@ class PreferenceModel:
             If fewer than two participants have pairs, ranks are tied, a score does not vary, or an activation value
             is missing.
         """
-        kind, pairs = VALENCE_MODELS[valence_model], _checked_pairs(reactions, 2)
+        kind = VALENCE_MODELS[valence_model]
+        pairs = _checked_pairs(kind, reactions, options, 2)
         n_participants = len(pairs.names)
         model = kind.fit(reactions, pairs, training_masks([None], n_participants), **options)[0]
-        _require_values(reactions, model.action_units)
         held_out_models = kind.fit(reactions, pairs, training_masks(range(n_participants), n_participants), **options)
         valence = own_valence(held_out_models, reactions, pairs.owner)
         counted = {"n_participants": n_participants, "n_pairs": len(pairs)}
@@ -292,8 +293,14 @@ def _integration_columns() -> dict[str, tuple[str, ...]]:
     }
 
 
-def _checked_pairs(reactions: pd.DataFrame, n_needed: int) -> Pairs:
-    """The pairs, if so many participants have one that each fold has pairs to learn from."""
+def _checked_pairs(
+    kind: type[ValenceModel], reactions: pd.DataFrame, options: Mapping[str, Any], n_needed: int
+) -> Pairs:
+    """The pairs, if all activation values are there, and so many people have pairs that each fold has some."""
+    units = options.get("action_units") or getattr(kind, "action_units", ACTION_UNITS)
+    missing = [f"AU{unit}" for unit in units if reactions[f"AU{unit}_activation_value"].isna().any()]
+    if missing:
+        raise ValueError(f"activation values of {', '.join(missing)} are missing")
     pairs = pairs_of(reactions)
     n_with_pairs = len(np.unique(pairs.participant))
     if n_with_pairs < n_needed:
@@ -302,12 +309,6 @@ def _checked_pairs(reactions: pd.DataFrame, n_needed: int) -> Pairs:
             f"and {n_with_pairs} of {len(pairs.names)} have"
         )
     return pairs
-
-
-def _require_values(reactions: pd.DataFrame, action_units: tuple[int, ...]) -> None:
-    missing = [f"AU{unit}" for unit in action_units if reactions[f"AU{unit}_activation_value"].isna().any()]
-    if missing:
-        raise ValueError(f"activation values of {', '.join(missing)} are missing")
 
 
 class HeldOut(NamedTuple):
@@ -337,7 +338,8 @@ def held_out(valence_model: str, reactions: pd.DataFrame, options: Mapping[str, 
     ``reactions`` and ``options`` are as for ``PreferenceModel.fit``, with ``image_index``; errors, too, but that at
     least three participants must have pairs.
     """
-    kind, pairs = VALENCE_MODELS[valence_model], _checked_pairs(reactions, 3)
+    kind = VALENCE_MODELS[valence_model]
+    pairs = _checked_pairs(kind, reactions, options, 3)
     n_participants = len(pairs.names)
     outer = training_masks(range(n_participants), n_participants)
     group = np.arange(n_participants) % (kind.inner_folds or n_participants)
@@ -345,7 +347,6 @@ def held_out(valence_model: str, reactions: pd.DataFrame, options: Mapping[str, 
     masks, place = np.unique(inner.reshape(-1, n_participants), axis=0, return_inverse=True)
     place = place.reshape(inner.shape[:2])
     models = kind.fit(reactions, pairs, np.concatenate([outer, masks]), **options)
-    _require_values(reactions, models[0].action_units)
     valence = own_valence(models[:n_participants], reactions, pairs.owner)
     difference = pairs.difference(valence)
     inner_difference = np.stack([pairs.difference(model.valence(reactions)) for model in models[n_participants:]])
