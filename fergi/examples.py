@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 from fergi.activation import clip_activation, window_lengths
-from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, VIDEO_ENDINGS, Folders, find_videos
+from fergi.dataset import CLIP_KEY, EMOTIONS, ISSUES, VIDEO_ENDINGS, Folders, find_videos, may_share
 from fergi.features import ACTION_UNITS, ClipFeatures, FrameLimits, read_clips, valid_frames
 from fergi.files import FergiError, read_tables
 from fergi.image_data import read_image_data
@@ -100,7 +100,7 @@ def choose_examples(
     Parameters
     ----------
     reactions : pandas.DataFrame
-        One row an image with a valid reaction, of the participants who may be shown: ``participant``,
+        One row an image with a valid reaction, of the participants who may be shown (``may_share``): ``participant``,
         ``session_index``, ``image_index``, ``rank_score`` and the activation columns.
     images : mapping
         Participant → table of all images but the black ones: ``session_index`` and ``rank_score``.
@@ -147,8 +147,12 @@ def read_examples(
     Raises
     ------
     FergiError
-        If a file of a reaction is missing or unusable, or features and activation table do not belong together.
+        If a file of a reaction is missing or unusable, or features and activation table do not belong together, or
+        a participant does not share.
     """
+    hidden = [name for name in dict.fromkeys(chosen["participant"]) if not may_share(folders, name)]
+    if hidden:
+        raise FergiError(f"Participant {hidden[0]} does not share, and no figure may show this face. Choose others.")
     videos = {features: video for video, features in find_videos(folders).items()}
     tables = read_tables(
         folders.image_tables,

@@ -1,4 +1,4 @@
-"""Figures 3 to 6 of the paper, and four of ours that show what its tables rest on.
+"""Figures 3 to 6 of the paper, and six of ours that show what its tables rest on and what to expect of annotations.
 
 Nothing is read or computed here. Each function takes tables (from the stages and from ``fergi.statistics``) or
 examples of reactions, and returns a ``matplotlib.figure.Figure``; ``save`` writes it. No window is opened, and no
@@ -444,6 +444,104 @@ def accuracy_figure(intervals: pd.DataFrame) -> Figure:
     ]
     handles.append(Line2D([], [], linestyle="none", label="(one mark where modes agree)"))
     figure.legend(handles=handles, ncols=4, loc="outside upper left", columnspacing=1.2)
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def order_figure(people: pd.DataFrame, everybody: pd.Series, balanced: pd.DataFrame) -> Figure:
+    """How often the earlier image of a pair is preferred, by participant, and what that does to accuracies.
+
+    Parameters
+    ----------
+    people, everybody : pandas.DataFrame, pandas.Series
+        From ``order_of_showing.earlier_by_participant``.
+    balanced : pandas.DataFrame
+        From ``order_of_showing.balanced_tables``; its rows on all pairs are drawn.
+    """
+    figure = Figure(figsize=(_WIDTH, 3.9), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+    ordered = people.sort_values("percent", ascending=False)
+    places = np.arange(len(ordered))
+    left.axhspan(everybody["lower"], everybody["upper"], color=_BLUE, alpha=0.14, linewidth=0)
+    left.axhline(everybody["estimate"], color=_BLUE, linewidth=1)
+    sizes = 10 + 50 * ordered["pairs"] / ordered["pairs"].max()
+    left.scatter(places, ordered["percent"], s=sizes, color=_BLUE, edgecolor="white", linewidth=0.5, zorder=3)
+    left.axhline(50, color=_GREY, linewidth=0.8, linestyle=":")
+    left.set(
+        xticks=places,
+        xlim=(-0.8, len(places) - 0.2),
+        xlabel="participant (larger: more pairs)",
+        ylabel="pairs whose earlier image is preferred (%)",
+    )
+    left.set_xticklabels(ordered.index, rotation=90, fontsize=6)
+    left.set_title(f"(a) all: {everybody['estimate']:.1f} % of {everybody['pairs']:,.0f} pairs", loc="left")
+    rows = balanced[balanced.index.str.endswith(", all")].dropna()
+    for place, row in enumerate(rows.itertuples()):
+        right.plot([row.earlier, row.later], [place] * 2, color=_PALE, linewidth=3, solid_capstyle="round", zorder=1)
+    marks = {"earlier": ("<", _BLUE, "earlier image preferred"), "later": (">", _ORANGE, "later image preferred")}
+    marks |= {"accuracy": ("|", _INK, "all pairs"), "balanced": ("D", _GREEN, "order-balanced")}
+    for name, (marker, colour, label) in marks.items():
+        style = {"markersize": 9 if marker == "|" else 4.5, "linestyle": "none", "markeredgewidth": 1.2}
+        right.plot(rows[name], range(len(rows)), marker=marker, color=colour, label=label, **style)
+    right.axvline(50, color=_GREY, linewidth=0.8, linestyle=":")
+    names = [name.rpartition(", ")[0] for name in rows.index]
+    right.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6), xlabel="correct pairs (%)")
+    right.tick_params(axis="y", length=0)
+    right.set_title("(b) accuracy on all pairs", loc="left")
+    figure.legend(*right.get_legend_handles_labels(), ncols=4, loc="outside lower right", columnspacing=1.2)
+    for axes in (left, right):
+        axes.grid(axis="y" if axes is left else "x", color=_PALE, linewidth=0.5)
+        axes.set_axisbelow(True)
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def held_out_figure(
+    coverage: Mapping[str, pd.DataFrame],
+    calibration: Mapping[str, pd.DataFrame],
+    own_threshold: tuple[float, float, float, float] | None = None,
+) -> Figure:
+    """Accuracy by coverage and calibration of valence models, on people whom they never saw.
+
+    Parameters
+    ----------
+    coverage, calibration : mapping
+        Name of a model, at most three → its table from ``held_out.accuracy_by_coverage`` and
+        ``held_out.calibration_table``.
+    own_threshold : tuple of float, optional
+        Share of pairs that AUcomb selects by its own thresholds, the accuracy there and the ends of its interval
+        (percent).
+    """
+    styles = (("-", "o", _BLUE), ("--", "s", _ORANGE), ("-.", "^", _GREEN))
+    figure = Figure(figsize=(_WIDTH, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+    for number, (name, table) in enumerate(coverage.items()):
+        line, marker, colour = styles[number]
+        share = 100 * table["coverage"]
+        left.fill_between(share, table["lower"], table["upper"], color=colour, alpha=0.12, linewidth=0)
+        left.plot(share, table["accuracy"], line, color=colour, marker=marker, markersize=4, linewidth=1.4, label=name)
+        found = calibration[name]
+        said = found["said"] + 0.5 * (number - (len(coverage) - 1) / 2)  # else the bars cover one another
+        ends = np.array([found["found"] - found["lower"], found["upper"] - found["found"]])
+        options = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 0, "elinewidth": 1}
+        right.errorbar(said, found["found"], ends, **options)
+    if own_threshold:
+        share, accuracy, lower, upper = own_threshold
+        ends = [[accuracy - lower], [upper - accuracy]]
+        style = {"marker": "*", "markersize": 9, "color": _INK, "elinewidth": 1, "linewidth": 0}
+        left.errorbar([share], [accuracy], ends, **style, label="AUcomb at its own thresholds", zorder=4)
+    left.axhline(50, color=_GREY, linewidth=0.8, linestyle=":")
+    left.set(xlim=(0, 102), xlabel="pairs with a verdict, surest first (%)", ylabel="correct verdicts (%)")
+    left.set_title("(a) accuracy by coverage", loc="left")
+    left.legend(loc="upper right")
+    limits = (48, max(90, *(table["said"].max() + 3 for table in calibration.values())))
+    right.plot(limits, limits, color=_GREY, linewidth=0.8, linestyle=":")
+    right.set(xlim=limits, ylim=(min(40, left.get_ylim()[0]), 100))
+    right.set(xlabel="probability said (%), mean of a bin", ylabel="correct (%)")
+    right.set_title("(b) calibration; dotted: as said", loc="left")
+    for axes in (left, right):
+        axes.grid(axis="y", color=_PALE, linewidth=0.5)
+        axes.set_axisbelow(True)
     return figure
 
 

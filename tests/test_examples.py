@@ -212,6 +212,15 @@ def test_what_is_missing_or_does_not_fit_is_named(root, name, change, sentence):
         read(root)
 
 
+def test_who_does_not_share_is_not_shown(root):
+    path = root / "data/102/consent.json"
+    path.write_text('{"sharing": true, "withdrawn": false}')
+    assert read(root).participant == "102"
+    path.write_text('{"sharing": false, "withdrawn": false}')
+    with pytest.raises(FergiError, match="Participant 102 does not share"):
+        read(root)
+
+
 def test_what_there_is_to_make_examples_of(root, tmp_path):
     """Every kind of file is looked for by itself; features alone are not enough."""
     folders = Folders(root)

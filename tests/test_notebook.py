@@ -15,12 +15,19 @@ from conftest import STAGES
 from PIL import Image
 from test_examples import write_data
 
+import config
 from fergi import accuracy_intervals, paper, section_6_1
-from fergi.files import FergiError
+from fergi.dataset import Folders
+from fergi.features import ACTION_UNITS
+from fergi.files import FergiError, write_table
+from fergi.held_out import as_predictions
+from fergi.preference.model import held_out
+from fergi.preference.reading import included_sessions, read_ranked_reactions
 from fergi.script import CHECKOUT
 
 NOTEBOOK = CHECKOUT / "result_analysis.ipynb"
 FIGURES = ("figure_3", "figure_4", "participants", "accuracy", "selection_curve", "search_objective")
+FIGURES += ("order_of_showing",)
 
 
 def execute(root, output):
@@ -50,7 +57,7 @@ def text(shown, *cells):
 
 def rows(data):
     """The rows of a table that was shown, each as the words in its cells."""
-    return [re.findall(r">([^<>\n]+)</t[hd]>", row) for row in data["text/html"].split("</tr>")]
+    return [re.findall(r">([^<>\n]+)</t[hd]>", row) for row in data["text/html"].split("</tr>")[:-1]]
 
 
 def check_figures(root, shown, names=FIGURES):
@@ -68,6 +75,15 @@ def stamped(root, name):
     """Whether a figure has the label of synthetic data at its top right."""
     corner = np.asarray(Image.open(root / "figures" / f"{name}.png").convert("RGB")).astype(int)[:56, 700:]
     return bool((corner == (255, 241, 220)).all(axis=2).sum() > 1000)
+
+
+def write_held_out(root, models):
+    """What ``annotate_preferences.py --held-out`` writes, of some models only: FAU-Net takes half a minute."""
+    included, _ = included_sessions(Folders(root), everybody=False)
+    reactions = read_ranked_reactions(Folders(root), included, ACTION_UNITS, "the test")
+    pairs = {name: held_out(name, reactions, config.VALENCE_MODELS[name]).pairs for name in models}
+    table = pd.concat([as_predictions(name, each) for name, each in pairs.items()])
+    write_table(table, Folders(root).preferences_held_out)
 
 
 def run_stages(root, *stages, options=()):
@@ -127,6 +143,8 @@ def test_notebook_and_report_on_a_small_data_set(small_root, tmp_path):
     assert ["005", "3", "15", "15", "15", "0", "yes"] in counts
     assert any(row[-4:-1] == ["58.25", "50.00", "51.00"] for row in rows(shown["tables-1-2"][0]))
     assert "These are drawn numbers." in text(shown, "disagreements")
+    assert ["five-image rankings equal to the order of showing"] == rows(shown["order-counts"][0])[-1][:1]
+    assert "annotate_preferences.py --held-out` was not run" in text(shown, "held-out-summary")
     assert "Needs the videos." in text(shown, "not-checkable")
     assert "videos and prompts and images are not public" in text(shown, "figure-5")
     assert "figure-6" not in shown
@@ -155,8 +173,11 @@ def test_notebook_on_synthetic_data(tmp_path):
     planted = ("AU12 of each frame", "1", "0.97", "0.90", "recovered")
     columns = ["quantity", "planted", "recovered", "required", "verdict"]
     pd.DataFrame([planted], columns=columns).to_csv(folders.results / "planted_recovered.csv", index=False)
+    write_held_out(root, ("aucomb", "linear"))
+    strongest = sorted(set(people) - {"002"})[0]
+    (folders.data / strongest / "consent.json").write_text('{"sharing": false, "withdrawn": false}')
     shown = outputs(root, tmp_path)
-    names = (*FIGURES, "figure_5", "figure_6")
+    names = (*FIGURES, "held_out", "figure_5", "figure_6")
     check_figures(root, shown, names)
     assert all(stamped(root, name) for name in names)
     label, note = shown["synthetic"]
@@ -216,8 +237,16 @@ def test_notebook_runs_on_the_published_data(published, tmp_path):
         paper.main(["--root", str(root)])
     except FergiError:
         pass  # a claim that fails is the matter of another test; the table is written first
+    write_held_out(root, ("aucomb", "linear"))
     shown = outputs(root, tmp_path)
-    check_figures(root, shown)
+    check_figures(root, shown, (*FIGURES, "held_out"))
+    assert ["earlier image of a pair preferred, %", "59.8 [57.1, 62.7]"] in rows(shown["order-counts"][0])
+    assert ["AUcomb, all", "58.55", "59.77", "56.72"] in [row[:4] for row in rows(shown["order-table"][0])]
+    expected = {row[0]: row[1:] for row in rows(shown["held-out-summary"][0]) if row}
+    assert expected["at its thresholds"] == ["72.70 [67.62, 77.46] of 685", "–"]
+    assert expected["accuracy"][0].startswith("58.55 [") and expected["accuracy"][1].startswith("59.7")
+    coverage, bins = (rows(table) for table in shown["held-out-tables"])
+    assert [row[0] for row in coverage[1:]][::7] == ["100 % of pairs", "5 % of pairs"] and len(bins) == 1 + 7
     assert ["all", "576", "2827", "2044", "2217", "3534"] in rows(shown["counts"][0])
     table = {row[-5]: row[-4:] for row in rows(shown["tables-1-2"][0]) if len(row) >= 5}
     assert len(table) == 8 + 8 + 4
