@@ -4,7 +4,7 @@ Reads   recordings/<participant>/consent.json
         recordings/<participant>/session_<n>/    recording, events and frames of the page, answers, images
 Writes  data/<participant>/session_<n>/{baseline,reaction}_clip_<i>.mp4, image<i>.png, data.json, cut.json
         data/<participant>/consent.json
-        preparation/valid_sessions.json, invalid_images.json    the sessions cut are added, all others stay
+        preparation/valid_sessions.json, invalid_images.json    new sessions are added, all others stay
 Run     python cut_clips.py
         python cut_clips.py --remove-raw    (removes recordings whose clips are complete)
 Takes   about a second a clip and core; no GPU.
@@ -60,7 +60,9 @@ def copy_consent(folders: Folders, participant: str) -> None:
 
 
 def list_session(folders: Folders, session: Session, black: Sequence[int]) -> None:
-    """Add a session to ``valid_sessions.json`` and its black images to ``invalid_images.json``.
+    """Add a new session to ``valid_sessions.json`` and its black images to ``invalid_images.json``.
+
+    One that was taken out by hand later stays out.
 
     A missing list of black images is begun only if it then has all valid sessions; otherwise stage 5 writes it.
     """
@@ -79,11 +81,15 @@ def list_session(folders: Folders, session: Session, black: Sequence[int]) -> No
 
 def cut_all(folders: Folders, sessions: Sequence[Session], workers: int) -> tuple[dict[Session, Cut], list[str]]:
     """Cut the sessions, several at once, and list them; also what could not be cut and why."""
-    limits, stop = config.RECORDING_LIMITS, threading.Event()
+    limits, stop, one_at_a_time = config.RECORDING_LIMITS, threading.Event(), threading.Lock()
 
     def cut(session: Session) -> Cut:
+        def announce(black: Sequence[int]) -> None:
+            with one_at_a_time:
+                list_session(folders, session, black)
+
         places = folders.recorded_session(*session), folders.session(*session)
-        return cut_session(*places, limits["refuse"], limits["flag"], stop.is_set)
+        return cut_session(*places, limits["refuse"], limits["flag"], announce, stop.is_set)
 
     done: dict[Session, Cut] = {}
     problems: dict[Session, str] = {}
@@ -96,8 +102,6 @@ def cut_all(folders: Folders, sessions: Sequence[Session], workers: int) -> tupl
                     done[session] = future.result()
                 except FergiError as error:
                     problems[session] = str(error)
-                else:
-                    list_session(folders, session, done[session].black)
         except BaseException:
             stop.set()
             threads.shutdown(wait=True, cancel_futures=True)

@@ -120,12 +120,15 @@ def test_again(root, capsys):
     before = snapshot(root)
     cut(root)
     assert "3 complete sessions: 0 cut, 3 cut already." in capsys.readouterr().out and snapshot(root) == before
+    folders = Folders(root)
+    folders.valid_sessions.write_text('{"001": [3]}')  # the others are taken out by hand, and stay out
     for number in (1, 3):
         (root / f"data/001/session_{number}/reaction_clip_1_features.csv").write_text("frame\n")
     path = root / "recordings/001/session_3/answers.json"
     path.write_text(path.read_text().replace('"overallRating": 4', '"overallRating": 5'))
     cut(root)
     assert "1 cut, 2 cut already" in capsys.readouterr().out
+    assert read_valid_sessions(folders) == {"001": [3]}
     assert '"overallRating": 5' in (root / "data/001/session_3/data.json").read_text()
     assert not (root / "data/001/session_3/reaction_clip_1_features.csv").exists()
     assert (root / "data/001/session_1/reaction_clip_1_features.csv").exists()
@@ -160,14 +163,15 @@ def test_killed_and_run_again(root, tmp_path):
 def test_interrupted(root, monkeypatch):
     """Ctrl-C: sessions under way are given up, nothing of them stays."""
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cut_clips, "list_session", interrupted)
-    monkeypatch.setattr(cutting, "_put_in_place", lambda *paths, real=cutting._put_in_place: real(*paths))
+    monkeypatch.setattr(cut_clips, "tqdm", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cut(root, "--workers", "1")
     assert not list(root.glob("data/*/.session_*"))
+    n_cut = len(list(root.glob("data/*/session_*")))
+    assert n_cut < 3
     monkeypatch.undo()
     cut(root)
     assert read_valid_sessions(Folders(root)) == {"001": [1, 3], "Zoë B. 02": [1]}

@@ -50,7 +50,6 @@ class Cut:
     """What became of one session."""
 
     warnings: list[str]  # evidence that is worse than wished
-    black: list[int]  # numbers of the black images
     is_new: bool  # whether it was cut now; otherwise nothing had changed
 
 
@@ -70,7 +69,12 @@ def sources(folder: Path) -> dict[str, str]:
 
 
 def cut_session(
-    source: Path, target: Path, refuse: Limits, flag: Limits, stopped: Callable[[], bool] = lambda: False
+    source: Path,
+    target: Path,
+    refuse: Limits,
+    flag: Limits,
+    announce: Callable[[list[int]], None],
+    stopped: Callable[[], bool],
 ) -> Cut:
     """Cut a session of ``recordings/`` into its folder below ``data/``, unless it is there and nothing has changed.
 
@@ -82,6 +86,9 @@ def cut_session(
         The session's folders.
     refuse, flag : mapping
         Evidence beyond these limits (``config.RECORDING_LIMITS``) refuses the session or makes a warning.
+    announce : callable
+        Gets the numbers of the black images just before a new session gets its name, so that no session that is there
+        was never announced.
     stopped : callable
         Whether to stop now; asked for every frame.
 
@@ -95,7 +102,7 @@ def cut_session(
     files = sources(source)
     done = _read_cut(target)
     if done is not None and done["encoding"] == ENCODING and done["sources"] | files == done["sources"]:
-        return Cut(done["warnings"], done["black"], is_new=False)
+        return Cut(done["warnings"], is_new=False)
     recording_file = find_recording(source)
     if recording_file is None:
         raise FergiError(f"{source} has no recording. {LEAVE_OUT}")
@@ -125,14 +132,15 @@ def cut_session(
         for picture in pictures:
             shutil.copyfile(picture, temporary / picture.name)
         write_session_data(replace(data, marks=_marks(clips, events, recording)), temporary / "data.json")
-        content = {"sources": files, "encoding": ENCODING, "evidence": evidence, "warnings": warnings, "black": black}
+        content = {"sources": files, "encoding": ENCODING, "evidence": evidence, "warnings": warnings}
         write_json(content | {"clips": {clip.name: clip.n_frames for clip in clips}}, temporary / "cut.json")
+        announce(black)
         _put_in_place(temporary, target)
     except OSError as error:  # PyAV's errors are OSErrors where the system's are
         raise FergiError(f"Cannot write {target}: {error.strerror or error}. Make room and run it again.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Cut(warnings, black, is_new=True)
+    return Cut(warnings, is_new=True)
 
 
 def _read_cut(target: Path) -> dict[str, Any] | None:
