@@ -1,20 +1,17 @@
 /** A participant's way through the study: consent, camera, prompt, images with surveys, ranking, and the next session. */
 
 import { rankingPage, surveyPage } from "./answers.js";
-import { Camera, Recording, unfit } from "./camera.js";
-import { announce, ask, choose, complain, endQuestion, loadTexts, make, message, onStop } from "./pages.js";
+import { Recording, unfit } from "./camera.js";
+import { cameraPage } from "./check.js";
+import { ask, choose, complain, endQuestion, loadTexts, make, message, onStop } from "./pages.js";
 import { replaceTexts, say, show, showSign, showTrouble } from "./pages.js";
 import { promptPage } from "./prompt.js";
 import { Refused, Server, sleep, Uploads } from "./server.js";
 
 const REMEMBERED = "fergi-participant"; // in this browser's local storage: name and key
-const LEAST_SPEED = 25; // pictures per second
-const CHECK_EVERY = 1000; // milliseconds
-const VIRTUAL = /virtual|\bobs\b|manycam|snap camera|xsplit|mmhmm|v4l2loopback|dummy video/i;
 
 const server = new Server(showTrouble);
 let study;
-let deviceId; // of the camera that the participant chose last
 
 async function main() {
   await loadTexts();
@@ -100,105 +97,6 @@ async function chooseUnlessKept(page, buttons) {
   }
 }
 
-// The camera --------------------------------------------------------------------------------------------------------
-
-/** Resolves with a camera that has passed every check. `told` is a sentence to begin with. */
-async function cameraPage(told = "") {
-  const { page } = await show("camera");
-  const part = (selector) => page.querySelector(selector);
-  const [open, next, choice] = [part("[name=open]"), part("[name=next]"), part("select")];
-  let camera = null;
-  let checks = 0;
-
-  const explain = (text) => {
-    camera?.close();
-    camera = null;
-    showSign();
-    for (const hidden of ["video", ".checks"]) part(hidden).hidden = true;
-    next.hidden = true;
-    open.hidden = false;
-    part(".preview p").hidden = false;
-    part("#verdict").textContent = text;
-  };
-  const start = async () => {
-    explain("");
-    open.disabled = true;
-    try {
-      camera = await Camera.open(deviceId);
-    } catch (error) {
-      deviceId = undefined;
-      const kind = { NotAllowedError: "denied", NotFoundError: "none", OverconstrainedError: "none" }[error.name] ?? "busy";
-      explain(`${say(`${kind}_title`)}. ${say(`${kind}_text`)}`);
-      open.textContent = say("try_again");
-      return open.focus();
-    } finally {
-      open.disabled = false;
-    }
-    checks = 0;
-    camera.onlost = () => explain(`${say("lost_title")}. ${say("lost_before")}`);
-    part("video").srcObject = camera.stream;
-    const devices = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "videoinput");
-    choice.replaceChildren(...devices.map(({ deviceId: value, label }, place) =>
-      make("option", { value, textContent: label || say("camera_unnamed", { number: place + 1 }) })));
-    choice.value = deviceId = camera.settings.deviceId;
-    part(".field").hidden = devices.length < 2;
-    part("video").hidden = part(".checks").hidden = next.hidden = false;
-    part(".preview p").hidden = open.hidden = next.disabled = true;
-    for (const name of ["face", "still", "light", "speed"]) mark(page, name, "wait", say("check_waiting"));
-    const virtual = VIRTUAL.test(camera.label);
-    mark(page, "name", virtual ? "note" : "good", say(virtual ? "check_name_no" : "check_name", { name: camera.label }));
-    showSign("camera_on");
-    part(".checks").focus();
-  };
-  open.onclick = start;
-  choice.onchange = () => start((deviceId = choice.value));
-  part("#verdict").textContent = told;
-
-  let chosen = false;
-  next.onclick = () => (chosen = true);
-  while (!chosen) {
-    await sleep(camera && checks ? CHECK_EVERY / 2 : 100);
-    const checked = camera;
-    if (!checked?.video.videoWidth || chosen) continue;
-    const body = await checked.picture();
-    const answer = await server.request("POST", "/api/camera-check", { body, type: "image/jpeg" });
-    if (checked !== camera || chosen) continue;
-    checks += 1;
-    const good = judge(page, answer, camera.speed, checks);
-    next.disabled = !good;
-    const verdict = good === undefined ? "" : say(good ? "check_good" : "check_bad");
-    if (part("#verdict").textContent !== verdict) part("#verdict").textContent = verdict;
-    await sleep(CHECK_EVERY / 2);
-  }
-  camera.onlost = () => {};
-  return camera;
-}
-
-/** Show what the checks found; true if all is well, undefined while the speed is not known. */
-function judge(page, answer, speed, checks) {
-  const problems = new Set(answer.problems);
-  const light = problems.has("too_bright") ? "check_bright_no" : "check_light_no";
-  const dark = problems.has("too_dark") || problems.has("too_bright");
-  const unsure = answer.face && problems.has("unsure_face") ? "check_face_unsure" : undefined;
-  const face = unsure ?? (answer.face && !problems.has("blank") ? "check_face" : "check_face_no");
-  mark(page, "face", face === "check_face" ? "good" : "bad", say(face));
-  mark(page, "light", dark ? "bad" : "good", say(dark ? light : "check_light"));
-  if (checks > 1) mark(page, "still", answer.still ? "bad" : "good", say(answer.still ? "check_still_no" : "check_still"));
-  if (speed === undefined || checks < 2) return undefined;
-  const fast = speed >= LEAST_SPEED;
-  const told = say(fast ? "check_speed" : "check_speed_no", { measured: Math.round(speed), least: LEAST_SPEED });
-  mark(page, "speed", fast ? "good" : "bad", told);
-  return fast && !problems.size;
-}
-
-function mark(page, check, state, text) {
-  const item = page.querySelector(`[data-check=${check}]`);
-  if (item.dataset.state === state && item.lastChild?.textContent === text) return;
-  item.dataset.state = state;
-  const spoken = state === "wait" ? "" : say(`sr_${state}`);
-  item.replaceChildren(make("span", { className: "unseen", textContent: spoken && `${spoken}: ` }), text);
-}
-
 // A session ---------------------------------------------------------------------------------------------------------
 
 /** What ends a session early: the participant's wish, a lost camera, or a refusal by the server. */
@@ -211,7 +109,7 @@ class Interruption extends Error {
 
 /** One session with its end page; resolves with where the participant is now, or null if they leave. */
 async function oneSession(next, told) {
-  const camera = await cameraPage(told);
+  const camera = await cameraPage(server, told);
   let interrupt;
   const interrupted = new Promise((_, reject) => (interrupt = (...why) => reject(new Interruption(...why))));
   interrupted.catch(() => {});
@@ -266,10 +164,7 @@ async function through(session) {
   onStop();
   endQuestion();
   camera.onlost = () => {};
-  show("message", (page) => {
-    page.querySelector("h1").textContent = say("saving_title");
-    page.querySelector(".lead").textContent = say("saving_text");
-  });
+  message(say("saving_title"), say("saving_text"));
   await session.recording.stop();
   showSign();
   await until(uploads.finish());
@@ -311,7 +206,6 @@ async function readyPage(n) {
     steps.push(say("ready_image", { seconds: study.seconds.image }), say("ready_survey"));
     page.querySelector("ol").append(...steps.map((textContent) => make("li", { textContent })));
   });
-  announce(say("ready_title"));
   await new Promise((resolve) => (page.querySelector("button").onclick = resolve));
 }
 
@@ -380,8 +274,10 @@ async function endEarly({ number, camera, recording, uploads }, { why, error }, 
   if (why === "lost") {
     why = await message(say("lost_title"), say("lost_text"), { keep: say("lost_keep"), delete: say("lost_delete") });
   }
-  if (why === "keep") await uploads.finish();
-  else uploads.abandon();
+  if (why === "keep") {
+    message(say("saving_title"), say("saving_text"));
+    await uploads.finish();
+  } else uploads.abandon();
   await once(server.post(`/api/sessions/${number}/stop`, { keep: why === "keep" }));
   const me = await server.get("/api/me");
   const text = recording ? say(why === "keep" ? "stopped_kept" : "stopped_deleted") : say("stopped_before");

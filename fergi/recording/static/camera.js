@@ -7,6 +7,7 @@ const TYPES = ["video/x-matroska;codecs=avc1", "video/webm;codecs=vp9", "video/m
 const BITS_PER_SECOND = 5e6;
 const CHUNK = 1000; // milliseconds
 const SPEED_OVER = 2000; // milliseconds over which the camera's speed is measured
+const LAST_CHUNK = 3000; // milliseconds to wait for the last chunk, which comes at once
 const MARGIN = 300; // milliseconds of logged pictures before the recording begins, and of recording before the first page
 
 export function recordingType() {
@@ -97,7 +98,9 @@ export class Recording {
     if (mimeType.startsWith("video/mp4")) options.videoKeyFrameIntervalDuration = CHUNK; // chunks end at key frames
     this.recorder = new MediaRecorder(camera.stream, options);
     this.recorder.ondataavailable = ({ data }) => uploads.chunk(data);
-    const started = new Promise((resolve) => this.recorder.addEventListener("start", resolve, { once: true }));
+    const first = (name) => new Promise((resolve) => this.recorder.addEventListener(name, resolve, { once: true }));
+    const started = first("start");
+    this.ended = first("stop"); // also when the camera is lost
     uploads.type = mimeType;
     const time = performance.now();
     this.recorder.start(CHUNK);
@@ -111,12 +114,8 @@ export class Recording {
     this.listening.abort();
     if (this.recorder && !this.stopped) {
       this.stopped = true;
-      const stopped = new Promise((resolve) => this.recorder.addEventListener("stop", resolve, { once: true }));
-      if (this.recorder.state === "inactive") await sleep(0); // the track ended, and the last chunk has come
-      else {
-        this.recorder.stop();
-        await stopped;
-      }
+      if (this.recorder.state !== "inactive") this.recorder.stop();
+      await Promise.race([this.ended, sleep(LAST_CHUNK)]);
       this.uploads.event("recorder_stopped", performance.now());
     }
     this.camera.close();
