@@ -1,9 +1,10 @@
 """From videos to per-frame feature files (Section 5, Appendix C).
 
-The workers of a DataLoader decode videos and find and align faces. This process runs the AU network on full batches,
-which are filled across clips; on a CPU in one thread for each worker, which is faster than one batch on all cores.
-The values of a face do not depend on its batch (see ``AUEstimator.estimate``). So a clip's file depends on the clip
-alone: not on the number of workers, on other clips, or on interruptions.
+The workers of a DataLoader decode videos and find and align faces. An estimator that belongs to the workers estimates
+there too. The AU network belongs to this process, which runs it on full batches that are filled across clips; on a CPU
+in one thread for each worker, which is faster than one batch on all cores. The values of a face do not depend on its
+batch (see ``AUEstimator.estimate``). So a clip's file depends on the clip alone: not on the number of workers, on other
+clips, or on interruptions.
 """
 
 import multiprocessing
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from fergi.action_units.estimator import AUEstimator
+from fergi.action_units.estimator import AUEstimator, Estimator
 from fergi.action_units.network import SIDE
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import NO_FACE, format_clip
@@ -52,11 +53,11 @@ class ClipsReport:
 
 @dataclass(frozen=True)
 class _Frames:
-    """Successive frames of a clip, aligned."""
+    """Successive frames of a clip, aligned, and estimated unless ``faces`` are to be."""
 
     times: list[float]  # seconds
-    values: np.ndarray  # (n_frames, 15), see ``format_clip``; the intensities are still missing
-    faces: np.ndarray  # (n_faces, 112, 112, 3), uint8: of the frames that have one
+    values: np.ndarray  # (n_frames, 15), see ``format_clip``
+    faces: np.ndarray | None  # (n_faces, 112, 112, 3), uint8: of the frames that have one
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,13 @@ class _End:
 class _AlignedClips(IterableDataset):
     """What a worker does: align clips from the queue ``unread``, (number, path), until there comes a None.
 
-    Each item is a clip's number, its next frames or its end, and what part of the clip that is. ``readers`` has for
-    each clip the id of the process that reads it, else 0.
+    Each item is a clip's number, its next frames or its end, and what part of the clip that is. ``estimator`` is the
+    workers' own, if they are to estimate. ``readers`` has for each clip the id of the process that reads it, else 0.
     """
 
-    def __init__(self, alignment: AlignmentSettings, unread: Any, readers: Any):
-        self._alignment, self._unread, self._readers = alignment, unread, readers
+    def __init__(self, alignment: AlignmentSettings, estimator: Estimator | None, unread: Any, readers: Any):
+        self._alignment, self._estimator = alignment, estimator
+        self._unread, self._readers = unread, readers
 
     def __iter__(self) -> Iterator[tuple[int, _Frames | _End, float]]:
         aligner = FaceAligner(self._alignment)
@@ -85,7 +87,7 @@ class _AlignedClips(IterableDataset):
             try:
                 with Video(path) as video:
                     for times, pictures in _groups(video.frames()):
-                        frames = _aligned_frames(aligner, times, pictures)
+                        frames = self._frames(aligner, times, pictures)
                         n_frames, before = n_frames + len(times), done
                         done = min(n_frames / video.promised, 1.0) if video.promised > 0 else 0.0
                         yield clip, frames, done - before
@@ -97,6 +99,21 @@ class _AlignedClips(IterableDataset):
                 raise
             self._readers[clip] = 0
             yield clip, end, 1.0 - done
+
+    def _frames(self, aligner: FaceAligner, times: list[float], pictures: list[np.ndarray]) -> _Frames:
+        """Align (and estimate) a group and empty ``pictures``, before the next ones are decoded."""
+        if self._estimator is not None:
+            frames = _Frames(times, self._estimator.frame_values(aligner, pictures), None)
+        else:
+            aligned = aligner.align(pictures)
+            values = np.tile(NO_FACE, (len(times), 1))
+            for row, face in zip(values, aligned, strict=True):
+                if face is not None:
+                    row[:3] = face.score, face.pitch_ratio, face.yaw_ratio
+            faces = np.array([face.picture for face in aligned if face is not None], np.uint8)
+            frames = _Frames(times, values, faces.reshape(-1, SIDE, SIDE, 3))
+        pictures.clear()
+        return frames
 
 
 def _groups(frames: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[list[float], list[np.ndarray]]]:
@@ -115,18 +132,6 @@ def _groups(frames: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[list[f
         yield times, pictures
 
 
-def _aligned_frames(aligner: FaceAligner, times: list[float], pictures: list[np.ndarray]) -> _Frames:
-    """Align a group and empty ``pictures``, before the next ones are decoded."""
-    aligned = aligner.align(pictures)
-    pictures.clear()
-    values = np.tile(NO_FACE, (len(times), 1))
-    for row, face in zip(values, aligned, strict=True):
-        if face is not None:
-            row[:3] = face.score, face.pitch_ratio, face.yaw_ratio
-    faces = np.array([face.picture for face in aligned if face is not None], np.uint8)
-    return _Frames(times, values, faces.reshape(-1, SIDE, SIDE, 3))
-
-
 @dataclass
 class _Clip:
     """What has arrived of one clip."""
@@ -138,9 +143,12 @@ class _Clip:
 
 
 class _FeatureWriter:
-    """Fills batches with the faces that arrive, and writes each clip when its last face is estimated."""
+    """Fills batches with the faces that arrive, and writes each clip when its last face is estimated.
 
-    def __init__(self, jobs: Sequence[ClipJob], estimator: AUEstimator, threads: ThreadPoolExecutor, slots: int):
+    Without an ``estimator`` all frames arrive estimated.
+    """
+
+    def __init__(self, jobs: Sequence[ClipJob], estimator: AUEstimator | None, threads: ThreadPoolExecutor, slots: int):
         self._jobs, self._estimator, self._threads = jobs, estimator, threads
         self._unfinished: dict[int, _Clip] = defaultdict(_Clip)
         self._waiting: list[tuple[int, np.ndarray, np.ndarray]] = []  # clip, row of its values, face
@@ -158,6 +166,8 @@ class _FeatureWriter:
             return
         self._unfinished[clip].times += news.times
         self._unfinished[clip].values.append(news.values)
+        if news.faces is None:
+            return
         self._unfinished[clip].n_missing += len(news.faces)
         rows = (row for row in news.values if row[0] > 0)
         self._waiting += [(clip, row, face) for row, face in zip(rows, news.faces, strict=True)]
@@ -214,7 +224,7 @@ class _FeatureWriter:
 def process_clips(
     jobs: Sequence[ClipJob],
     alignment: AlignmentSettings,
-    estimator: AUEstimator,
+    estimator: Estimator,
     *,
     workers: int,
     progress: Callable[[int, float], None] = lambda frames, clips: None,
@@ -227,8 +237,8 @@ def process_clips(
         What to do.
     alignment : AlignmentSettings
         How faces are found and aligned.
-    estimator : AUEstimator
-        The AU network.
+    estimator : Estimator
+        What gives the intensities: in the workers if it belongs to them, else an ``AUEstimator``, in this process.
     workers : int
         Aligning processes, and on a CPU also threads of the network; with 0 this process aligns.
     progress : callable
@@ -240,7 +250,8 @@ def process_clips(
         If a worker dies, or a file cannot be written. Clips finished before that are whole.
     """
     n_readers = min(workers, len(jobs))
-    n_threads = max(1, workers) if estimator.device.type == "cpu" else 1
+    of_workers, of_parent = (estimator, None) if estimator.in_workers else (None, estimator)
+    n_threads = 1 if of_workers or estimator.device.type != "cpu" else max(1, workers)
     unread = multiprocessing.get_context("spawn").Queue()
     unread.cancel_join_thread()  # else a failed run waits at its end for somebody to read the rest
     readers = multiprocessing.RawArray("q", len(jobs))
@@ -251,9 +262,9 @@ def process_clips(
     try:
         with (
             ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads,
-            items_from_workers(_AlignedClips(alignment, unread, readers), n_readers) as items,
+            items_from_workers(_AlignedClips(alignment, of_workers, unread, readers), n_readers) as items,
         ):
-            writer = _FeatureWriter(jobs, estimator, threads, slots=4 * n_threads)
+            writer = _FeatureWriter(jobs, of_parent, threads, slots=4 * n_threads)
             for clip, news, part in items:
                 progress(len(news.times) if isinstance(news, _Frames) else 0, part)
                 writer.take(clip, news)

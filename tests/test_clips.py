@@ -195,7 +195,7 @@ def test_too_little_memory(checkpoint, faces, monkeypatch):
 class KnownNetwork:
     """In place of an AUEstimator: a face's intensities are means of its picture, and batches take different times."""
 
-    device, batch_size = torch.device("cpu"), 8
+    in_workers, device, batch_size = False, torch.device("cpu"), 8
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -292,7 +292,7 @@ def test_few_large_pictures_are_held_at_a_time(tmp_path, monkeypatch, n, shape, 
 def test_decoding_does_not_run_ahead_of_the_network(tmp_path, monkeypatch):
     """A group, a batch that is not full, and four batches that wait or are estimated are all that is held."""
     video = FeignedVideo(400, (8, 8), 0)
-    processed(video, tmp_path, monkeypatch, AlignedFace(np.zeros((112, 112, 3), np.uint8), 0.9, 0.7, 0.5))
+    processed(video, tmp_path, monkeypatch, AlignedFace(np.zeros((112, 112, 3), np.uint8), 0.9, 0.7, 0.5, (0, 0, 8, 8), None))
     assert sum(video.network.sizes) == 400 and 32 <= max(video.ahead) <= 32 + 8 + 4 * 8
 
 
@@ -619,7 +619,7 @@ def test_an_unfinished_redo_leaves_no_file_of_the_old_settings(finished, monkeyp
 
 
 @pytest.mark.parametrize(("n_bytes", "options", "message"), [
-    (None, SMALL, r"checkpoint_epoch3\.pth\)\. Run DISFAwithPlus_train_model\.py first\."),
+    (None, SMALL, r"checkpoint_epoch3\.pth\)\. Fetch .* fetch au-model; or train one with DISFAwithPlus_train_model"),
     (100_000, SMALL, r"checkpoint_epoch3\.pth cannot be read: it is cut off"),
     (-1, ["--network", "ir50"], r"checkpoint_epoch3\.pth does not fit IResNet .* missing \(first: "),
     (-1, ["--landmarks", "mobilefacenet"], r"mobilefacenet_model_best\.pth\.tar"),

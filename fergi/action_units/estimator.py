@@ -1,22 +1,67 @@
-"""AU intensities of aligned faces."""
+"""AU intensities of detected faces: what every estimator gives, and the paper's estimator.
 
+An estimator gets frames with the faces that ``FaceAligner`` found in them. So detection score, pitch ratio and yaw
+ratio do not depend on the estimator, and neither does which frames are valid, as long as it estimates every face.
+"""
+
+import abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from fergi.action_units.network import SIDE, intensities, load_network, network_input
-from fergi.features import ACTION_UNITS
+from fergi.faces.pipeline import AlignedFace, FaceAligner
+from fergi.features import ACTION_UNITS, NO_FACE
 from fergi.files import FergiError, sha256
 
 BATCH_SIZES = {"cpu": 8, "cuda": 128}  # 8 was the fastest of 1, 8, 16 and 32 on two cores
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
-class AUEstimator:
-    """The AU network on a device, in batches of one size. Several threads may use it at the same time.
+class Estimator(abc.ABC):
+    """From frames and their faces to intensities of the twelve AUs.
+
+    Attributes
+    ----------
+    in_workers : bool
+        Whether each worker process has its own, which it gets by pickling; else one serves all of them.
+    """
+
+    in_workers: bool
+
+    @property
+    @abc.abstractmethod
+    def settings(self) -> dict[str, str]:
+        """What outputs depend on, for ``keep_settings``; ``estimator`` and ``estimator_version`` are always there."""
+
+    @abc.abstractmethod
+    def estimate_faces(self, pictures: Sequence[np.ndarray], faces: Sequence[AlignedFace]) -> np.ndarray:
+        """Intensities (n, 12), about 0–5, of faces in RGB pictures (height, width, 3), uint8.
+
+        NaN for an AU that the estimator never gives; a row of NaN for a face in which it finds no AU at all.
+        """
+
+    def frame_values(self, aligner: FaceAligner, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """What feature files hold of each picture, shape (n, 15): score, ratios, intensities (see ``format_clip``).
+
+        A picture counts as without a face if the detector or the landmarks find none, or the estimator no AU in it.
+        """
+        values = np.tile(NO_FACE, (len(pictures), 1))
+        aligned = aligner.align(pictures)
+        which = [index for index, face in enumerate(aligned) if face is not None]
+        faces = [aligned[index] for index in which]
+        estimates = self.estimate_faces([pictures[index] for index in which], faces)
+        for index, face, row in zip(which, faces, estimates, strict=True):
+            if not np.isnan(row).all():
+                values[index] = face.score, face.pitch_ratio, face.yaw_ratio, *row
+        return values
+
+
+class AUEstimator(Estimator):
+    """The paper's AU network on a device, in batches of one size. Several threads may use it at the same time.
 
     Attributes
     ----------
@@ -25,6 +70,8 @@ class AUEstimator:
     batch_size : int
         Faces in every batch.
     """
+
+    in_workers = False
 
     def __init__(self, checkpoint: Path, network: str, device: torch.device | str, precision: str = "float32"):
         """Load the weights strictly.
@@ -56,13 +103,24 @@ class AUEstimator:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What outputs depend on, for ``keep_settings``."""
+        """See ``Estimator``; the version is the checkpoint's SHA-256, which older files have under its own name."""
+        checkpoint = sha256(self._checkpoint)
         return {
+            "estimator": "fergi",
             "network": self._layout,
-            "checkpoint_sha256": sha256(self._checkpoint),
+            "checkpoint_sha256": checkpoint,
+            "estimator_version": checkpoint,
             "precision": self._precision,
             "device": self.device.type,
         }
+
+    def estimate_faces(self, pictures: Sequence[np.ndarray], faces: Sequence[AlignedFace]) -> np.ndarray:
+        """See ``Estimator``; only the aligned faces are used."""
+        estimates = np.empty((len(faces), len(ACTION_UNITS)), np.float32)
+        for start in range(0, len(faces), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            estimates[batch] = self.estimate(np.stack([face.picture for face in faces[batch]]))
+        return estimates
 
     def estimate(self, faces: np.ndarray) -> np.ndarray:
         """Intensities (n, 12) of at most one batch of aligned RGB faces (n, 112, 112, 3), uint8.

@@ -26,6 +26,16 @@ FACEMESH_POINTS = (
 )  # fmt: skip
 
 
+def surroundings(picture: np.ndarray, box: tuple[int, int, int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """A detection's box (x, y, width, height) and half a box more on each side, as far as the picture goes.
+
+    The part, a view of the picture, and (x, y) of its first pixel.
+    """
+    x, y, width, height = box
+    left, top = max(x - width // 2, 0), max(y - height // 2, 0)
+    return picture[top : max(y + height + height // 2, 0), left : max(x + width + width // 2, 0)], (left, top)
+
+
 class FaceMesh:
     """MediaPipe's FaceMesh, without tracking. The mediapipe package includes its models."""
 
@@ -48,9 +58,7 @@ class FaceMesh:
 
     def _locate(self, picture: np.ndarray, face: Detection, crop: Crop) -> np.ndarray | None:
         x, y, width, height = face.box
-        left, top = max(x - width // 2, 0), max(y - height // 2, 0)
-        surroundings = picture[top : y + height + height // 2, left : x + width + width // 2]
-        for part, origin in ((surroundings, (left, top)), (picture, (0, 0))):
+        for part, origin in (surroundings(picture, face.box), (picture, (0, 0))):
             if not part.size:
                 continue
             found = self._mesh.process(np.ascontiguousarray(part)).multi_face_landmarks

@@ -17,16 +17,18 @@ from fergi.files import sha256
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """What one frame gives the AU network and the validity filter.
+    """What one frame gives the estimator of AUs and the validity filter.
 
     An RGB picture, uint8, shape (112, 112, 3); the face detection confidence score (0–1) and the ratios of eqs. 19
-    and 18.
+    and 18; where the face is in the frame, in pixels: the detection's x, y, width, height, and the 68 landmarks.
     """
 
     picture: np.ndarray
     score: float
     pitch_ratio: float
     yaw_ratio: float
+    box: tuple[int, int, int, int]
+    landmarks: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -106,5 +108,6 @@ class FaceAligner:
             except ValueError:  # the points do not make a face
                 continue
             picture = pad_to_square(equalise(upright, self._settings.luma))
-            aligned[index] = AlignedFace(picture, face.score, frame.pitch_ratio, frame.yaw_ratio)
+            ratios = frame.pitch_ratio, frame.yaw_ratio
+            aligned[index] = AlignedFace(picture, face.score, *ratios, face.box, points + crop.origin)
         return aligned
