@@ -7,7 +7,8 @@ Run     python -m fergi.paper            or all before it as well: make reproduc
 Takes   about two seconds; no GPU.
 
 The claims are on the published data; for other data there is nothing to compare. A last section, on the order in which
-images were shown, is not in the paper; it has our values only and is not counted.
+images were shown, is not in the paper; it has our values only and is not counted, and has more of them where
+annotate_preferences.py --held-out was run.
 Exits with 1 if a claim that should hold does not. Known disagreements are shown with their reason and do not count.
 """
 
@@ -33,6 +34,8 @@ from fergi.dataset import (
     read_valid_sessions,
 )
 from fergi.files import FergiError, check_writable, read_tables, require, write_table
+from fergi.held_out import NAMES, read_held_out
+from fergi.held_out import summary as held_out_summary
 from fergi.order_of_showing import balanced_tables, earlier_by_participant, rankings_in_order
 from fergi.preference.results import ENSEMBLE_WEIGHTS, SCORERS, read_results, tables_1_and_2
 from fergi.script import argument_parser, run
@@ -377,6 +380,12 @@ def _order_of_showing(folders: Folders, results: pd.DataFrame, mode: str) -> lis
         *((f"{name}, order-balanced, %", _interval(*balanced.loc[name, ["balanced", "lower", "upper"]]))
           for name in BALANCED),
     ]  # fmt: skip
+    if folders.preferences_held_out.is_file():
+        for name, table in read_held_out(folders).groupby("model"):
+            if name != "aucomb":
+                found = held_out_summary(table, **draws).loc["order-balanced"]
+                what = f"{NAMES[name]}, {found['n_pairs']:.0f} pairs, order-balanced, %"
+                rows.append((what, _interval(*found[["estimate", "lower", "upper"]])))
     return [Claim("order", what, "", ours) for what, ours in rows]
 
 
