@@ -102,7 +102,10 @@ class Table:
         for line, row in enumerate(rows, start=1):
             if len(row) != len(rows[0]):
                 raise ValueError(f"{path}, line {line}: {len(row)} values instead of {len(rows[0])}")
-        return cls(path, pd.DataFrame(rows[1:], columns=[name.strip() for name in rows[0]], dtype=str))
+        cells = pd.DataFrame(rows[1:], columns=[name.strip() for name in rows[0]], dtype=str)
+        if not cells.columns.is_unique:
+            raise ValueError(f"{path} has two columns {cells.columns[cells.columns.duplicated()][0]}")
+        return cls(path, cells)
 
     def require(self, columns: Iterable[str]) -> None:
         """ValueError unless the columns are there."""
@@ -124,8 +127,10 @@ class Table:
         return values
 
     def names(self, column: str | None) -> np.ndarray:
-        """A column as names of faces, "0" for all if there is no such column."""
-        return self.cells[column].to_numpy(str) if column in self.cells else np.full(len(self.cells), "0")
+        """A column as names of faces (0 for what pandas wrote as 0.0), "0" for all if there is no such column."""
+        if column not in self.cells:
+            return np.full(len(self.cells), "0")
+        return self.cells[column].str.removesuffix(".0").to_numpy(str)
 
     def lists(self, column: str) -> list[np.ndarray | None]:
         """A column of lists of numbers, as Python and JSON write them; None for an empty cell."""

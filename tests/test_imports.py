@@ -264,10 +264,13 @@ def test_one_of_several_faces(tmp_path, rule, value):
 def test_openface_3_repeats_the_first_face(tmp_path):
     """Rows of detections that it would itself not take for faces do not count as faces."""
     cells, comma = openface_3()
-    other = cells.assign(face_id=1, face_detection=str([0.0, 0.0, 9.0, 9.0, 0.03]))
+    cells["face_id"] = "0.0"  # as pandas writes it where frames have no face
+    other = cells.assign(face_id="1.0", face_detection=str([0.0, 0.0, 9.0, 9.0, 0.03]))
     both = pd.concat([cells, other]).sort_values(["frame_index", "face_id"])
     table, _ = imported(tmp_path, (both, comma), "openface", "--fps", "30")
     assert len(table) == 30 and (table[SCORE] == 0.99).all()
+    again, _ = imported(tmp_path, (both, comma), "openface", "--fps", "30", "--face", "0")
+    pd.testing.assert_frame_equal(again, table)
 
 
 @pytest.mark.parametrize("fps", [10, 24, 25, 60])
@@ -328,6 +331,7 @@ REFUSED = {
     "cut off in the middle": (openface_2, text(lambda content: content[:-200] + "\n"), [], "line 31: "),
     "empty": (openface_2, text(lambda content: ""), [], "is empty"),
     "no rows": (openface_2, text(lambda content: content.partition("\n")[0] + "\n"), [], "has a header but no rows"),
+    "a column twice": (openface_2, text(lambda content: content.replace("AU45_r", "AU04_r")), [], "two columns AU04_r"),
     "cut-off list": (openface_3, cell("action_units", "[[0.1, 0.2"), FPS,
         "line 4, column action_units: '[[0.1, 0.2' is not a list of numbers"),
     "five outputs": (openface_3, cell("action_units", "[1, 2, 3, 4, 5]"), FPS, "action_units: it must have 8 numbers"),
