@@ -29,6 +29,7 @@ from playwright.sync_api import Locator, Page, expect
 from fergi.dataset import EMOTIONS, ISSUES
 
 __all__ = ["camera"]  # a fixture
+pytestmark = pytest.mark.xdist_group("browser")  # one process has the browser and the servers
 PAGES = Path(__file__).parent.parent / "fergi/recording/static"
 OPTIONS = (*ISSUES, *EMOTIONS)
 LONG_PROMPT = "a red bird looking at a very old flower in the light of a late summer evening, " * 5
@@ -43,6 +44,12 @@ navigator.mediaDevices.getUserMedia = async (wanted) => {
 };
 let state = "visible";
 Object.defineProperty(document, "visibilityState", { get: () => state });
+window.slowness = 1;
+const callback = HTMLVideoElement.prototype.requestVideoFrameCallback;
+HTMLVideoElement.prototype.requestVideoFrameCallback = function (then) {
+  return callback.call(this, (now, { captureTime, presentedFrames }) =>
+    then(now, { captureTime, presentedFrames: presentedFrames / window.slowness }));
+};
 window.setVisibility = (value) => { state = value; document.dispatchEvent(new Event("visibilitychange")); };
 """
 
@@ -352,6 +359,39 @@ def test_random_orders_are_random(camera, short):
         for image in range(4):
             assert abs(sum(order[place] == image for order in orders) - 1000) < 6 * 27.4
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+
+
+def test_camera_that_cannot_be_used_is_held_back(camera, short):
+    """Each finding of the check is said in words, and nobody goes on before all is well."""
+    page = open_page(camera, short.url, OWN_CAMERA)
+    good = {"face": True, "score": 0.97, "brightness": 0.5, "still": False, "problems": []}
+    found = dict(good)
+    page.route("**/api/camera-check", lambda route: route.fulfill(json=found))
+    agree(page)
+    heading(page, "camera_title")
+    page.evaluate("Object.defineProperty(MediaStreamTrack.prototype, 'label', { get: () => 'OBS Virtual Camera' })")
+    button(page, "camera_turn_on").click()
+    expect(page.locator("#verdict")).to_have_text(text("check_good"))
+    assert text("check_name_no", name="OBS Virtual Camera") in page.locator("[data-check=name]").inner_text()
+    for change, said in (
+        ({"face": False, "problems": ["no_face"]}, "check_face_no"),
+        ({"problems": ["unsure_face"]}, "check_face_unsure"),
+        ({"face": False, "problems": ["blank", "no_face"]}, "check_face_no"),
+        ({"still": True, "problems": ["still"]}, "check_still_no"),
+        ({"problems": ["too_dark"]}, "check_light_no"),
+        ({"problems": ["too_bright"]}, "check_bright_no"),
+    ):
+        found.update(good | change)
+        expect(page.get_by_text(text(said))).to_be_visible()
+        expect(page.locator("#verdict")).to_have_text(text("check_bad"))
+        expect(button(page, "continue")).to_be_disabled()
+    check_accessible(page)
+    found.update(good)
+    page.evaluate("window.slowness = 2")
+    expect(page.get_by_text("; 25 are needed")).to_be_visible()
+    expect(button(page, "continue")).to_be_disabled()
+    page.evaluate("window.slowness = 1")
+    expect(button(page, "continue")).to_be_enabled()
 
 
 # What goes wrong ---------------------------------------------------------------------------------------------------
