@@ -262,6 +262,45 @@ def an_example(**changes):
     return Example(**given | changes)
 
 
+def test_order_figure_sorts_people_and_draws_rows_on_all_pairs():
+    """Dots fall from left to right; a row without pairs and rows on selected pairs are not drawn."""
+    people = pd.DataFrame({"earlier": [6, 9], "pairs": [12, 10], "percent": [50.0, 90.0]}, index=["a", "b"])
+    everybody = pd.Series({"estimate": 68.2, "lower": 50.0, "upper": 90.0, "pairs": 22, "above_half": 1})
+    numbers = [[60, 70, 50, 60, 55, 65], [58, 56, 62, 59, 50, 66], [np.nan] * 6, [80.0] * 6]
+    columns = ["accuracy", "earlier", "later", "balanced", "lower", "upper"]
+    names = ["CLIP, all", "AUcomb, all", "BLIP, all", "CLIP, selected"]
+    figure = figures.order_figure(people, everybody, pd.DataFrame(numbers, names, columns))
+    left, right = figure.axes
+    assert left.collections[-1].get_offsets().tolist() == [[0, 90], [1, 50]]
+    assert [label.get_text() for label in left.get_xticklabels()] == ["b", "a"]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["CLIP", "AUcomb"]
+    marks = {line.get_label(): line.get_xdata().tolist() for line in right.lines if line.get_marker() != "None"}
+    assert marks == {
+        "earlier image preferred": [70, 56], "later image preferred": [50, 62],
+        "all pairs": [60, 58], "order-balanced": [60, 59],
+    }  # fmt: skip
+    assert "(a) all: 68.2 % of 22 pairs" in texts(figure)
+
+
+@pytest.mark.parametrize("own", [None, (19.4, 72.7, 67.6, 77.5)])
+def test_held_out_figure_draws_coverage_and_calibration(own):
+    """Lines and marks lie where the tables say; the calibration of two models is moved aside by a quarter point."""
+    coverage = pd.DataFrame({"coverage": [1.0, 0.2], "accuracy": [58, 74], "lower": [55, 70], "upper": [61, 78]})
+    bins = pd.DataFrame({"said": [52.0, 77.0], "found": [51.0, 80.0], "lower": [49, 70], "upper": [53, 90]})
+    models = ("AUcomb", "linear")
+    figure = figures.held_out_figure(dict.fromkeys(models, coverage), dict.fromkeys(models, bins), own)
+    left, right = figure.axes
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in left.lines}
+    assert drawn["AUcomb"] == drawn["linear"] == ([100, 20], [58, 74])
+    marks = [line for line in right.lines if line.get_marker() != "None"]
+    assert [line.get_xdata().tolist() for line in marks] == [[51.75, 76.75], [52.25, 77.25]]
+    assert [line.get_ydata().tolist() for line in marks] == [[51, 80]] * 2
+    bars = right.collections[0].get_segments()
+    assert [segment[:, 1].tolist() for segment in bars] == [[49, 53], [70, 90]]
+    labels = [text.get_text() for text in left.get_legend().get_texts()]
+    assert labels == [*models, *(["AUcomb at its own thresholds"] if own else [])]
+
+
 def test_example_figure_shows_what_was_seen_and_said():
     """Four panels a reaction: pictures in order, the course with its gap, both means, both windows, the peak."""
     figure = figures.example_figure([an_example(), an_example(issues=None, emotions=(), place=1)])

@@ -244,6 +244,20 @@ def test_values_read_as_printed(printed, bound, value, p, holds):
     assert paper.section_6_1_claims(table, "rho", [("rating", 4, printed, bound)])[1].agrees == holds
 
 
+def test_held_out_predictions_add_rows_that_nothing_counts(root):
+    """Two pairs of two people: right where the earlier is preferred, wrong where the later is."""
+    rows = [("fau-net", who, 1, 1, 2, earlier, 0.5, 0.9) for who, earlier in (("001", 1), ("005", 0))]
+    columns = ["model", "participant", "session_index", "first_image", "second_image", "first_preferred"]
+    table = pd.DataFrame(rows, columns=[*columns, "difference", "probability_first"]).assign(selected=float("nan"))
+    table.to_csv(Folders(root).preferences_held_out, index=False)
+    paper.main(["--root", str(root)])
+    found = read_check(root)
+    assert Counter(found["verdict"]) == EXPECTED | {"not in the paper": 9}
+    row = found.iloc[-1]
+    assert (row["claim"], row["verdict"]) == ("FAU-Net, 2 pairs, order-balanced, %", "not in the paper")
+    assert row["released"] == row["paper mode"] and row["released"].startswith("50.00 [")
+
+
 def test_totals_of_the_papers_tables():
     assert sum(images for _, images in paper.TABLE_S1.values()) == 2827
     assert sum(sessions for sessions, _ in paper.TABLE_S1.values()) == 288 + 288
