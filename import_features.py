@@ -20,7 +20,7 @@ import numpy as np
 import config
 from fergi.features import COLUMNS, SETTINGS_FILE, ClipFeatures, format_clip, require_known_estimator, valid_frames
 from fergi.files import FergiError, check_writable, keep_settings, replacing, summarise
-from fergi.imports import MAP_VERSION, TOOLS, Options, Table, Tool, clip, tool_of
+from fergi.imports import MAP_VERSION, TOOLS, Clip, Options, Table, Tool, clip, tool_of
 from fergi.script import argument_parser, run
 
 DECIMALS = 3
@@ -78,8 +78,8 @@ def find_tables(tables: Sequence[Path], out: Path) -> dict[Path, Path]:
     return outputs
 
 
-def read_clips(outputs: dict[Path, Path], chosen: argparse.Namespace) -> tuple[Tool, dict[Path, tuple]]:
-    """The tool, and times and values of each feature file.
+def read_clips(outputs: dict[Path, Path], chosen: argparse.Namespace) -> tuple[Tool, dict[Path, Clip]]:
+    """The tool, and the content of each feature file.
 
     Raises
     ------
@@ -119,17 +119,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "estimator": tool.estimator,
         "estimator_version": chosen.tool_version or tool.version,
         "map": MAP_VERSION,
+        "ratios": " and ".join(sorted({each.ratios for each in clips.values()})),
     }
     keep_settings(settings, chosen.out / SETTINGS_FILE, "Choose another --out.")
-    for output, (times, values) in clips.items():
+    for output, each in clips.items():
         with replacing(output) as file:
-            file.write(format_clip(times, values, DECIMALS))
+            file.write(format_clip(each.times, each.values, DECIMALS))
     report(tool, clips, chosen.out)
 
 
-def report(tool: Tool, clips: dict[Path, tuple], out: Path) -> None:
+def report(tool: Tool, clips: dict[Path, Clip], out: Path) -> None:
     """Print what became of the tables."""
-    values = np.concatenate([each for _, each in clips.values()])
+    values = np.concatenate([each.values for each in clips.values()])
     frames = np.column_stack([np.zeros((len(values), 2)), values.round(DECIMALS)])
     n_valid = valid_frames(ClipFeatures(np.array([0, len(values)]), frames), config.FRAME_LIMITS).sum()
     without = (values[:, 0] == 0).sum()
@@ -137,6 +138,10 @@ def report(tool: Tool, clips: dict[Path, tuple], out: Path) -> None:
         f"Wrote {len(clips)} feature files to {out}: {tool.estimator}, {len(values)} frames, {without} without a face."
     )
     print(f"{n_valid} frames are valid as in Section 5.1 (score, pitch and yaw ratio within their limits).")
+    if any(each.ratios == "angles" for each in clips.values()):
+        print(
+            "Ratios come from angles, which tell valid frames badly; let the tool write landmarks (docs/estimators.md)."
+        )
     with_face = values[values[:, 0] > 0, 3:]
     empty = [name for name, column in zip(COLUMNS[5:], with_face.T, strict=True) if np.isnan(column).all()]
     if len(with_face) and empty:

@@ -328,8 +328,20 @@ def tool_of(name: str, table: Table) -> Tool:
 # From faces to a feature file -------------------------------------------------------------------------------------
 
 
-def clip(table: Table, tool: Tool, options: Options) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Clip:
     """Times in seconds, shape (n_frames,), and values, shape (n_frames, 15), as ``format_clip`` takes them.
+
+    ``ratios`` says what the pitch and yaw ratios come from: landmarks or angles.
+    """
+
+    times: np.ndarray
+    values: np.ndarray
+    ratios: str
+
+
+def clip(table: Table, tool: Tool, options: Options) -> Clip:
+    """The frames of one table, of one face each.
 
     Of several faces in a frame ``options.face`` takes one: ``largest`` (the widest), ``first`` (of the table), or the
     face of that name. Frames that the table lacks are frames without a face; if it has each k-th frame only, those are
@@ -359,7 +371,7 @@ def clip(table: Table, tool: Tool, options: Options) -> tuple[np.ndarray, np.nda
     values = np.tile(NO_FACE, (len(frames), 1))
     usable = (rows[:, 0] > 0) & np.isfinite(rows[:, :3]).all(axis=1)
     values[np.searchsorted(frames, faces.frame[chosen[usable]])] = rows[usable]
-    return times, values
+    return Clip(times, values, "angles" if faces.landmarks is None else "landmarks")
 
 
 def _chosen_faces(faces: Faces, rule: str | None, path: Path) -> np.ndarray:

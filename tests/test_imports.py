@@ -153,6 +153,7 @@ def test_a_table_of_each_tool(tmp_path, name, capsys):
     assert valid_frames(features, config.FRAME_LIMITS).all()
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert settings["estimator"] == name and settings["map"] == "1" and settings["estimator_version"]
+    assert settings["ratios"] == "landmarks"
     out = capsys.readouterr().out
     assert f"Wrote 1 feature files to {tmp_path / 'out'}: {name}, 30 frames, 0 without a face." in out
     assert "30 frames are valid" in out
@@ -168,7 +169,7 @@ def without(*beginnings):
     ("make", "tool", "options", "sign"),
     [(openface_2, "openface", [], 1), (py_feat, "py-feat", ["--fps", "30"], -1)],
 )
-def test_angles_where_there_are_no_landmarks(tmp_path, make, tool, options, sign):
+def test_angles_where_there_are_no_landmarks(tmp_path, make, tool, options, sign, capsys):
     """OpenFace: radians, pitch positive downwards, yaw positive to the person's right; py-feat: pitch upwards."""
     names = ("pose_Rx", "pose_Ry") if tool == "openface" else ("Pitch", "Yaw")
     angles = np.radians([[0, 0], [-21.4, 0], [-22, 0], [0, 17.8], [0, -17.8], [0, 18], [15, 0]])
@@ -179,6 +180,8 @@ def test_angles_where_there_are_no_landmarks(tmp_path, make, tool, options, sign
     np.testing.assert_allclose(table[YAW], [0.5, 0.5, 0.5, 0.301, 0.699, 0.298, 0.5], atol=1e-3)
     valid = [True, True, False, True, True, False, True]
     assert valid_frames(features, config.FRAME_LIMITS).tolist() == valid
+    assert "Ratios come from angles, which tell valid frames badly" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["ratios"] == "angles"
 
 
 def test_ratios_of_a_turned_head():
