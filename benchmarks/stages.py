@@ -5,6 +5,9 @@ Run     python -m benchmarks.stages --data .
         python -m benchmarks.stages --data . --repeats 1     (a first look)
 Takes   about two minutes with three repeats.
 
+Stage 9 with FAU-Net and with the linear model stand in a table of their own: there is no plain side. The fit of the
+linear model is also timed without start and imports.
+
 Every figure is of whole processes, start and imports included. The plain ones are in ``tests.plain``: each
 feature file read on its own and each window averaged on its own; each fold and each grid point comparing all
 training pairs again. Both sides run in turn; the fastest of the repeats counts. A Markdown table comes out, and
@@ -31,6 +34,10 @@ RESULTS = SEARCH.replace(".py", "_released.csv")
 JOBS = {
     "stages 6 and 7: every feature file": [[f"preprocess_{kind}_data.py"] for kind in KINDS],
     "stage 9: full grid, released mode": [[SEARCH, "--mode", "released"]],
+}
+VALENCE_JOBS = {
+    "stage 9: FAU-Net, 33 networks": [SEARCH, "--valence", "fau-net"],
+    "stage 9: linear model": [SEARCH, "--valence", "linear"],
 }
 
 
@@ -100,6 +107,28 @@ def plain_results(root: Path, output: Path) -> None:
     results.to_csv(output / RESULTS, index=False)
 
 
+def linear_fit(root: Path, repeats: int) -> float:
+    """Seconds of the fastest of some fits of the linear model on everybody, in this process."""
+    import numpy as np
+
+    import config
+    from fergi.activation import ACTIVATION_COLUMNS
+    from fergi.dataset import Folders, read_image_reactions, read_valid_sessions
+    from fergi.preference.linear import Linear
+    from fergi.preference.pairs import pairs_of
+
+    folders = Folders(root)
+    images = read_image_reactions(
+        folders, read_valid_sessions(folders), image_columns=["rank_score"], activation_columns=ACTIVATION_COLUMNS
+    )
+    pairs, seconds = pairs_of(images), []
+    for _ in range(10 * repeats):
+        start = time.perf_counter()
+        Linear.fit(images, pairs, np.ones((1, len(pairs.names)), bool), **config.VALENCE_MODELS["linear"])
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
 def largest_difference(ours: Path, plain: Path) -> float:
     """Largest difference between two folders of activation tables; infinite if they do not have the same clips."""
     import pandas as pd
@@ -153,6 +182,11 @@ def main() -> int:
                 f"| {slow.cpu:.2f} | {fast.cpu:.2f} | {slow.cpu / fast.cpu:.1f} | {slow.peak:.0f}, {fast.peak:.0f} |",
                 flush=True,
             )
+        print("\n| job | ours (s) | ours CPU (s) | peak (MB) |\n|---|--:|--:|--:|", flush=True)
+        for job, script in VALENCE_JOBS.items():
+            fast = min(measure([*script, "--root", str(root)]) for _ in range(chosen.repeats))
+            print(f"| {job} | {fast.wall:.2f} | {fast.cpu:.2f} | {fast.peak:.0f} |", flush=True)
+        print(f"\nFit of the linear model on everybody: {1000 * linear_fit(root, chosen.repeats):.1f} ms.")
         activations, results = (plain / job for job in JOBS)
         pairs = [(root / "preparation" / f"preprocessed_{kind}_data", activations / kind) for kind in KINDS]
         difference = max(largest_difference(*each) for each in pairs)

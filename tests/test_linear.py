@@ -102,6 +102,7 @@ def test_published_weights(images):
     assert_allclose(found.weights, known, atol=0.002)
 
 
+@pytest.mark.parametrize("images", [True], indirect=True, ids=["33"])
 def test_penalty_is_what_inner_folds_choose(images):
     """With one participant after the other held out, λ = 0.3 has the lowest log loss of its neighbours on the grid."""
 
