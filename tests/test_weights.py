@@ -460,6 +460,11 @@ def test_no_connection(hub, tmp_path):
     """A closed port gives one short sentence."""
     with pytest.raises(FergiError, match=r"model\.safetensors could not be fetched .*: [^:]* refused\. Run"):
         weights.main(["--root", str(tmp_path), "--hub", "http://127.0.0.1:9", "fetch", "clip"])
+    for url in ("http://127.0.0.1:9/vocab.txt", DRIVE):
+        hub.address = "http://127.0.0.1:9"
+        with pytest.raises(FergiError, match=r"vocab\.txt could not be fetched .*: [^:]* refused\. Run"):
+            fetch(replace(FILE, repository=None, url=url), tmp_path)
+    assert there(tmp_path) == {}
 
 
 def test_the_list_is_quick():
