@@ -131,7 +131,7 @@ def annotate(folders: Folders, chosen: argparse.Namespace) -> None:
             summary.add(each, pairs)
             pairs.to_csv(file, index=False, header=False)
             if shared:
-                shared.add(each.name, pairs, annotator.reactions(each))
+                shared.add(each, pairs, annotator.reactions(each))
         require_pairs(summary)
         if shared:
             shared.require_rows()

@@ -173,7 +173,7 @@ def test_a_missing_unit_an_excluded_participant_and_missing_scores_are_reasons()
         "linear", scored, {"ridge": 0.3}, search=search_settings("paper", **config.PREFERENCE_SEARCH),
         settings=PUBLISHED_ESTIMATOR,
     )  # fmt: skip
-    own = scored[scored["participant"] == "008"].reset_index(drop=True)
+    own = scored.query("participant == '008' and session_index == 1").reset_index(drop=True)
     person = Participant("008", {1: 5}, own, scores=own.loc[own["image_index"] != 2, [*CLIP_KEY, *TRAINED_SCORERS]])
     person.reactions.drop(columns=list(TRAINED_SCORERS), inplace=True)
     pairs = Annotator(model, with_scorers=True).pairs(person)
@@ -339,6 +339,8 @@ def table_of(root, table):
             lambda root: table_of(root, reactions([(1, 1, 0, 0), (3, 1, 0, 0)])),
             "No session of 2 sessions .* has two images",
         ),
+        (lambda root: table_of(root, reactions([(1, 0, 0, 0)])), r"101\.csv or a list names the image 0 of session 1"),
+        (lambda root: table_of(root, reactions([(1, 10**7, 0, 0)])), "names the image 10000000 of session 1"),
         (
             lambda root: table_of(root, reactions([(1, 2, 0, 0), (2, 3, 0, 0)])),
             r"None of 4 pairs .*\(4 invalid reaction\)",

@@ -5,6 +5,7 @@ not; a pair without a verdict says why. Participants are annotated one at a time
 number.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ COLUMNS = (
 )
 SCORE_COLUMNS = ("first_score", "second_score")  # with scoring models, after the valences
 _STEPS = 100_000  # of a probability between 1/2 and 1, for the threshold of a coverage
+MOST_IMAGES = 1000  # of a session; a higher number is a mistake
 STAGE_7_ADVICE = "Run preprocess_reaction_data.py first."
 
 
@@ -90,35 +92,42 @@ class Annotator:
             ``columns``, by session, first and second image (first < second), all but ``verdict``; ``reason`` where
             there is no probability, which is NaN then.
         """
-        reactions = self.reactions(participant)
+        reactions, start = self.reactions(participant), participant.start
         values = {"valence": self.model.valence(reactions)}
         if self.with_scorers:
             scored = reactions.merge(participant.scores, on=list(CLIP_KEY), how="left")
             values["score"] = self.model.score_with_scorers(scored)
-        of_image = pd.DataFrame(values, index=pd.MultiIndex.from_frame(reactions[list(CLIP_KEY)]))
-        table = _all_pairs(participant)
-        reasons, numbers = [], {name: [] for name in values}
-        for side in ("first", "second"):
-            key = pd.MultiIndex.from_arrays([table["session_index"], table[f"{side}_image"]])
-            found = of_image.reindex(key)
-            for name in values:
-                table[f"{side}_{name}"] = found[name].to_numpy()
-                numbers[name].append(table[f"{side}_{name}"].to_numpy())
-            black = key.isin(participant.black)
-            reasons.append(np.select([black, ~key.isin(of_image.index)], [BLACK, INVALID], ""))
-        missing = ", ".join(f"AU{unit}" for unit in self.model.missing_units(reactions))
+        n_images = sum(participant.n_images.values())
+        place = [
+            start[session] + image - 1 for session, image in zip(*(reactions[name] for name in CLIP_KEY), strict=True)
+        ]
+        known, black = np.zeros((2, n_images), bool)
+        known[place] = True
+        black[[start[session] + image - 1 for session, image in participant.black if session in start]] = True
+        session, first, second = _all_pairs(participant)
+        both = np.stack([first, second]) + np.array([start[each] - 1 for each in session.tolist()], int)
+        of_image = {name: np.full(n_images, np.nan) for name in values}
+        columns: dict[str, Any] = {"participant": participant.name, "session_index": session}
+        columns |= {"prompt": [participant.prompts.get(each) for each in session.tolist()]}
+        columns |= {"first_image": first, "second_image": second}
+        for name, own in values.items():
+            of_image[name][place] = own
+            columns |= dict(zip((f"first_{name}", f"second_{name}"), of_image[name][both], strict=True))
         name, probability = "valence", self.model.probability
         if self.with_scorers:
             name, probability = "score", self.model.probability_with_scorers
-        table["probability_first"] = probability(numbers[name][0] - numbers[name][1])
+        columns["probability_first"] = probability(-np.diff(of_image[name][both], axis=0)[0])
+        missing = ", ".join(f"AU{unit}" for unit in self.model.missing_units(reactions))
         # A black image explains an invalid reaction, and either explains a missing number.
-        either = [(reasons[0] == each) | (reasons[1] == each) for each in (BLACK, INVALID)]
-        unknown = table["probability_first"].isna().to_numpy()
-        last = f"missing {missing}" if missing else NO_SCORES
-        excluded = np.full(len(table), participant.excluded and self.model.valence_model == "aucomb")
-        table["reason"] = np.select([*either, unknown, excluded], [BLACK, INVALID, last, EXCLUDED], "")
-        table.loc[table["reason"] != "", "probability_first"] = np.nan
-        return table.assign(participant=participant.name, verdict="")[list(self.columns)]
+        causes = {
+            BLACK: black[both].any(axis=0),
+            INVALID: ~known[both].all(axis=0),
+            f"missing {missing}" if missing else NO_SCORES: np.isnan(columns["probability_first"]),
+            EXCLUDED: np.full(len(first), participant.excluded and self.model.valence_model == "aucomb"),
+        }
+        columns["reason"] = np.select(list(causes.values()), list(causes), "")
+        columns["probability_first"][columns["reason"] != ""] = np.nan
+        return pd.DataFrame(columns | {"verdict": ""}, columns=self.columns)
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,8 @@ class Participant:
         Session → prompt, of sessions that have a ``data.json``.
     scores : pandas.DataFrame or None
         ``CLIP_KEY`` and the scores of images.
+    pictures : mapping
+        (session, image) → file, of those that are there.
     excluded : bool
         Whether stage 8 excludes the participant, whom AUcomb does not annotate then.
     """
@@ -149,19 +160,22 @@ class Participant:
     black: frozenset[tuple[int, int]] = frozenset()
     prompts: Mapping[int, str] = field(default_factory=dict)
     scores: pd.DataFrame | None = None
+    pictures: Mapping[tuple[int, int], Path] = field(default_factory=dict)
     excluded: bool = False
 
+    @property
+    def start(self) -> dict[int, int]:
+        """Session → how many images the sessions before it showed."""
+        return dict(zip(self.n_images, itertools.accumulate(self.n_images.values(), initial=0), strict=False))
 
-def _all_pairs(participant: Participant) -> pd.DataFrame:
-    """Session, prompt, and the numbers of both images."""
-    parts = []
+
+def _all_pairs(participant: Participant) -> np.ndarray:
+    """Session and numbers of both images of every pair, int, shape (3, n_pairs)."""
+    parts = [np.zeros((3, 0), int)]
     for session, n in participant.n_images.items():
         first, second = np.triu_indices(n, 1)
-        parts.append(np.column_stack([np.full(len(first), session), first + 1, second + 1]))
-    columns = ["session_index", "first_image", "second_image"]
-    table = pd.DataFrame(np.concatenate(parts) if parts else np.zeros((0, 3), int), columns=columns)
-    table["prompt"] = table["session_index"].map(participant.prompts).astype(object)
-    return table
+        parts.append(np.stack([np.full(len(first), session), first + 1, second + 1]))
+    return np.concatenate(parts, axis=1)
 
 
 class People:
@@ -275,17 +289,20 @@ def read_participant(
     if sessions is None:
         there = (re.fullmatch(r"session_(\d+)", each) for each in _names(folders.data / name))
         sessions = sorted({session for session, _ in known} | {int(match[1]) for match in there if match})
-    n_images = dict.fromkeys(sessions, 0)
-    prompts = {}
+    n_images, prompts, pictures = dict.fromkeys(sessions, 0), {}, {}
     for session in n_images:
-        n_images[session], prompt = _read_session(folders.session(name, session))
+        folder = folders.session(name, session)
+        n_images[session], prompt, numbers = _read_session(folder)
+        pictures |= {(session, image): folder / f"image{image}.png" for image in numbers}
         if prompt is not None:
             prompts[session] = prompt
     for session, image in known:
         if session in n_images:
             n_images[session] = max(n_images[session], image)
+        if not 1 <= image <= MOST_IMAGES:
+            raise FergiError(f"{path} or a list names the image {image} of session {session}. {STAGE_7_ADVICE}")
     reactions = reactions[reactions["session_index"].isin(n_images)].reset_index(drop=True)
-    return Participant(name, n_images, reactions, frozenset(black), prompts, scores, excluded)
+    return Participant(name, n_images, reactions, frozenset(black), prompts, scores, pictures, excluded)
 
 
 def _names(folder: Path) -> list[str]:
@@ -296,19 +313,22 @@ _ENDINGS = "|".join(["_features.csv", *VIDEO_ENDINGS]).replace(".", r"\.")
 _OF_IMAGE = re.compile(rf"(?:(?:{'|'.join(CLIP_KINDS)})_clip_(\d+)(?:{_ENDINGS})|image(\d+)\.png)", re.IGNORECASE)
 
 
-def _read_session(folder: Path) -> tuple[int, str | None]:
-    """The highest number of an image that the folder of a session names, and the prompt, if there is one."""
+def _read_session(folder: Path) -> tuple[int, str | None, list[int]]:
+    """The highest number of an image that the folder of a session names, the prompt, and the numbers of pictures."""
     names = _names(folder)
-    numbers = [int(match[1] or match[2]) for match in map(_OF_IMAGE.fullmatch, names) if match]
-    if "data.json" not in names:
-        return max(numbers, default=0), None
-    path, advice = folder / "data.json", "Correct it, or take it out of the folder."
-    content: Any = read_json(path, advice)
-    prompt = content.get("prompt") if isinstance(content, dict) else None
-    if not isinstance(prompt, str):
-        raise FergiError(f"{path} has no prompt. {advice}")
-    asked = content.get("survey")
-    return max([*numbers, len(asked) if isinstance(asked, list) else 0], default=0), prompt
+    found = [match for match in map(_OF_IMAGE.fullmatch, names) if match]
+    numbers = [int(match[1] or match[2]) for match in found]
+    pictures = [int(match[2]) for match in found if match[0] == f"image{match[2]}.png"]
+    prompt = None
+    if "data.json" in names:
+        path, advice = folder / "data.json", "Correct it, or take it out of the folder."
+        content: Any = read_json(path, advice)
+        prompt = content.get("prompt") if isinstance(content, dict) else None
+        if not isinstance(prompt, str):
+            raise FergiError(f"{path} has no prompt. {advice}")
+        asked = content.get("survey")
+        numbers.append(len(asked) if isinstance(asked, list) else 0)
+    return max(numbers, default=0), prompt, pictures
 
 
 # Deciding ----------------------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ import contextlib
 import csv
 import io
 import json
+import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,7 +27,7 @@ import pandas as pd
 from fergi.dataset import Folders, may_share
 from fergi.files import FergiError
 from fergi.pictures import open_picture
-from fergi.preference.annotation import ABSTAIN
+from fergi.preference.annotation import ABSTAIN, Participant
 from fergi.preference.aucomb import AUcomb
 from fergi.preference.valence import activation_values, au4_valence, au12_valence
 
@@ -106,41 +107,38 @@ class Material:
     reactions: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def material(
-    user: int, pairs: pd.DataFrame, reactions: pd.DataFrame, pictures: Mapping[tuple[int, int], Path]
-) -> tuple[Material, int]:
+def material(user: int, participant: Participant, pairs: pd.DataFrame, reactions: pd.DataFrame) -> tuple[Material, int]:
     """One participant's material, and how many pairs with a verdict lack a prompt or a picture.
 
     Parameters
     ----------
     user : int
         The number that stands for the participant.
+    participant : Participant
+        Prompts and pictures.
     pairs : pandas.DataFrame
         From ``annotation.decide``.
     reactions : pandas.DataFrame
         Valid reactions to images that are not black: ``session_index``, ``image_index`` and activation values.
-    pictures : mapping
-        (session, image) → file, of those that are there.
     """
-    prompts = pairs.dropna(subset="prompt").drop_duplicates("session_index").set_index("session_index")["prompt"]
     there = {
-        (session, image): Picture(path, prompts[session], f"{user}/session_{session}/{path.name}")
-        for (session, image), path in pictures.items()
-        if session in prompts.index
+        (session, image): Picture(path, participant.prompts[session], f"{user}/session_{session}/{path.name}")
+        for (session, image), path in participant.pictures.items()
+        if session in participant.prompts
     }
     decided = pairs[pairs["verdict"] != ABSTAIN]
-    usable, n_lacking = [], 0
-    for row in decided.itertuples():
-        keys = [(row.session_index, image) for image in (row.first_image, row.second_image)]
-        if not all(key in there for key in keys):
-            n_lacking += 1
-            continue
-        valences = row.first_valence, row.second_valence
-        usable.append(Pair(user, row.session_index, *(there[key] for key in keys), valences, row.probability_first))
-    keys = list(reactions[["session_index", "image_index"]].itertuples(index=False, name=None))
-    with_picture = np.array([key in there for key in keys], bool)
+    columns = ["session_index", "first_image", "second_image", "first_valence", "second_valence", "probability_first"]
+    usable = []
+    for session, first, second, *valences, probability in zip(
+        *(decided[name].tolist() for name in columns), strict=True
+    ):
+        if (session, first) in there and (session, second) in there:
+            images = there[session, first], there[session, second]
+            usable.append(Pair(user, session, *images, tuple(valences), probability))
+    keys = list(zip(reactions["session_index"].tolist(), reactions["image_index"].tolist(), strict=True))
     shown = [there[key] for key in keys if key in there]
-    return Material(usable, shown, reactions[with_picture].reset_index(drop=True)), n_lacking
+    with_picture = reactions[[key in there for key in keys]].reset_index(drop=True)
+    return Material(usable, shown, with_picture), len(decided) - len(usable)
 
 
 # Rows of the formats -----------------------------------------------------------------------------------------------
@@ -391,7 +389,7 @@ class Exporter:
     def _path(self, home: Path, picture: Picture) -> str:
         """Where a picture is, or the name of its copy below the folder of the format."""
         if not self.options.copy_pictures:
-            return str(picture.path.resolve())
+            return os.path.abspath(picture.path)
         copy = home / "images" / picture.name
         if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -406,26 +404,19 @@ class SharedPairs:
         self.folders, self.exporter = folders, exporter
         self.n_decided = self.n_lacking = self.n_withheld = self.n_people_withheld = self.n_people = 0
 
-    def add(self, name: str, pairs: pd.DataFrame, reactions: pd.DataFrame) -> None:
+    def add(self, participant: Participant, pairs: pd.DataFrame, reactions: pd.DataFrame) -> None:
         """One participant's pairs with verdicts, and the reactions to images that are not black.
 
         Nothing of a participant whose ``consent.json`` refuses sharing or is withdrawn is written, not even a number.
         """
         n_decided = int((pairs["verdict"] != ABSTAIN).sum())
         self.n_decided += n_decided
-        if not may_share(self.folders, name):
+        if not may_share(self.folders, participant.name):
             self.n_people_withheld += 1
             self.n_withheld += n_decided
             return
         self.n_people += 1
-        found = {}
-        for session in pairs["session_index"].unique():
-            folder = self.folders.session(name, session)
-            for path in folder.glob("image*.png") if folder.is_dir() else ():
-                number = path.stem.removeprefix("image")
-                if number.isdecimal():
-                    found[int(session), int(number)] = path
-        each, n_lacking = material(self.n_people, pairs, reactions, found)
+        each, n_lacking = material(self.n_people, participant, pairs, reactions)
         self.n_lacking += n_lacking
         self.exporter.add(each)
 
