@@ -177,7 +177,7 @@ class SessionData:
     surveys: tuple[Survey, ...]  # one an image
     kind: str | None = None  # one of ``SESSION_KINDS``
     ranking_start: tuple[int, ...] | None = None  # places of the images in the order in which the ranking page began
-    # Clip → ``recording_seconds``, its start in the recording, and ``events``, each ``name`` and ``seconds`` of the clip.
+    # Clip → ``recording_seconds``, its start in the recording, and ``events``: ``name``, and ``seconds`` of the clip.
     marks: Mapping[str, Mapping[str, Any]] | None = None
 
 

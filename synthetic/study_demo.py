@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fergi.dataset import Folders, read_session_data, read_valid_sessions
+from fergi.dataset import Folders, may_share, read_session_data, read_valid_sessions
 from fergi.files import FergiError, read_json, replacing, write_json
 from fergi.preference.results import read_results, tables_1_and_2
 from fergi.script import CHECKOUT, argument_parser, default_root, run
@@ -226,8 +226,10 @@ def write_page(root: Path) -> None:
     )
     parts = [f'<p class="note">{note}</p>', "<h2>What was recorded</h2>", _recorded(folders, sessions)]
     for participant, numbers in sessions.items():
-        for number in numbers:
-            parts.append(_session(folders, participant, number))
+        if may_share(folders, participant):
+            parts += [_session(folders, participant, number) for number in numbers]
+        else:
+            parts.append(f"<h2>Participant {participant}</h2><p>Refused sharing, so that nothing is shown here.</p>")
     parts += ["<h2>What the stages make of it</h2>", "<p>Correct predictions, counted on who was held out.</p>"]
     shown = tables[["correct", "total"]].assign(percent=tables["percent"].map("{:.1f}".format).replace("nan", "–"))
     parts.append(shown.rename_axis(None).to_html(border=0))

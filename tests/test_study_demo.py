@@ -25,7 +25,7 @@ PEOPLE = {"Zoë B. 02": {1: 2, 4: 3}, "007": {2: 9}, "7": {1: 5}, "1e5": {1: 3}}
 def _cut(tmp_path_factory):
     root = tmp_path_factory.mktemp("own") / "root"
     for who, sessions in PEOPLE.items():
-        write_consent(root / "recordings" / who)
+        write_consent(root / "recordings" / who, sharing=who != "007")
         for number, n_images in sessions.items():
             folder = root / "recordings" / who / f"session_{number}"
             write_session(folder, n_images=n_images, seconds=1 / 3, black=[2] if who == "7" else [])
@@ -82,7 +82,8 @@ def test_from_the_collected_folder_to_results(root, capsys):
     study_demo.write_page(root)
     page = (folders.results / "study.html").read_text()
     assert "The figures below mean nothing" in page and "4 scripted participants, 49 pairs" in page
-    assert page.count("“two red cats”") == 5 and page.count("<figcaption>") == 22
+    assert page.count("“two red cats”") == 4 and page.count("<figcaption>") == 13
+    assert "Participant 007</h2><p>Refused sharing" in page
     assert "Zoë B. 02, session 4" in page and "AUcomb, all" in page and "http" not in page
 
 

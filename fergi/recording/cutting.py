@@ -103,15 +103,51 @@ def cut_session(
     done = _read_cut(target)
     if done is not None and done["encoding"] == ENCODING and done["sources"] | files == done["sources"]:
         return Cut(done["warnings"], is_new=False)
-    recording_file = find_recording(source)
-    if recording_file is None:
+    plan = _plan(source, refuse, flag)
+    temporary = target.with_name(f".{target.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        write_clips(plan.path, plan.recording, plan.clips, temporary, stopped)
+        for picture in plan.pictures:
+            shutil.copyfile(picture, temporary / picture.name)
+        write_session_data(plan.data, temporary / "data.json")
+        content = {"sources": files, "encoding": ENCODING, "evidence": plan.evidence, "warnings": plan.warnings}
+        write_json(content | {"clips": {clip.name: clip.n_frames for clip in plan.clips}}, temporary / "cut.json")
+        announce(plan.black)
+        _put_in_place(temporary, target)
+    except OSError as error:  # PyAV's errors are OSErrors where the system's are
+        raise FergiError(f"Cannot write {target}: {error.strerror or error}. Make room and run it again.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Cut(plan.warnings, is_new=True)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a session becomes; nothing is decoded yet."""
+
+    path: Path  # of the recording
+    recording: Recording
+    clips: list[PlannedClip]
+    pictures: list[Path]
+    black: list[int]
+    data: SessionData
+    evidence: dict[str, Any]
+    warnings: list[str]
+
+
+def _plan(source: Path, refuse: Limits, flag: Limits) -> _Plan:
+    """Read and judge a session; errors as with ``cut_session``."""
+    path = find_recording(source)
+    if path is None:
         raise FergiError(f"{source} has no recording. {LEAVE_OUT}")
     session, data = _read_session(source)
     pictures = [source / "images" / f"image{image}.png" for image in range(1, 1 + len(data.surveys))]
     black = [image for image, picture in enumerate(pictures, start=1) if _is_black(picture)]
     events, frames = read_log(source / "events.jsonl"), read_log(source / "frames.jsonl")
     try:
-        recording = locate(recording_file, events, frames)
+        recording = locate(path, events, frames)
     except UnreadableVideo as error:
         raise FergiError(f"{error}. {LEAVE_OUT}") from None
     clips = plan_clips(events, len(pictures), session["seconds"])
@@ -123,24 +159,8 @@ def cut_session(
         warnings.append("the browser tells no captureTime, so that clips may be off by a frame or two")
     elif evidence["missed_at_start"]:
         warnings.append("the log lacks frames at the recording's start, so that clips may be off by a frame")
-
-    temporary = target.with_name(f".{target.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        write_clips(recording_file, recording, clips, temporary, stopped)
-        for picture in pictures:
-            shutil.copyfile(picture, temporary / picture.name)
-        write_session_data(replace(data, marks=_marks(clips, events, recording)), temporary / "data.json")
-        content = {"sources": files, "encoding": ENCODING, "evidence": evidence, "warnings": warnings}
-        write_json(content | {"clips": {clip.name: clip.n_frames for clip in clips}}, temporary / "cut.json")
-        announce(black)
-        _put_in_place(temporary, target)
-    except OSError as error:  # PyAV's errors are OSErrors where the system's are
-        raise FergiError(f"Cannot write {target}: {error.strerror or error}. Make room and run it again.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Cut(warnings, is_new=True)
+    data = replace(data, marks=_marks(clips, events, recording))
+    return _Plan(path, recording, clips, pictures, black, data, evidence, warnings)
 
 
 def _read_cut(target: Path) -> dict[str, Any] | None:
