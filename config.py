@@ -82,10 +82,30 @@ SCORER_TUNING = {  # see ``TuningSettings``; the paper does not tune
     "batch_size": 32,
     "rate": 1e-4,
     "weight_decay": 0.01,
-    "anchor": 0.1,
     "margin": 0.3,  # of Social Reward
     "rank": 8,
     "alpha": 8,
     "seed": 0,
 }
+SCORER_ANCHORS = {"logistic": 0.03, "triplet": 0.003}  # weight of the anchor with each loss
 # End of tuning of scorers ------------------------------------------------------------------------------------------
+
+# Tuning of generators ----------------------------------------------------------------------------------------------
+GENERATOR_TUNING = {  # see ``GeneratorSettings``; the paper does not tune
+    "steps": 1000,
+    "batch_size": 16,
+    "rate": 1e-5,
+    "weight_decay": 0.01,
+    "beta": {"dpo": 5000, "kto": 1000, "refl": 5000},  # as published (Diffusion-DPO, Diffusion-KTO); not used by ReFL
+    "rank": 8,
+    "alpha": 8,
+    "empty_prompts": 0.2,  # Diffusion-DPO
+    "liked_share": 0.8,  # Diffusion-KTO
+    "evaluate_every": 100,
+    "evaluated_pairs": 128,
+    "sample_prompts": 4,
+    "sample_steps": 30,
+    "guidance": 7.5,
+    "seed": 0,
+}
+# End of tuning of generators ---------------------------------------------------------------------------------------

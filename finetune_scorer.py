@@ -75,8 +75,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for each in fields(TuningSettings):
         if each.metadata:
             number = _at_least(each.metadata["smallest"], each.type)
-            shown = f"{each.metadata['what']} (default: %(default)s)"
-            default = config.SCORER_TUNING[each.name]
+            default = config.SCORER_TUNING.get(each.name)
+            shown = f"{each.metadata['what']} (default: {config.SCORER_ANCHORS if default is None else default})"
             parser.add_argument(
                 f"--{each.name.replace('_', '-')}", type=number, default=default, metavar="N", help=shown
             )
@@ -94,6 +94,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_workers_argument(parser, "threads that decode pictures")
     parser.add_argument("--restart", action="store_true", help="delete an earlier tuning's files and begin anew")
     chosen = parser.parse_args(arguments)
+    if chosen.anchor is None:
+        chosen.anchor = config.SCORER_ANCHORS[chosen.loss]
     if not 0 < chosen.held_out_share < 1:
         parser.error("--held-out-share must be between 0 and 1")
     if not chosen.name.replace("-", "").replace("_", "").isalnum():

@@ -367,9 +367,8 @@ class PreparedPictures:
     def __init__(
         self, pictures: Sequence[Picture], prepare: Callable[[Image.Image], Any], *, workers: int, memory: int = 2**31
     ) -> None:
-        self.pictures, self.prepare, self.memory = pictures, prepare, memory
+        self.pictures, self.prepare, self.workers, self.memory = pictures, prepare, workers, memory
         self.kept: dict[int, Any] = {}
-        self.threads = ThreadPoolExecutor(workers)
 
     def _get(self, place: int) -> Any:
         if place in self.kept:
@@ -384,9 +383,9 @@ class PreparedPictures:
 
     def batches(self, batches: Sequence[np.ndarray]) -> Iterator[list[Any]]:
         """The pictures of each batch of places; the next batch is decoded while the caller works on one."""
-        following = None
-        for number in range(len(batches)):
-            current = following or [self.threads.submit(self._get, place) for place in batches[number].tolist()]
-            if number + 1 < len(batches):
-                following = [self.threads.submit(self._get, place) for place in batches[number + 1].tolist()]
-            yield [each.result() for each in current]
+        with ThreadPoolExecutor(self.workers) as threads:
+            following = threads.map(self._get, batches[0].tolist() if batches else [])
+            for number in range(1, 1 + len(batches)):
+                current = following
+                following = threads.map(self._get, batches[number].tolist() if number < len(batches) else [])
+                yield list(current)

@@ -32,7 +32,7 @@ LOSSES = ("logistic", "triplet")
 RESTART = "Pass --restart to begin anew, which deletes the earlier tuning's files."
 WARM_UP = 0.1  # share of the steps
 LONGEST_GRADIENT = 1.0
-SCALE_RATE = 0.1
+SCALE_RATE = 0.1  # highest learning rate of the logarithm of the loss's factor
 STUCK = 1e-3  # a loss that is nearer to that of equal scores has learned nothing
 
 
@@ -132,6 +132,8 @@ class ScorerTuning:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self.tunable = Tunable(scorer, asdict(options))
+        # The logarithm of a factor of the logits in the loss, as PickScore and HPS v2 train one: how far the labels can
+        # be relied on. Without it labels that are often wrong would be learned by making all scores alike.
         self.scale = torch.zeros((), dtype=torch.float64, device=scorer.device, requires_grad=True)
         groups = [{"params": list(self.tunable.parameters.values())}, {"params": [self.scale], "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
@@ -198,12 +200,15 @@ class ScorerTuning:
         state = read_weights_file(self.state_path, RESTART)
         self.tunable.load(state["tuned"], self.state_path)
         self.optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            self.scale.copy_(state["scale"])
         self.epochs_done, self.steps_done, self.log = state["epochs_done"], state["steps_done"], state["log"]
         self.sums, self.before, self.after = state["sums"].numpy(), state["before"], state["after"]
 
     def save_state(self) -> None:
         """Write the state to resume from."""
         state = {"tuned": self.tunable.tensors(), "optimizer": self.optimizer.state_dict(), "log": self.log}
+        state["scale"] = self.scale.detach()
         state |= {"epochs_done": self.epochs_done, "steps_done": self.steps_done, "sums": torch.from_numpy(self.sums)}
         save_weights(state | {"before": self.before, "after": self.after}, self.state_path)
 
@@ -238,7 +243,9 @@ class ScorerTuning:
             scores = self._compute(np.concatenate([side[rows[part]] for side in self.sides]), both)
             first, second = scores.chunk(2)
             loss, anchor = self.losses(first, second, rows[part])
-            (loss + self.options.anchor * anchor).sum().div(len(rows)).backward()
+            total = (loss + self.options.anchor * anchor).sum() / len(rows)
+            if total.requires_grad:  # else nothing is reached, which is said below
+                total.backward()
             right, decided = count_right(first.detach() - second.detach(), self.label[rows[part]])
             sums += loss.sum().item(), anchor.sum().item(), right.sum(), decided.sum()
         if not np.isfinite(sums).all():

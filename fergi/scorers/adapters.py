@@ -106,7 +106,7 @@ class Tunable:
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write what is tuned, all or nothing; ``settings`` are flat and have all that ``tuned_scorer`` reads."""
-        save_tensors(self.tensors(), path, {HEADER: json.dumps({"format": FORMAT, **settings})})
+        save_tensors(self.tensors(), path, (HEADER, json.dumps({"format": FORMAT, **settings})))
         if self.wrapper is not None:
             config = _lora_config(self.settings).to_dict() | {"inference_mode": True}
             with replacing(path.with_name("adapter_config.json")) as file:
@@ -150,13 +150,13 @@ def _with_lora(scorer: Scorer, settings: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, all or nothing."""
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, header: tuple[str, str] = ("format", "pt")) -> None:
+    """Write a safetensors file, all or nothing; with one entry in its header the same content is the same bytes."""
     from safetensors.torch import save
 
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path) as file:
-        file.write(save(whole, {"format": "pt", **(header or {})}))
+        file.write(save(whole, dict([header])))
 
 
 def base_settings(scorer: type[Scorer], root: Path, layout: Mapping[str, Any] | None) -> dict[str, str]:
