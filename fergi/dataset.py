@@ -299,7 +299,7 @@ def read_valid_sessions(folders: Folders) -> dict[str, list[int]]:
         If the file is missing, is not of that form, or names a session twice.
     """
     path = folders.valid_sessions
-    content = read_json(path, FETCH_ADVICE)
+    content = read_json(path, f"{FETCH_ADVICE}, or cut sessions of your own with: python cut_clips.py")
     if not isinstance(content, dict) or not content:
         raise FergiError(f"{path} must map participants to lists of session numbers, and name at least one.")
     for participant, sessions in content.items():
