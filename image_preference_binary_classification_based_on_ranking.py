@@ -30,13 +30,9 @@ import config
 from fergi.dataset import Folders
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, check_writable, write_tables
-from fergi.preference.folds import training_masks
 from fergi.preference.grid_search import Search, search_settings
-from fergi.preference.model import VALENCE_MODELS
-from fergi.preference.pairs import pairs_of
 from fergi.preference.reading import included_sessions, read_ranked_reactions
 from fergi.preference.results import SCORERS, additional_scorers, search_preferences, tables_1_and_2
-from fergi.preference.valence_results import accuracies, search_with_valence
 from fergi.scorers.origin import score_origins
 from fergi.script import RELEASE_MODES, argument_parser, run
 
@@ -71,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if chosen.valence == "aucomb":
             tables = {output: search_preferences(images, search)}
         else:
-            tables, spread = search_all_seeds(images, chosen.valence, chosen.seeds, search, output)
+            tables, shown, spread = search_all_seeds(images, chosen.valence, chosen.seeds, search, output)
     except ValueError as error:
         raise FergiError(f"The tables in {folders.preparation} cannot be searched: {error}.") from error
     write_tables(tables)
@@ -79,8 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(included)} participants ({len(excluded)} excluded), {len(images)} images with a valid reaction.")
     if chosen.valence == "aucomb":
         shown = tables_1_and_2(tables[output]).rename_axis(None)[["correct", "total", "percent"]]
-    else:
-        shown = accuracies(tables[output], NAMES[chosen.valence])
     print(shown.to_string(float_format="{:.2f}".format, na_rep="no pairs"))
     if chosen.seeds > 1:
         print(f"\nSeeds 0 to {chosen.seeds - 1}, percent of all pairs (the table above and the files are of seed 0):")
@@ -92,27 +86,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def search_all_seeds(
     images: pd.DataFrame, valence: str, n_seeds: int, search: Search, output: Path
-) -> tuple[dict[Path, pd.DataFrame], pd.DataFrame]:
-    """The tables of the first seed by their paths, and the accuracies of each seed with mean, least and most."""
+) -> tuple[dict[Path, pd.DataFrame], pd.DataFrame, pd.DataFrame]:
+    """The first seed's tables by their paths, its accuracies, and those of each seed with mean, min and max."""
+    # Here because SciPy takes half a second, which AUcomb does not need.
+    from fergi.preference.folds import training_masks
+    from fergi.preference.model import VALENCE_MODELS
+    from fergi.preference.pairs import pairs_of
+    from fergi.preference.valence_results import accuracies, search_with_valence
+
     pairs = pairs_of(images)
     training = training_masks(range(len(pairs.names)), len(pairs.names))
-    tables, by_seed = {}, {}
+    found, by_seed = [], {}
     for seed in range(n_seeds):
         options = config.VALENCE_MODELS[valence] | ({"seed": seed} if valence == "fau-net" else {})
         models = VALENCE_MODELS[valence].fit(images, pairs, training, **options)
-        results, selection = search_with_valence(images, models, search)
-        tables = tables or {output: results, output.with_stem(f"{output.stem}_selection"): selection}
-        by_seed[f"seed {seed}"] = accuracies(results, NAMES[valence])["percent"]
-    spread = pd.DataFrame(by_seed).T
-    spread = spread[[name for name in spread if "AU" in name or name == NAMES[valence]]]
-    return tables, pd.concat([spread, spread.agg(["mean", "min", "max"])])
+        found.append(search_with_valence(images, models, search))
+        by_seed[f"seed {seed}"] = accuracies(found[-1][0], NAMES[valence])["percent"]
+    results, selection = found[0]
+    spread = pd.DataFrame(by_seed).T.filter(regex=f"with AUs|{NAMES[valence]}")
+    tables = {output: results, output.with_stem(f"{output.stem}_selection"): selection}
+    return tables, accuracies(results, NAMES[valence]), pd.concat([spread, spread.agg(["mean", "min", "max"])])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__)
-    parser.add_argument(
-        "--valence", choices=VALENCE_MODELS, default="aucomb", help="the valence model (default: %(default)s)"
-    )
+    parser.add_argument("--valence", choices=NAMES, default="aucomb", help="the valence model (default: %(default)s)")
     parser.add_argument(
         "--mode",
         choices=RELEASE_MODES,
