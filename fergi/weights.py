@@ -99,7 +99,7 @@ MOBILEFACENET = WeightFile(
     what="MobileFaceNet for 68 facial landmarks (Appendix B.2)",
     source="https://github.com/cunjian/pytorch_face_landmark",
     licence="its repository states none",
-    advice="Fetch it with: python -m fergi.weights fetch mobilefacenet; "
+    advice="Fetch it with: python -m fergi.weights fetch mobilefacenet (and the same --root); "
     "or choose --landmarks facemesh, which needs no file.",
     key="state_dict",
     url="https://drive.google.com/file/d/1T8J73UTcB25BEJ_ObAJczCkyGKW5VaeY/view",
@@ -111,7 +111,7 @@ AU_MODEL = WeightFile(
     what="the authors' AU model: IR-50 with 64 intensities and 64 x 5 thresholds (Section 4)",
     source="https://github.com/ShuangquanFeng/FERGI",
     licence="research only: trained on DISFA and DISFA+",
-    advice="Fetch the authors' model with: python -m fergi.weights fetch au-model; "
+    advice="Fetch the authors' model with: python -m fergi.weights fetch au-model (and the same --root); "
     "or train one with DISFAwithPlus_train_model.py.",
     url="https://drive.google.com/file/d/14Y5h-l6FurSdYBhhH4MaJo7VXsbIEhyC/view",
     size=161_700_000,
@@ -124,7 +124,7 @@ FACE_LANDMARKER = WeightFile(
     what="MediaPipe's FaceLandmarker: 478 landmarks and 52 blendshapes",
     source="https://ai.google.dev/edge/mediapipe/solutions/vision/face_landmarker",
     licence="Apache-2.0",
-    advice="Fetch it with: python -m fergi.weights fetch face-landmarker",
+    advice="Fetch it with: python -m fergi.weights fetch face-landmarker (and the same --root).",
     url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
     size=3_758_596,
     sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
