@@ -225,6 +225,17 @@ def test_what_cannot_be_cut(root, change, reason):
     assert sorted(path.name for path in root.glob("data/001/*session*")) == ["session_1"]
 
 
+def test_other_data_of_the_same_name(root):
+    """A session that came from elsewhere is not replaced."""
+    other = root / "data/001/session_3/reaction_clip_1_features.csv"
+    other.parent.mkdir(parents=True)
+    other.write_text("published")
+    with pytest.raises(FergiError, match="1 of 3 .*data/001/session_3 is there and was not cut from a recording"):
+        cut(root)
+    assert snapshot(other.parent) == {other.name: b"published"}
+    assert read_valid_sessions(Folders(root))["001"] == [1]
+
+
 def test_warnings(root, capsys):
     """Cut all the same: a hidden page, and a browser without captureTime."""
     edit("events.jsonl", '"name": "recorder_started"', '"name": "hidden"')(root / "recordings/001/session_1")

@@ -103,6 +103,8 @@ def cut_session(
     done = _read_cut(target)
     if done is not None and done["encoding"] == ENCODING and done["sources"] | files == done["sources"]:
         return Cut(done["warnings"], is_new=False)
+    if target.exists() and not (target / "cut.json").is_file():
+        raise FergiError(f"{target} is there and was not cut from a recording. Move one of the two sessions away.")
     plan = _plan(source, refuse, flag)
     temporary = target.with_name(f".{target.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
