@@ -230,7 +230,7 @@ def test_other_data_of_the_same_name(root):
     other = root / "data/001/session_3/reaction_clip_1_features.csv"
     other.parent.mkdir(parents=True)
     other.write_text("published")
-    with pytest.raises(FergiError, match="1 of 3 .*data/001/session_3 is there and was not cut from a recording"):
+    with pytest.raises(FergiError, match=r"1 of 3 .*data/001/session_3 is there and was not cut from a recording"):
         cut(root)
     assert snapshot(other.parent) == {other.name: b"published"}
     assert read_valid_sessions(Folders(root))["001"] == [1]
