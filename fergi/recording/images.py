@@ -26,6 +26,7 @@ from fergi.recording.storage import Refused, Session
 from fergi.recording.study import Study
 
 DEFAULT_MODEL = "CompVis/stable-diffusion-v1-4"  # the paper's (Section 3.2.3)
+LOAD_ADVICE = "Name a folder of diffusers' form or a model of the hub, after diffusers:."
 SOURCES = "drawn, folder:DIR, server:URL or diffusers:DIR_OR_HUB_NAME"
 Draw = Callable[[str, int], Image.Image]  # a picture for a prompt and a seed
 Made = tuple[Image.Image, dict[str, Any]]  # a picture, and what it was made with
@@ -201,7 +202,7 @@ class Diffusers(ImageSource):
             yield made.images[0].convert("RGB"), record | {"safety_flag": bool(flags[0]) if flags else None}
 
 
-def load_pipeline(name: str, dtype: Any) -> Any:
+def load_pipeline(name: str, dtype: Any, advice: str = LOAD_ADVICE) -> Any:
     """A pipeline of diffusers, each of whose networks gets exactly its own weights.
 
     Raises
@@ -215,7 +216,6 @@ def load_pipeline(name: str, dtype: Any) -> Any:
 
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
-    advice = "Name a folder of diffusers' form or a model of the hub, after diffusers:."
     try:
         folder = Path(name) if Path(name).is_dir() else Path(diffusers.DiffusionPipeline.download(name))
         index = json.loads((folder / "model_index.json").read_text())

@@ -1,0 +1,56 @@
+"""Single pictures that somebody liked or disliked, as Diffusion-KTO reads them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from fergi.files import FergiError, read_table
+from fergi.finetuning.pairs import Picture, PreferencePairs
+
+LIKED, DISLIKED, BOTH = "exclusive_win", "exclusive_lose", "intersections"
+REACTIONS_ADVICE = "Write it with annotate_preferences.py --export diffusion-kto --out DIR."
+
+
+def read_reactions(path: Path, pictures: Path | None = None) -> tuple[PreferencePairs, list[str]]:
+    """The reactions in a CSV file, and sentences on those that are not used.
+
+    Parameters
+    ----------
+    path : Path
+        With the columns ``file_name``, ``caption`` and ``split``.
+    pictures : Path or None
+        The folder from which it names its pictures; by default its own.
+
+    Returns
+    -------
+    PreferencePairs
+        Pairs of each picture with itself, so that they are checked and split as pairs are; the label is 1 if the
+        picture is liked and 0 if it is disliked.
+
+    Raises
+    ------
+    FergiError
+        If the file is not that, or lacks liked or disliked pictures.
+    """
+    try:
+        table = read_table(path, kept=["file_name", "caption", "split"])
+    except ValueError as error:
+        raise FergiError(f"{error}. {REACTIONS_ADVICE}") from error
+    empty = table[["file_name", "caption"]].isna().any(axis=1)
+    unknown = ~table["split"].isin([LIKED, DISLIKED, BOTH]) | empty
+    if unknown.any():
+        raise FergiError(
+            f"{unknown.sum()} of {len(table)} rows of {path} lack a picture, a prompt or a reaction that is known "
+            f"(first: line {unknown.idxmax() + 2}). {REACTIONS_ADVICE}"
+        )
+    used = table[table["split"] != BOTH]
+    for split, what in ((LIKED, "liked"), (DISLIKED, "disliked")):
+        if not (used["split"] == split).any():
+            raise FergiError(f"{path} has no picture that is {what} alone, and both kinds are needed. Add some.")
+    names = pd.unique(used["file_name"])
+    places = pd.Series(range(len(names)), names)[used["file_name"]].to_numpy()
+    files = ((pictures or path.parent) / name for name in names)
+    rows = {"prompt": used["caption"].to_numpy(), "participant": "", "first": places, "second": places}
+    rows["label"] = (used["split"] == LIKED).to_numpy(float)
+    said = [f"{len(table) - len(used)} pictures that are both liked and disliked are not used."]
+    return PreferencePairs(tuple(Picture(str(file), file) for file in files), pd.DataFrame(rows)), said
