@@ -33,7 +33,8 @@ def find_traces(folders: Folders, participant: str) -> list[Trace]:
     """All that is of a participant: their folders and tables, their entries in lists, their rows.
 
     Of results and figures, tables with a row of the participant go whole, since the other rows were found with their
-    help, and so do pages and pictures if there is anything else of the participant in the preparation of results.
+    help, and so do pages and pictures if there is anything else of the participant in the preparation of results; but
+    not pictures in a folder that has another participant's name.
 
     Raises
     ------
@@ -57,7 +58,11 @@ def find_traces(folders: Folders, participant: str) -> list[Trace]:
     tables = [path for path in shown if path.suffix == ".csv" and _n_rows(path, participant)]
     traces += [Trace(path, "a table with their results", partial(_remove, path)) for path in tables]
     if tables or any(folders.preparation in path.parents for path in own):
-        pages = [path for path in shown if path.suffix in PAGES]
+        homes = (folder for folder in (folders.data, folders.recordings) if folder.is_dir())
+        others = {path.name for home in homes for path in home.iterdir()} - {participant}
+        pages = [
+            path for path in shown if path.suffix in PAGES and not others & set(path.relative_to(folders.root).parts)
+        ]
         traces += [Trace(path, "shows all participants", partial(_remove, path)) for path in pages]
     return traces
 
