@@ -32,6 +32,20 @@ def write_film(pictures: Iterable[np.ndarray], path: Path) -> None:
             file.write(encoded.tobytes())
 
 
+def chromium() -> str:
+    """Where the browser is.
+
+    Raises
+    ------
+    FergiError
+        If there is none.
+    """
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        raise FergiError("There is no Chromium on the path. On Debian: apt-get install chromium.")
+    return found
+
+
 @contextlib.contextmanager
 def participant(film: Path, url: str) -> Iterator["Participant"]:
     """A participant before a camera, in a browser of their own.
@@ -39,16 +53,13 @@ def participant(film: Path, url: str) -> Iterator["Participant"]:
     Raises
     ------
     FergiError
-        If there is no Chromium, or a page does not do what it should.
+        If there is no Chromium (see ``chromium``), or a page does not do what it should.
     """
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        raise FergiError("There is no Chromium on the path. On Debian: apt-get install chromium.")
     camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
     arguments = ["--no-sandbox", *camera, f"--use-file-for-fake-video-capture={film.resolve()}"]
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=found, args=arguments)
+            browser = playwright.chromium.launch(executable_path=chromium(), args=arguments)
             page = browser.new_context(viewport={"width": 1280, "height": 720}).new_page()
             page.set_default_timeout(PATIENCE)
             page.goto(url)

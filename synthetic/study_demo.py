@@ -292,6 +292,17 @@ def _embedded(path: Path) -> str:
     return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
 
 
+def require_browser() -> None:
+    """Stop before the long work unless there are playwright and Chromium."""
+    try:
+        from synthetic.participant import chromium
+    except ModuleNotFoundError as error:
+        raise FergiError(
+            f"The scripted participants need {error.name}. Install it: pip install --requirement requirements-dev.txt."
+        ) from None
+    chromium()
+
+
 PARTS = {"films": write_films, "sessions": hold_sessions, "page": write_page}
 
 
@@ -307,6 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         claim(root)
         PARTS[chosen.step](root, *([chosen.blendshapes] if chosen.step == "films" else []))
         return
+    require_browser()
     if chosen.afresh:
         clear(root)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the running step ends as well

@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -174,8 +175,20 @@ def test_interrupted_sessions(tmp_path, monkeypatch):
     assert read_json(tmp_path / "camera/participants.json", "") == {"first": "001", "second": "003"}
 
 
-def test_foreign_folder(tmp_path):
+def test_needs_a_browser(tmp_path, monkeypatch):
+    """Said before the long work."""
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(FergiError, match=r"no Chromium on the path\. On Debian: apt-get install chromium\."):
+        study_demo.main(["--root", str(tmp_path / "new")])
+    monkeypatch.setitem(sys.modules, "synthetic.participant", None)
+    with pytest.raises(FergiError, match=r"need .* pip install --requirement requirements-dev\.txt"):
+        study_demo.main(["--root", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
+def test_foreign_folder(tmp_path, monkeypatch):
     """A folder with anything of somebody's own is not touched."""
+    monkeypatch.setattr(study_demo, "require_browser", lambda: None)
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(FergiError, match="was not made by python -m synthetic"):
         study_demo.main(["--root", str(tmp_path)])
