@@ -118,6 +118,7 @@ def test_session_by_mouse(camera, server):
     page = open_page(camera, server.url, OWN_CAMERA)
     asked, n = [], 4
     page.on("request", lambda request: asked.append(request.url))
+    heading(page, "consent_title")
     check_accessible(page)
     button(page, "consent_agree").click()
     expect(page.get_by_role("alert")).to_have_text(text("consent_recording_missing"))
@@ -422,18 +423,18 @@ def test_stop_reload_second_tab_and_withdraw(camera, short):
     assert len(decoded_times(folder / ".session_1_stopped_1")) > 30
     assert events_of(folder / ".session_1_stopped_1")[-1]["name"] == "recorder_stopped"
 
-    button(page, "done_next", number=1).click()
+    button(page, "go_again", number=1).click()
     until_survey(page)
     page.reload()
     expect(page.get_by_text(text("back_interrupted", number=1))).to_be_visible()
     check_accessible(page)
-    button(page, "back_go", number=1).click()
+    button(page, "go_again", number=1).click()
     until_survey(page)
     assert len(decoded_times(folder / ".session_1_interrupted_1")) > 30
 
     other = page.context.new_page()
     other.goto(short.url)
-    button(other, "back_go", number=1).click()
+    button(other, "go_again", number=1).click()
     pass_camera(other)
     heading(other, "prompt_title_free")
     expect(page.get_by_text("This session goes on in another tab.")).to_be_visible()
@@ -557,7 +558,7 @@ def test_refusals_of_the_server_are_shown(camera, short):
     button(page, "try_again").click()
     heading(page, "back_title")
 
-    button(page, "back_go", number=1).click()
+    button(page, "go_again", number=1).click()
     pass_camera(page)
     failed = {"state": "failed", "done": 0, "total": 2, "note": "The model is away."}
     page.route(

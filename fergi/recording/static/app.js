@@ -72,9 +72,7 @@ async function comeBack() {
     const next = me.next ? say("back_next", { number: me.next.number }) : say("back_none");
     page.querySelector("#back-next").textContent = broken ? say("back_interrupted", broken) : next;
   });
-  const go = me.next ? { go: say("back_go", me.next) } : {};
-  const buttons = { ...go, other: say("back_other"), withdraw: say("withdraw") };
-  const answer = await chooseUnlessKept(page, buttons);
+  const answer = await goOnOr(page, me, { other: say("back_other") });
   if (answer === "other") forget();
   return answer === "go" ? me : null;
 }
@@ -84,8 +82,11 @@ function forget() {
   server.identity = null;
 }
 
-/** The button pressed on a page; those who want to withdraw are asked once more, and then everything ends. */
-async function chooseUnlessKept(page, buttons) {
+/** The button pressed on a page: go, one of `others`, or withdraw; who wants that is asked once more, and all ends. */
+async function goOnOr(page, me, others) {
+  const again = me.next && me.sessions.some(({ number }) => number === me.next.number);
+  const go = me.next ? { go: say(again ? "go_again" : "done_next", me.next) } : {};
+  const buttons = { ...go, ...others, withdraw: say("withdraw") };
   for (;;) {
     const answer = await choose(page.querySelector(".buttons"), buttons);
     if (answer !== "withdraw") return answer;
@@ -108,8 +109,8 @@ class Interruption extends Error {
 }
 
 /** One session with its end page; resolves with where the participant is now, or null if they leave. */
-async function oneSession(next, told) {
-  const camera = await cameraPage(server, told);
+async function oneSession(next, lost) {
+  const camera = await cameraPage(server, lost);
   let interrupt;
   const interrupted = new Promise((_, reject) => (interrupt = (...why) => reject(new Interruption(...why))));
   interrupted.catch(() => {});
@@ -269,7 +270,7 @@ async function endEarly({ number, camera, recording, uploads }, { why, error }, 
   if (why === "lost" && !recording) {
     uploads?.abandon();
     if (number) await once(server.post(`/api/sessions/${number}/stop`, { keep: false }));
-    return oneSession(next, `${say("lost_title")}. ${say("lost_before")}`);
+    return oneSession(next, true);
   }
   if (why === "lost") {
     why = await message(say("lost_title"), say("lost_text"), { keep: say("lost_keep"), delete: say("lost_delete") });
@@ -299,8 +300,7 @@ async function endPage(number, evidence) {
 }
 
 async function goOnOrLeave(page, me) {
-  const go = me.next ? { go: say("done_next", me.next) } : {};
-  const answer = await chooseUnlessKept(page, { ...go, forget: say("done_forget"), withdraw: say("withdraw") });
+  const answer = await goOnOr(page, me, { forget: say("done_forget") });
   if (answer === "go") return me;
   forget();
   return void (await message(say("forgotten_title"), say("forgotten_text")));

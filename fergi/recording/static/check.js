@@ -10,15 +10,19 @@ const VIRTUAL = /virtual|\bobs\b|manycam|snap camera|xsplit|mmhmm|v4l2loopback|d
 
 let deviceId; // of the camera that was chosen last
 
-/** Resolves with a camera that has passed every check. `told` is a sentence to begin with. */
-export async function cameraPage(server, told = "") {
+/** Resolves with a camera that has passed every check. `lost`: the one before stopped, which is said to begin with. */
+export async function cameraPage(server, lost = false) {
   const { page } = await show("camera");
   const part = (selector) => page.querySelector(selector);
   const [open, next, choice] = [part("[name=open]"), part("[name=next]"), part("select")];
   let camera = null;
   let checks = 0;
 
-  const explain = (text) => {
+  const tell = (title, more = "") => {
+    if (part("#verdict").textContent === title + more) return;
+    part("#verdict").replaceChildren(...(title ? [make("strong", { textContent: title }), more] : []));
+  };
+  const turnOff = (...told) => {
     camera?.close();
     camera = null;
     showSign();
@@ -26,24 +30,24 @@ export async function cameraPage(server, told = "") {
     next.hidden = true;
     open.hidden = false;
     part(".preview p").hidden = false;
-    part("#verdict").textContent = text;
+    tell(...told);
   };
   const start = async () => {
-    explain("");
+    turnOff("");
     open.disabled = true;
     try {
       camera = await Camera.open(deviceId);
     } catch (error) {
       deviceId = undefined;
       const kind = { NotAllowedError: "denied", NotFoundError: "none", OverconstrainedError: "none" }[error.name] ?? "busy";
-      explain(`${say(`${kind}_title`)}. ${say(`${kind}_text`)}`);
+      turnOff(`${say(`${kind}_title`)}. `, say(`${kind}_text`));
       open.textContent = say("try_again");
       return open.focus();
     } finally {
       open.disabled = false;
     }
     checks = 0;
-    camera.onlost = () => explain(`${say("lost_title")}. ${say("lost_before")}`);
+    camera.onlost = () => turnOff(`${say("lost_title")}. `, say("lost_before"));
     part("video").srcObject = camera.stream;
     const devices = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "videoinput");
     choice.replaceChildren(...devices.map(({ deviceId: value, label }, place) =>
@@ -60,7 +64,7 @@ export async function cameraPage(server, told = "") {
   };
   open.onclick = start;
   choice.onchange = () => start((deviceId = choice.value));
-  part("#verdict").textContent = told;
+  if (lost) tell(`${say("lost_title")}. `, say("lost_before"));
 
   let chosen = false;
   next.onclick = () => (chosen = Boolean(camera));
@@ -76,8 +80,7 @@ export async function cameraPage(server, told = "") {
     checks += 1;
     const good = judge(page, answer, camera.speed, checks);
     next.disabled = !good;
-    const verdict = good === undefined ? "" : say(good ? "check_good" : "check_bad");
-    if (part("#verdict").textContent !== verdict) part("#verdict").textContent = verdict;
+    tell(good === undefined ? "" : say(good ? "check_good" : "check_bad"));
     for (let waited = 0; waited < CHECK_EVERY && !chosen; waited += 100) await sleep(100);
   }
   camera.onlost = () => {};
