@@ -123,7 +123,7 @@ def annotate(folders: Folders, chosen: argparse.Namespace) -> None:
         if chosen.export:
             folder = stack.enter_context(new_folder(chosen.out))
             exporter = stack.enter_context(Exporter(folder, chosen.export, options))
-            shared = SharedPairs(folders, exporter)
+            shared = SharedPairs(folders, exporter, Summary(annotator.slopes))
         file = stack.enter_context(replacing(folders.preferences))
         file.write((",".join(annotator.columns) + "\n").encode())
         for each in people:
@@ -135,7 +135,7 @@ def annotate(folders: Folders, chosen: argparse.Namespace) -> None:
         require_pairs(summary)
         if shared:
             shared.require_rows()
-            write_about(folder, folders, settings, summary, shared)
+            write_about(folder, folders, settings, model, shared)
         folders.preferences_settings.unlink(missing_ok=True)
     write_json(settings, folders.preferences_settings)
     print(*notes, *summary.sentences(), *(shared.sentences() if shared else ()), sep="\n")
@@ -162,7 +162,7 @@ def least_probability(annotator: Annotator, people: People, chosen: argparse.Nam
 
 
 def write_about(
-    folder: Path, folders: Folders, settings: dict[str, object], summary: Summary, shared: SharedPairs
+    folder: Path, folders: Folders, settings: dict[str, object], model: PreferenceModel, shared: SharedPairs
 ) -> None:
     """What the exports were made with, beside them, and the data card of ``datasets``."""
     counts = {"people": shared.n_people, "people_withheld": shared.n_people_withheld}
@@ -175,9 +175,8 @@ def write_about(
             of_model = read_held_out(folders).query("model == @settings['valence_model']")
             if len(of_model):
                 measured = calibration_table(of_model, resamples=RESAMPLES, seed=SEED)
-        card = data_card(
-            settings, counts | {"pairs": shared.exporter.n_rows["datasets"]}, summary.expectation(), measured
-        )
+        counts["pairs"] = shared.exporter.n_rows["datasets"]
+        card = data_card(settings, model.settings, counts, shared.summary.expectation(), measured)
         (folder / "datasets" / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -174,7 +174,8 @@ def test_a_datasets_folder_with_its_card(root):
     card = (out / "datasets" / "README.md").read_text()
     for heading in ("How it was annotated", "How sure it is", "Known limits", "Consent"):
         assert f"\n## {heading}\n" in card
-    assert "4 pairs of images that 1 people" in card and "nothing of 2 others is" in card
+    assert "Pairs: 4. Participants: 1." in card and "of whom nothing is in it: 2." in card
+    assert "of 6 verdicts. Probabilities were calibrated on 2 people" in card  # not those of others
     assert "the model `aucomb`" in card and "at least 0.750" in card
 
 

@@ -19,7 +19,11 @@ configs:
 
 
 def data_card(
-    settings: Mapping[str, Any], counts: Mapping[str, int], expected: str, measured: pd.DataFrame | None
+    settings: Mapping[str, Any],
+    fitted: Mapping[str, Any],
+    counts: Mapping[str, int],
+    expected: str,
+    measured: pd.DataFrame | None,
 ) -> str:
     """A card in Markdown with the header that ``datasets`` reads.
 
@@ -27,8 +31,10 @@ def data_card(
     ----------
     settings : mapping
         Those of the annotation.
+    fitted : mapping
+        Those of the preference model.
     counts : mapping
-        ``pairs``, ``people``, ``people_withheld``, ``lacking``.
+        ``pairs``, ``people``, ``people_withheld``.
     expected : str
         The share of verdicts that is expected to be right, with its interval.
     measured : pandas.DataFrame or None
@@ -40,9 +46,9 @@ def data_card(
     parts = [
         HEADER,
         "# Preferences between generated images, read in faces\n",
-        f"{counts['pairs']} pairs of images that {counts['people']} people looked at, and which of the two each of "
-        "them probably preferred. Nobody was asked: the preference was read in their faces, by the method of FERGI "
-        "(arXiv 2312.03187).\n",
+        "Pairs of images that people looked at, and which of the two they probably preferred. Nobody was asked: the "
+        "preference was read in their faces, by the method of FERGI (arXiv 2312.03187). Pairs: "
+        f"{counts['pairs']}. Participants: {counts['people']}.\n",
         "## How it was annotated\n",
         f"- Action units: {versions}, from a webcam, in the seconds after an image appeared."
         + (
@@ -56,21 +62,28 @@ def data_card(
         "on all others the method abstained.",
         "- `preferred` is 0 or 1, `probability_0` the probability that the first image is preferred.\n",
         "## How sure it is\n",
-        expected,
-        "Probabilities were calibrated on people whom the models never saw, who ranked their images.",
+        f"Expected to be right: {expected}. Probabilities were calibrated on {fitted['n_participants']} people who "
+        f"ranked their images ({fitted['n_pairs']} pairs), each with a model fitted on the others.\n",
     ]
     if measured is not None:
-        parts += ["Measured on them:\n", _calibration(measured)]
+        parts += ["Measured on such people, with probabilities that never saw them:\n", _calibration(measured)]
     parts += [
         "\n## Known limits\n",
-        "- Faces alone tell at most about 60 % of all pairs, whatever the model is; only the surest pairs are better.",
-        "- A few expressive people carry much of the data. Split by `participant`, never by row.",
-        "- The probabilities hold for people and cameras like those of the 33 participants of the published data.",
-        "- The rankings behind the calibration favour images that were shown earlier (59.8 % of pairs). The models do "
-        "not see the order, and their accuracies hold in balance, but the measure itself is noisy.",
+        "- Faces alone told about 60 % of all pairs of the published data, whatever the model was; only the surest "
+        "pairs are better.",
+        "- A few expressive people carry much of such data. Split by `participant`, never by row.",
+        "- The probabilities hold for people, cameras and situations like those of the calibration.",
+        *[
+            "- The rankings of the calibration favour images that were shown earlier (59.8 % of pairs), most likely "
+            "because of the ranking page. The models do not see the order."
+        ]
+        * (fitted["estimator_version"] == "published"),
+        *["- The map by rank assumes that these people and images are about as moving as those of the calibration."]
+        * matched,
         "- A reaction can come from something other than the image. One label is a hint and not a judgement.\n",
         "## Consent\n",
-        f"Only people who agreed to sharing are in it; nothing of {counts['people_withheld']} others is. There are no "
+        "Only people who agreed to sharing are in it, or who were not asked, as in published data. Participants of "
+        f"whom nothing is in it: {counts['people_withheld']}. There are no "
         "faces, videos, names or activation values in it; participants are numbered anew in every export. Who "
         "withdraws later must be taken out: export again, and replace this folder everywhere.",
     ]

@@ -27,7 +27,7 @@ import pandas as pd
 from fergi.dataset import Folders, may_share
 from fergi.files import FergiError
 from fergi.pictures import open_picture
-from fergi.preference.annotation import ABSTAIN, Participant
+from fergi.preference.annotation import ABSTAIN, Participant, Summary
 from fergi.preference.aucomb import AUcomb
 from fergi.preference.valence import activation_values, au4_valence, au12_valence
 
@@ -400,8 +400,8 @@ class Exporter:
 class SharedPairs:
     """Hands over to an ``Exporter`` what may be shared and can be written, and counts what cannot."""
 
-    def __init__(self, folders: Folders, exporter: Exporter) -> None:
-        self.folders, self.exporter = folders, exporter
+    def __init__(self, folders: Folders, exporter: Exporter, summary: Summary) -> None:
+        self.folders, self.exporter, self.summary = folders, exporter, summary
         self.n_decided = self.n_lacking = self.n_withheld = self.n_people_withheld = self.n_people = 0
 
     def add(self, participant: Participant, pairs: pd.DataFrame, reactions: pd.DataFrame) -> None:
@@ -416,6 +416,7 @@ class SharedPairs:
             self.n_withheld += n_decided
             return
         self.n_people += 1
+        self.summary.add(participant, pairs)
         each, n_lacking = material(self.n_people, participant, pairs, reactions)
         self.n_lacking += n_lacking
         self.exporter.add(each)
