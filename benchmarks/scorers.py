@@ -62,7 +62,7 @@ def write_official_sizes(name: str, root: Path) -> None:
         from ImageReward.ImageReward import MLP
         from ImageReward.models.BLIP import blip_pretrain
         from transformers import CLIPConfig, CLIPModel
-    if name in ("CLIP", "Aesthetic", "PickScore"):
+    if name in ("CLIP", "Aesthetic", "PickScore", "SocialReward"):
         dimension = {"projection_dim": layout["projection_dim"]}
         parts = {part: layout[part] | dimension for part in ("text_config", "vision_config")}
         save_file(CLIPModel(CLIPConfig(**parts, **dimension)).state_dict(), path)
@@ -77,8 +77,9 @@ def write_official_sizes(name: str, root: Path) -> None:
         settings.write_text(json.dumps(layout["text"] | {"add_cross_attention": True}))
         network = blip_pretrain.BLIP_Pretrain(med_config=str(settings), image_size=224, vit="large")
         state = network.state_dict()
-        if name == "ImageReward":
-            head = {f"mlp.{entry}": value for entry, value in lively(MLP(768)).items()}
+        if name in ("ImageReward", "CycleReward"):
+            own = MLP(768) if name == "ImageReward" else scorer_class(name).network_class.head(768)
+            head = {f"mlp.{entry}": value for entry, value in lively(own).items()}
             torch.save({f"blip.{entry}": value for entry, value in state.items()} | head, path)
         else:
             torch.save({"model": state}, path)

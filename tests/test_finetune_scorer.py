@@ -19,10 +19,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_scorers import LAYOUTS, clip_model, hps_model, write_sessions
 
+from benchmarks.tuning import draw, tune, write_pairs
 from fergi.files import FergiError
 from fergi.finetuning import scorer_training
 from fergi.scorers.clip import Clip
 from fergi.weights import CLIP_L, HPS_V2, PICK_SCORE
+from synthetic.scorers import LAYOUT_FILE, make_scorers
 
 SCRIPT = importlib.import_module("finetune_scorer")
 STAGE_5 = importlib.import_module("preprocess_image_data")
@@ -204,6 +206,10 @@ def test_other_settings_are_not_resumed(root):
     refuses(root, "--epochs", 1, message="says that pairs was '")
     run(root, "--epochs", 1, "--restart")
     refuses(root, "--epochs", 1, "--hard-labels", message="says that hard_labels was False")
+    (root / "out/last_training_state.pth").unlink()
+    refuses(
+        root, "--epochs", 1, message=r"is there, but not both last_training_state\.pth and settings\.json of its tu"
+    )
 
 
 def test_half_of_a_batch_at_once_gives_the_same(root):
@@ -326,3 +332,21 @@ def test_impossible_options(root, options, capsys):
     with pytest.raises(SystemExit):
         run(root, *options)
     assert f"{options[0]}" in capsys.readouterr().err
+
+
+def test_a_trained_scorer_gains_from_what_faces_teach_and_not_from_coins(tmp_path):
+    """A tiny PickScore and drawn pictures: what is right is known (the benchmark has three seeds and larger numbers).
+
+    Labels that are right in 72.7 % of 685 pairs, as on FERGI's selected pairs, raise the accuracy; labels by coin may
+    move it by what the smaller number of held-out pairs leaves to chance.
+    """
+    make_scorers(tmp_path, 0, ["PickScore"])
+    training, held_out = draw(101, 150), draw(202, 120, first_person=1000)
+    write_pairs(held_out, tmp_path / "held_out.parquet", right=1, seed=0)
+    options = ["--scorer", "PickScore", "--pairs", tmp_path / "pairs.parquet", "--rate", "1e-3", "--epochs", 4]
+    options += ["--held-out-pairs", tmp_path / "held_out.parquet", "--scorer-layouts", tmp_path / LAYOUT_FILE]
+    gains = {}
+    for right in (1.0, 0.727, 0.5):
+        write_pairs(training, tmp_path / "pairs.parquet", right=right, seed=0, n=685)
+        gains[right] = tune(tmp_path, *options, "--pairs-at-once", 32).loc["gain", "estimate"]
+    assert gains[1.0] > 1 and gains[0.727] > 0.3 and abs(gains[0.5]) < 0.8, gains

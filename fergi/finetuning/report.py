@@ -83,14 +83,14 @@ def tuning_figure(log: pd.DataFrame, table: pd.DataFrame, title: str) -> Figure:
     epoch, trained = log["epoch"], log["epoch"] > 0
     left.plot(epoch, log["held_out_loss"], "o-", color=BLUE, ms=3, lw=1.2, label="held-out pairs")
     left.plot(epoch[trained], log["loss"][trained], "o--", color=ORANGE, ms=3, lw=1.2, label="training pairs")
-    left.set(xlabel="epoch", ylabel="loss of preferences")
+    left.set(xlabel="epoch (0: before)", ylabel="loss of preferences")
     right.axhline(50, color=GREY, lw=0.6, ls=":")
     right.plot(epoch, log["held_out_accuracy"], "o-", color=BLUE, ms=3, lw=1.2)
     right.plot(epoch[trained], log["accuracy"][trained], "o--", color=ORANGE, ms=3, lw=1.2)
     for place, row in ((epoch.min(), table.loc["before"]), (epoch.max(), table.loc["after"])):
         away = [[row.estimate - row.lower], [row.upper - row.estimate]]
         right.errorbar([place], [row.estimate], away, color=BLUE, capsize=3, lw=0.8)
-    right.set(xlabel="epoch", ylabel="pairs right, %")
+    right.set(xlabel="epoch (0: before)", ylabel="pairs right, % (bars: 95 % intervals)")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -187,14 +187,19 @@ class ScorerTuning:
         Raises
         ------
         FergiError
-            If it is of other settings, pairs or weights.
+            If it is of other settings, pairs or weights, or there is an adapter without a state.
         """
         check_writable(self.folder, "--out")
+        adapter = self.folder / ADAPTER_FILE
         if restart:
-            for path in (self.state_path, self.settings_path, self.log_path, self.last_path):
+            for path in (self.state_path, self.settings_path, self.log_path, self.last_path, adapter):
                 path.unlink(missing_ok=True)
-        if not self.state_path.exists():
-            self.settings_path.unlink(missing_ok=True)
+        if not (self.state_path.exists() and self.settings_path.exists()):
+            if left := [path for path in (adapter, self.last_path, self.state_path) if path.exists()]:
+                raise FergiError(
+                    f"{left[0]} is there, but not both {self.state_path.name} and {self.settings_path.name} of its "
+                    "tuning, so that it cannot be resumed. Move it away, choose another --name, or pass --restart."
+                )
             return
         keep_settings(self.settings, self.settings_path, f"Repeat its settings to resume. {RESTART}")
         state = read_weights_file(self.state_path, RESTART)
@@ -314,9 +319,9 @@ class ScorerTuning:
         if self.options.loss == "logistic" and abs(loss / n - equal) < STUCK and not self.warned:
             self.warned = True
             print(
-                f"Warning: the loss stays at {equal:.4f}, that of equal scores (ln 2, if no pair is a tie): "
-                f"{self.scorer.name} hardly tells the pictures of a pair apart. Choose a higher --rate, or look at the "
-                "weights that it starts from."
+                f"Warning: the loss stays at {equal:.4f}, that of equal scores (ln 2, if no pair is a tie). Either the "
+                f"labels tell nothing about the pictures, or {self.scorer.name} gives both pictures of a pair nearly "
+                "the same score: look at the labels, choose a higher --rate, or other weights to start from."
             )
 
     def _row(self, loss: float, anchor: float, accuracy: float) -> dict[str, Any]:

@@ -31,10 +31,12 @@ class GeluHead(nn.Module):
 class CycleRewardNetwork(nn.Module):
     """The encoders of BLIP and the head."""
 
+    head = GeluHead
+
     def __init__(self, layout: dict[str, Any]) -> None:
         super().__init__()
         self.blip = BlipEncoders(layout)
-        self.mlp = GeluHead(layout["text"]["hidden_size"])
+        self.mlp = self.head(layout["text"]["hidden_size"])
 
 
 class CycleReward(Reward):
