@@ -227,9 +227,8 @@ def write_activation_tables(
     missing = [unit for unit, name in zip(ACTION_UNITS, ACTIVATION_COLUMNS, strict=True) if kept[name].isna().all()]
     by_participant = kept.groupby("participant", sort=False)
     settings = estimator | {MISSING: missing}
-    write_tables(
-        {output / f"{who}.csv": table[columns] for who, table in by_participant} | {output / SETTINGS_FILE: settings}
-    )
+    tables = {output / f"{who}.csv": table[columns] for who, table in by_participant}
+    write_tables({output / SETTINGS_FILE: settings} | tables)  # the settings first: tables without them are published
 
     n_valid, n_black = clips["valid"].sum(), (clips["valid"] & is_black).sum()
     print(f"{len(clips)} {kind} clips of {len(sessions)} participants, {clips['n_frames'].sum()} frames.")
