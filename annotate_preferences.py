@@ -54,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--minimum-probability must be from 0.5 to 1, and --coverage above 0 and at most 1")
     if bool(chosen.export) != bool(chosen.out):
         parser.error("--export and --out need each other")
+    if (chosen.hard_labels or chosen.copy_pictures) and not chosen.export:
+        parser.error("--hard-labels and --copy-pictures go with --export")
+    of_annotation = (chosen.model, chosen.coverage, chosen.with_scorers, chosen.match_distribution, chosen.export)
+    if any(of_annotation) if chosen.held_out else chosen.everybody:
+        parser.error("--held-out takes --everybody and no other option, and nothing else takes --everybody")
     folders = Folders(chosen.root)
     if chosen.held_out:
         annotate_held_out(folders, everybody=chosen.everybody)

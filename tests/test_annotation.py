@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -29,9 +30,12 @@ from synthetic.cohort import REACTION, CohortSettings, plan_sessions
 
 DRAWS = {"resamples": 500, "seed": 0}
 SETTINGS = {**PUBLISHED_ESTIMATOR, "n_participants": 2, "n_pairs": 2}
+QUANTILES = {f"AU{unit}_activation_value": np.linspace(0, 4, 201).tolist() for unit in (4, 12)}
 # Eq. 5 with k = ln 2 and w = 1/2: an AU of 1 counts 1/4, of 2 counts 3/8. A slope of 4 ln 3 makes 1/4 a probability
 # of 3/4, 1/8 one of sqrt(3)/(1 + sqrt(3)), and 1/2 one of 9/10.
-BY_HAND = PreferenceModel("aucomb", AUcomb(np.log(2), 0.5, 0.25), 4 * np.log(3), SETTINGS)
+BY_HAND = PreferenceModel(
+    "aucomb", AUcomb(np.log(2), 0.5, 0.25), 4 * np.log(3), SETTINGS, activation_quantiles=QUANTILES
+)
 
 
 def planted(strength, seed=0):
@@ -397,6 +401,7 @@ def test_what_cannot_be_annotated_is_said_in_one_sentence(root, spoil, sentence)
         (["--with-scorers"], r"preference_aucomb\.json was fitted without scoring models"),
         (["--match-distribution"], "There are 5 valid reactions, and mapping their distribution needs 50"),
         (["--model", "nowhere.json"], r"nowhere\.json"),
+        (["--model", "narrow.json", "--match-distribution"], "has no distribution of AU12"),
         (["--export", "hpd-v3", "--out", "preparation"], "is no empty folder. Move it away or change --out"),
         (["--export", "hpd-v3", "--out", "preparation/preprocessed_reaction_data/101.csv/x"], "Cannot write"),
         (
@@ -407,11 +412,19 @@ def test_what_cannot_be_annotated_is_said_in_one_sentence(root, spoil, sentence)
 )
 def test_what_cannot_be_done_is_said_in_one_sentence(root, options, sentence, monkeypatch):
     monkeypatch.chdir(root)
+    narrow = {name: QUANTILES[name] for name in ("AU4_activation_value",)}
+    replace(BY_HAND, activation_quantiles=narrow).save(root / "narrow.json")
     valence = [] if "--model" in options else ["--valence", "aucomb"]
     assert re.search(sentence, refuses(root, *valence, *options))
 
 
-@pytest.mark.parametrize("options", [["--coverage", "0"], ["--minimum-probability", "0.4"], ["--export", "hpd-v3"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(["--coverage", "0"], ["--minimum-probability", "0.4"], ["--export", "hpd-v3"], ["--hard-labels"]),
+        *(["--everybody"], ["--held-out", "--with-scorers"]),
+    ],
+)
 def test_impossible_options(root, options):
     with pytest.raises(SystemExit):
         run(root, *options)

@@ -211,8 +211,14 @@ def check_estimator(folders: Folders, model: PreferenceModel, *, match: bool) ->
     Raises
     ------
     FergiError
-        If the model was fitted on values of another estimator, and they are not to be matched.
+        If the model was fitted on values of another estimator and they are not to be matched, or if they are and the
+        model's file has no distribution of an AU.
     """
+    unknown = [unit for unit in model.action_units if f"AU{unit}_activation_value" not in model.activation_quantiles]
+    if match and unknown:
+        raise FergiError(
+            f"The model's file has no distribution of AU{unknown[0]}. Fit it with fit_preference_model.py."
+        )
     own = estimator_of(folders.activation_tables("reaction"))
     names = ("estimator", "estimator_version")
     fitted = {name: model.settings[name] for name in names}

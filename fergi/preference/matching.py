@@ -33,7 +33,7 @@ class DistributionMap:
     tables : iterable of pandas.DataFrame
         All reactions of one's own, table by table.
     quantiles : mapping
-        Activation column → evenly spaced quantiles of the model's data.
+        Activation column → evenly spaced quantiles of the model's data. Other columns stay as they are.
     seed : int
         Of the draw of reactions, where there are more than ``MOST_REACTIONS``.
 
