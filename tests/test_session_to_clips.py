@@ -25,6 +25,7 @@ from fergi.video import read_frames
 from fergi.weights import FACE_LANDMARKER
 from synthetic.expressions import View, expression, find_actor
 
+pytestmark = pytest.mark.xdist_group("session to clips")  # one process records for all
 N_FILM, N_SESSIONS, N_IMAGES = 240, 2, 6  # frames of the film, eight seconds; 24 events
 STRIP = 80  # pixels at the top of the picture
 READ_NUMBERS = """
