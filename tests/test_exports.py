@@ -223,6 +223,13 @@ def test_diffusion_kto_of_another_model_needs_that_of_aucomb(root):
     assert "preference_aucomb.json" in message and "fit_preference_model.py --valence aucomb" in message
 
 
+@pytest.mark.parametrize(("name", "package"), [("pick-a-pic", "pyarrow"), ("datasets", "datasets")])
+def test_a_missing_package_is_named(root, name, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    message = refuses(root, *OPTIONS, "--export", name, "--out", root / "new")
+    assert message == f"{name} needs the package {package}, which is not installed: make setup."
+
+
 def test_a_folder_gets_its_name_when_it_is_whole(tmp_path):
     """An error or a killed process leaves nothing under that name, and the next run removes what was left."""
     place = tmp_path / "deep" / "out"

@@ -355,6 +355,11 @@ class Exporter:
     """Writes the material of one participant after the other in each of the chosen formats.
 
     Each format has a folder of its own name below ``folder``. Close it with ``with``.
+
+    Raises
+    ------
+    FergiError
+        If a package that writes a format is not installed.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], options: Options) -> None:
@@ -365,7 +370,12 @@ class Exporter:
         for name in names:
             path = folder / name / EXPORTS[name].file
             path.parent.mkdir(parents=True)
-            self._writers[name] = self._files.enter_context(EXPORTS[name].writer(path, EXPORTS[name].form))
+            try:
+                self._writers[name] = self._files.enter_context(EXPORTS[name].writer(path, EXPORTS[name].form))
+            except ImportError as error:
+                raise FergiError(
+                    f"{name} needs the package {error.name}, which is not installed: make setup."
+                ) from error
 
     def __enter__(self) -> Self:
         return self
