@@ -249,7 +249,12 @@ def main() -> None:
         print(f"{chosen.fitted} people for the numbers of the map:\n")
         show(fitted_numbers(collected(Responses(chosen.fitted, model), "fitting"), portraits(model)))
     settings = CohortSettings(
-        seed=HELD_OUT, n_participants=max(4, chosen.held_out), baseline_seconds=0.5, reaction_seconds=1.5, n_black=0
+        seed=HELD_OUT,
+        n_participants=max(4, chosen.held_out),
+        telling_share=0.8,
+        baseline_seconds=0.5,
+        reaction_seconds=1.5,
+        n_black=0,
     )
     print(f"{settings.n_participants} other people, the demo's reactions: correlation of activation values\n")
     show(per_person(collected(Clips(settings, model, mixed=False), "reactions")))

@@ -1,6 +1,7 @@
 """Frames per second of clips → features beside a plain loop and beside the network alone, in one run.
 
-Reads   nothing: clips are made from scikit-image's astronaut in a temporary folder
+Reads   pretrained_models/face_landmarker.task, if it is there: a row for blendshapes, which need no AU network;
+        clips are made from scikit-image's astronaut in a temporary folder
 Run     python -m benchmarks.clips
         python -m benchmarks.clips --network ir18-thin --frames 30        (a first look)
 Takes   about seven minutes on two cores.
@@ -10,6 +11,7 @@ default layout, threads and float32 (which on CUDA is tf32). Ours is ``process_c
 arrive, which do not count, to the last file written; the start of the workers is reported on its own. The network alone
 has faces ready and does nothing else, in the batches, layout and threads of ours. Weights are random, with outputs
 scaled to a standard deviation of one, so that the error of the reduced precision is in units of the outputs' spread.
+A frame's processor time is that of one process on one thread, which other programs on the machine change little.
 """
 
 import argparse
@@ -26,21 +28,23 @@ import numpy as np
 import torch
 from skimage.data import astronaut
 
-from fergi.action_units.estimator import PRECISIONS, AUEstimator
+from fergi.action_units.blendshapes import Blendshapes
+from fergi.action_units.estimator import PRECISIONS, AUEstimator, Estimator
 from fergi.action_units.network import HEAD, NETWORKS, SIDE, intensities, load_network, network_input, random_network
 from fergi.clips import ClipJob, process_clips
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import ACTION_UNITS, read_clips
 from fergi.processes import choose_device
-from fergi.script import add_device_argument
+from fergi.script import add_device_argument, default_root
 from fergi.video import read_frames
-from fergi.weights import save_weights
+from fergi.weights import FACE_LANDMARKER, save_weights
 
 TITLES = {
     "plain": "plain loop: one frame at a time",
     "float32": "ours",
     "tf32": "ours, tf32",
     "bfloat16": "ours, bfloat16",
+    "blendshapes": "ours, blendshapes in place of the AU network",
     "network": "the network alone, batched",
 }
 
@@ -83,7 +87,7 @@ def plain(videos: list[Path], alignment: AlignmentSettings, weights: Path, name:
 
 
 def ours(
-    videos: list[Path], output: Path, alignment: AlignmentSettings, estimator: AUEstimator, workers: int
+    videos: list[Path], output: Path, alignment: AlignmentSettings, estimator: Estimator, workers: int
 ) -> tuple[float, float]:
     """Frames per second after the first ones arrive, and the seconds before."""
     news: list[tuple[float, int]] = []
@@ -110,6 +114,16 @@ def network_alone(estimator: AUEstimator, n_frames: int, n_threads: int) -> floa
         return len(batches) * size / (time.perf_counter() - started)
 
 
+def processor_time(video: Path, alignment: AlignmentSettings, estimator: Estimator) -> float:
+    """Milliseconds of one core a frame, from the decoded picture to its intensities."""
+    aligner, pictures = FaceAligner(alignment), [picture for _, picture in read_frames(video)]
+    torch.set_num_threads(1)
+    estimator.frame_values(aligner, pictures[:8])
+    started = time.process_time()
+    estimator.frame_values(aligner, pictures)
+    return 1000 * (time.process_time() - started) / len(pictures)
+
+
 def main() -> None:
     """Make clips, measure in turn, print Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,6 +132,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=75, help="of each clip")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--task", type=Path, default=FACE_LANDMARKER.under(default_root()), metavar="FILE")
     add_device_argument(parser)
     chosen = parser.parse_args()
     device, workers = choose_device(chosen.device), chosen.workers
@@ -125,6 +140,7 @@ def main() -> None:
     n_clips = chosen.clips or (max(12, 4 * workers) if on_cuda else 12)
     speeds: dict[str, list[float]] = defaultdict(list)
     starts: list[float] = []
+    costs: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         root, weights = Path(folder), Path(folder) / "weights.pth"
         videos = [root / f"clip_{index}.mp4" for index in range(n_clips)]
@@ -132,6 +148,7 @@ def main() -> None:
             film(video, chosen.frames, index)
         save_scaled_weights(chosen.network, weights)
         alignment = AlignmentSettings(root, "facemesh")
+        landmarker = Blendshapes(chosen.task) if chosen.task.is_file() else None
         for _ in range(chosen.repeats):
             speeds["plain"].append(plain(videos[:3], alignment, weights, chosen.network, device))
             for precision in (each for each in PRECISIONS if on_cuda or each != "tf32"):
@@ -142,6 +159,11 @@ def main() -> None:
                 speed, start = ours(videos, root / precision, alignment, estimator, workers)
                 speeds[precision].append(speed)
                 starts.append(start)
+            if landmarker:
+                speeds["blendshapes"].append(ours(videos, root / "blendshapes", alignment, landmarker, workers)[0])
+        costs[chosen.network] = processor_time(videos[0], alignment, AUEstimator(weights, chosen.network, "cpu"))
+        if landmarker:
+            costs["blendshapes"] = processor_time(videos[0], alignment, landmarker)
         files = (sorted((root / precision).iterdir()) for precision in ("float32", "bfloat16"))
         difference = np.abs(np.subtract(*(read_clips(each)[0].intensities for each in files)))
 
@@ -156,7 +178,8 @@ def main() -> None:
     print(
         f"\nOurs takes {best['network'] / best['float32']:.2f} times as long as the network alone; its workers take "
         f"{min(starts):.0f} s to start. bfloat16 changes intensities by {difference.mean():.3f} on average and "
-        f"{difference.max():.3f} at most, where their standard deviation over unlike pictures is 1."
+        f"{difference.max():.3f} at most, where their standard deviation over unlike pictures is 1. A frame takes "
+        f"{' and '.join(f'{cost:.0f} ms of one core with {name}' for name, cost in costs.items())}."
     )
 
 

@@ -79,9 +79,9 @@ def test_a_row_by_hand():
 
 
 def test_intensities_by_hand():
-    """A smile of 0.53 is AU12 = 3; the rest at their zeros; AUs without a row are empty."""
-    scores = dict.fromkeys(NAMES, 0.5) | {"mouthSmileLeft": 0.48, "mouthSmileRight": 0.58}
-    scores |= {"mouthStretchLeft": 0.003, "mouthStretchRight": 0.003}
+    """A smile of 0.57 is AU12 = 3; the rest at their zeros; AUs without a row are empty."""
+    scores = dict.fromkeys(NAMES, 0.5) | {"mouthSmileLeft": 0.52, "mouthSmileRight": 0.62}
+    scores |= {"mouthStretchLeft": 0.0042, "mouthStretchRight": 0.0042}
     found = dict(zip(ACTION_UNITS, intensities(scores), strict=True))
     assert found[12] == pytest.approx(3, abs=0.05) and found[20] == pytest.approx(0, abs=0.05)
     assert [unit for unit in ACTION_UNITS if math.isnan(found[unit])] == [5, 6, 9, 15, 17]

@@ -71,32 +71,32 @@ def _both(name: str) -> tuple[str, str]:
 #   17  mouthShrugLower answers to AU15 more than to AU17
 MAP: Mapping[int, Row] = {
     1: Row(
-        ("browInnerUp",), zero=-1.6, step=0.76, logit=True,
+        ("browInnerUp",), zero=-1.22, step=0.756, logit=True,
         reason="AU1 raises the inner brows (frontalis, medial part)",
     ),
     2: Row(
-        _both("browOuterUp"), zero=-0.9, step=0.76, logit=True,
+        _both("browOuterUp"), zero=-0.573, step=0.677, logit=True,
         reason="AU2 raises the outer brows (frontalis, lateral part)",
     ),
     4: Row(
-        _both("browDown"), down=("browInnerUp",), less=2, zero=-3.2, step=1.96, logit=True,
+        _both("browDown"), down=("browInnerUp",), less=2, zero=-4.24, step=2.0, logit=True,
         reason="AU4 lowers the brows (corrugator, depressor supercilii): browDown grows and browInnerUp falls. Both "
         "may stay near 0 all the time, so only logits tell. browInnerUp is the steadier one and counts twice",
     ),
     12: Row(
-        _both("mouthSmile"), zero=0.002, step=0.176,
+        _both("mouthSmile"), zero=0.0005, step=0.19,
         reason="AU12 pulls the lip corners up and outwards (zygomaticus major)",
     ),
     20: Row(
-        _both("mouthStretch"), zero=0.003, step=0.105,
+        _both("mouthStretch"), zero=0.0042, step=0.117,
         reason="AU20 stretches the lip corners sideways (risorius)",
     ),
     25: Row(
-        _both("mouthLowerDown"), zero=-7.6, step=1.07, logit=True,
+        _both("mouthLowerDown"), zero=-7.44, step=1.14, logit=True,
         reason="AU25 parts the lips: the lower one comes down (depressor labii inferioris); a dropped jaw does so too",
     ),
     26: Row(
-        ("jawOpen",), zero=0.009, step=0.062,
+        ("jawOpen",), zero=0.0079, step=0.0666,
         reason="AU26 drops the jaw (masseter relaxed)",
     ),
 }  # fmt: skip
