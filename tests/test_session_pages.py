@@ -359,6 +359,18 @@ def test_random_orders_are_random(camera, short):
         for image in range(4):
             assert abs(sum(order[place] == image for order in orders) - 1000) < 6 * 27.4
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    pages = page.evaluate(
+        """import('/static/answers.js').then(async ({rankingPage}) => {
+             const seen = [];
+             for (let i = 0; i < 40; i++) {
+               const { start } = await rankingPage('a prompt', [0, 1, 2, 3].map(() => new Image()));
+               seen.push([start, [...document.querySelectorAll('.ranking li')].map((item) => Number(item.dataset.id))]);
+             }
+             return seen;
+           })"""
+    )
+    assert all(start == shown for start, shown in pages)
+    assert len({tuple(start) for start, _ in pages}) > 10  # of 24
 
 
 def test_camera_that_cannot_be_used_is_held_back(camera, short):
