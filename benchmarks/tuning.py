@@ -60,16 +60,18 @@ def draw(seed: int, n_prompts: int, first_person: int = 0) -> list[list[Drawn]]:
 
 
 def write_pairs(drawn: Sequence[Sequence[Drawn]], path: Path, *, right: float, seed: int, n: int | None = None) -> None:
-    """Pairs as Pick-a-Pic's parquet: all, or ``n`` at random, with labels that are right with a probability."""
+    """Pairs as Pick-a-Pic's parquet: all, or ``n`` at random; just the share ``right`` of the labels is right."""
     import pyarrow
     import pyarrow.parquet
 
     random = np.random.default_rng(seed)
     pairs = [(several[i], several[j]) for several in drawn for i in range(len(several)) for j in range(i)]
     chosen = np.arange(len(pairs)) if n is None else random.permutation(len(pairs))[:n]
+    is_right = random.permutation(len(chosen)) < round(right * len(chosen))
     rows = []
-    for first, second in (pairs[place] for place in chosen):
-        label = float((first.quality > second.quality) == (random.random() < right))
+    for place, agrees in zip(chosen, is_right, strict=True):
+        first, second = pairs[place]
+        label = float((first.quality > second.quality) == agrees)
         row = {"caption": first.prompt, "jpg_0": first.content, "jpg_1": second.content, "user_id": first.person}
         rows.append(row | {"label_0": label, "label_1": 1 - label})
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)

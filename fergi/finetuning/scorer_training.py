@@ -24,6 +24,7 @@ from tqdm import tqdm
 from fergi.files import FergiError, check_writable, keep_settings, write_json, write_table
 from fergi.finetuning.losses import LN_2, anchor_loss, logistic_loss, triplet_loss
 from fergi.finetuning.pairs import TIE, PreferencePairs, PreparedPictures, Split
+from fergi.preference.logistic import fit_slope
 from fergi.scorers.adapters import ADAPTER_FILE, Tunable
 from fergi.scorers.interface import Scorer
 from fergi.weights import read_weights_file, save_weights
@@ -32,6 +33,7 @@ LOSSES = ("logistic", "triplet")
 RESTART = "Pass --restart to begin anew, which deletes the earlier tuning's files."
 WARM_UP = 0.1  # share of the steps
 LONGEST_GRADIENT = 1.0
+LEAST_SCALE = 0.05  # at the start: with 0 nothing would be learned of a taste that the scorer does not know
 SCALE_RATE = 0.1  # highest learning rate of the logarithm of the loss's factor
 STUCK = 1e-3  # a loss that is nearer to that of equal scores has learned nothing
 
@@ -273,6 +275,7 @@ class ScorerTuning:
         if not self.log:
             self.before = self.scores(np.arange(len(self.items)), f"{self.scorer.name} before")
             self.after = self.before.clone()
+            self._start_scale()
             self.log.append(self._row(math.nan, math.nan, math.nan))
             versions = {package: version(package) for package in ("torch", "peft")}
             write_json(self.settings | versions, self.settings_path)
@@ -283,6 +286,15 @@ class ScorerTuning:
             self._train_epoch()
             n = len(self.split.training) - before * self.options.batch_size
             self._finish_epoch(n / (time.perf_counter() - begun))
+
+    def _start_scale(self) -> None:
+        """Let the loss's factor begin where the scores before fit the training labels best, from 1/20 to 1."""
+        rows = self.split.training[self.label[self.split.training] != TIE]
+        with torch.no_grad():
+            scores = (self.before[torch.from_numpy(side[rows])].to(self.scorer.device) for side in self.sides)
+            first, second = (self.scorer.logits(each).cpu().numpy() for each in scores)
+            slope = fit_slope(np.sign(self.label[rows] - TIE) * (first - second))
+            self.scale.fill_(math.log(min(1.0, max(LEAST_SCALE, slope))))
 
     def _train_epoch(self) -> None:
         batches = self.order(self.epochs_done)[self.steps_done :]
