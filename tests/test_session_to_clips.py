@@ -100,9 +100,11 @@ def test_each_clip_begins_with_the_frame_delivered_then(study):
     for path, _, event in clips_of(study):
         shown = np.array([number_of(picture) for _, picture in read_frames(path)])
         assert len(shown) == 30 and (shown >= 0).all()
-        newest = np.searchsorted(times, event + 1000 * np.arange(30) / 30, side="right") - 1
+        moments = event + 1000 * np.arange(30) / 30
+        newest = np.searchsorted(times, moments, side="right") - 1
         known = np.diff(presented)[newest] == 1  # else the hook missed the frame that came next
         off = (shown - numbers[newest] + N_FILM // 2) % N_FILM - N_FILM // 2
+        off[1:][(off[1:] == 1) & (times[newest[1:] + 1] <= moments[1:] + 8)] = 0  # in place of a repeated frame
         first += off[:1][known[:1]].tolist()
         following += off[known].tolist()
         repeats.append(np.mean(np.diff(shown) == 0))

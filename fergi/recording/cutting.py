@@ -1,6 +1,7 @@
 """A recorded session → its clips, images and ``data.json`` below ``data/`` (Section 3.3).
 
-A clip has 30.000 frames a second: its frame k is the newest one captured by the event + k/30 s. H.264 in MP4, in the
+A clip has 30.000 frames a second: its frame k is the newest one captured by the event + k/30 s
+(``synchronisation.newest_frames``). H.264 in MP4, in the
 recording's own size and colours. A session is cut whole or not at all; ``cut.json`` beside the clips says from which
 files, and what the recording's evidence is.
 """
@@ -36,7 +37,7 @@ from fergi.video import UnreadableVideo
 
 RECORDING_NAMES = ("recording.mkv", "recording.webm", "recording.mp4")
 LOGS = ("session.json", "events.jsonl", "frames.jsonl", "answers.json", "images.json")
-ENCODING = {"crf": "15", "preset": "veryfast"}  # of libx264; 40 dB or more against the recording
+ENCODING = {"crf": "15", "preset": "veryfast"}  # of libx264; 50 dB against a recording of a drawn face
 LEAVE_OUT = "The session cannot be cut; leave it out, or restore the file."
 Limits = Mapping[str, float]
 

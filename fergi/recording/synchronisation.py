@@ -6,8 +6,8 @@ recording is the first ``captureTime`` after the ``start()`` call; the ``start``
 other times of the file are then capture times on the page's clock, and the log must confirm that. A browser without
 ``captureTime`` (Firefox) leaves the call itself, which is right to a frame or two.
 
-A frame belongs to a moment if it is the newest that was captured by then. What a webcam and a screen delay before and
-after that is not in any of these times.
+A frame belongs to a moment if it is the newest that was captured by then (see ``newest_frames``). What a webcam and a
+screen delay before and after that is not in any of these times.
 """
 
 import json
@@ -27,6 +27,7 @@ START_CALL = "start() call (no captureTime in this browser)"
 # How far a recorded time may be from its captureTime, ms: containers round to 1 ms, or mp4 to 1/30000 s of a sum.
 TOLERANCE, MP4_TOLERANCE = 1.5, 3.0
 GAP = 0.1  # seconds without a new frame that are counted as a gap: three frames
+EARLY = 8.0  # ms, a quarter of a frame, by which a clip may be early rather than repeat a frame
 MARGIN = 0.05  # share of frames by which another zero must fit better than the first captureTime
 
 
@@ -222,8 +223,19 @@ def _mark(events: Sequence[Mapping[str, Any]], name: str, image: int) -> float:
 
 
 def newest_frames(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    """The place of the newest frame at each moment, both in ms and ascending; −1 before the first frame."""
-    return np.searchsorted(times, moments, side="right") - 1
+    """The place of the newest frame at each moment, both in ms and ascending; −1 before the first frame.
+
+    Where that is the frame of the moment before, the next frame takes its place if it was captured within ``EARLY``
+    after the moment. Otherwise a camera that is as fast as the moments, but not as regular, would have frames repeated
+    and skipped whenever the moments fall where frames change.
+    """
+    newest = np.searchsorted(times, moments, side="right") - 1
+    for place in range(1, len(newest)):
+        if newest[place] <= newest[place - 1]:
+            following = newest[place - 1] + 1
+            early = following < len(times) and times[following] <= moments[place] + EARLY
+            newest[place] = following if early else following - 1
+    return newest
 
 
 def evidence(
