@@ -413,7 +413,7 @@ class Summary:
         self.n_decided += len(decided)
         for reason, n in pairs.loc[pairs["verdict"] == ABSTAIN, "reason"].value_counts().items():
             self.reasons[reason] = self.reasons.get(reason, 0) + int(n)
-        self.expected += expit(np.outer(self.slopes, np.abs(logit(decided)))).sum(axis=1)
+        self.expected += expit(np.outer(self.slopes, np.abs(logit(decided)).clip(max=50))).sum(axis=1)
 
     def expectation(self) -> str:
         """The share of verdicts that is expected to be right, with its 95 % interval from that of the slope."""
@@ -448,6 +448,8 @@ def require_pairs(summary: Summary) -> None:
     if not summary.n_valid:
         why = ", ".join(f"{n} {reason}" for reason, n in summary.reasons.items())
         advice = "Record these sessions again."
+        if EXCLUDED in summary.reasons:
+            advice = "Take --valence linear, which excludes nobody."
         if "missing" in why:
             advice = "Take --valence aucomb, or fit a model on other AUs: fit_preference_model.py --action-units."
         raise FergiError(f"None of {summary.n_pairs} pairs of images in {where} can be annotated ({why}). {advice}")
