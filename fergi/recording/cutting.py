@@ -23,6 +23,7 @@ from fergi.dataset import SessionData, parse_session_data, write_session_data
 from fergi.files import FergiError, read_json, require, sha256, write_json
 from fergi.pictures import is_black, open_picture
 from fergi.recording.synchronisation import (
+    EARLY,
     FRAMES_PER_SECOND,
     PlannedClip,
     Recording,
@@ -39,6 +40,7 @@ RECORDING_NAMES = ("recording.mkv", "recording.webm", "recording.mp4")
 LOGS = ("session.json", "events.jsonl", "frames.jsonl", "answers.json", "images.json")
 ENCODING = {"crf": "15", "preset": "veryfast"}  # of libx264; 50 dB against a recording of a drawn face
 LEAVE_OUT = "The session cannot be cut; leave it out, or restore the file."
+SETTINGS = {"frames_per_second": FRAMES_PER_SECOND, "early": EARLY, **ENCODING}  # other ones cut again
 Limits = Mapping[str, float]
 
 
@@ -102,7 +104,7 @@ def cut_session(
     """
     files = sources(source)
     done = _read_cut(target)
-    if done is not None and done["encoding"] == ENCODING and done["sources"] | files == done["sources"]:
+    if done is not None and done["settings"] == SETTINGS and done["sources"] | files == done["sources"]:
         return Cut(done["warnings"], is_new=False)
     if target.exists() and not (target / "cut.json").is_file():
         raise FergiError(f"{target} is there and was not cut from a recording. Move one of the two sessions away.")
@@ -115,7 +117,7 @@ def cut_session(
         for picture in plan.pictures:
             shutil.copyfile(picture, temporary / picture.name)
         write_session_data(plan.data, temporary / "data.json")
-        content = {"sources": files, "encoding": ENCODING, "evidence": plan.evidence, "warnings": plan.warnings}
+        content = {"sources": files, "settings": SETTINGS, "evidence": plan.evidence, "warnings": plan.warnings}
         write_json(content | {"clips": {clip.name: clip.n_frames for clip in plan.clips}}, temporary / "cut.json")
         announce(plan.black)
         _put_in_place(temporary, target)
