@@ -195,7 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         precision=chosen.precision,
         **{name: getattr(chosen, name) for name in names},
     )
-    scorer = scorer_type(folders.root, device, layout)
+    try:
+        scorer = scorer_type(folders.root, device, layout)
+    except torch.OutOfMemoryError as error:
+        raise FergiError(f"{chosen.scorer} does not fit into the memory of {device}. Pass --device cpu.") from error
     with explained(scorer):
         tuning = ScorerTuning(
             scorer,

@@ -295,7 +295,7 @@ def test_published_columns_of_untrained_networks(published):
 
 def test_what_counts_as_trained():
     """In the expected range and not all the same; of few images only the median counts."""
-    for scorer in SCORERS.values():
+    for scorer in (each for each in SCORERS.values() if each.expected):
         column, (lowest, highest, least) = scorer.column, scorer.expected
         middle = np.linspace(-2 * least, 2 * least, 20) + (lowest + highest) / 2
         assert untrained_columns(pd.DataFrame({column: middle})) == []
