@@ -308,7 +308,8 @@ def test_which_images_there_are(root):
     assert (settings["estimator"], settings["estimator_version"]) == ("fergi", "published")
     folders.excluded_participants.write_text('["101"]')
     with pytest.raises(
-        FergiError, match=r"None of 16 pairs .* in 3 sessions of 1 participants .* participant excluded"
+        FergiError,
+        match=r"None of 16 pairs .* in 3 sessions of 1 participants .* participant excluded.*Take --valence linear",
     ):
         run(root, "--valence", "aucomb")
 
