@@ -135,13 +135,16 @@ def preview_figure(
     figure = Figure(figsize=(12, 9), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.15))
     n_faces = np.count_nonzero(clip.column("face_detection_confidence_score") > 0)
-    given = [unit for unit in ACTION_UNITS if not n_faces or not np.isnan(clip.column(f"AU{unit}")).any()]
+    given = [unit for unit in ACTION_UNITS if n_faces and not np.isnan(clip.column(f"AU{unit}")).any()]
     heading = f"{name}: {len(valid)} frames, {n_faces} with a face, {valid.sum()} valid"
     missing = [f"AU{unit}" for unit in ACTION_UNITS if unit not in given]
-    heading += f"; not estimated: {', '.join(missing)}" if missing else ""
+    heading += f"; not estimated: {', '.join(missing)}" if missing and n_faces else ""
     figure.suptitle(f"{heading}\n{note}" if note else heading, x=0.01, ha="left", fontsize=10, parse_math=False)
     _draw_frames(above, frames, times, valid)
-    _draw_courses(below, given, clip, valid, times[[frame.number for frame in frames]])
+    if n_faces:
+        _draw_courses(below, given, clip, valid, times[[frame.number for frame in frames]])
+    else:
+        below.text(0.5, 0.9, "No frame has a face, so there are no AUs.", ha="center", fontsize=10)
     return figure
 
 

@@ -98,6 +98,14 @@ def test_what_a_figure_shows(tmp_path):
     assert ((frames[0].landmarks > 0) & (frames[0].landmarks < 300)).all()
 
 
+def test_a_video_without_a_face(tmp_path):
+    figure, _ = shown(tmp_path, [NO_FACE] * 2, [GREY] * 2)
+    said = texts(figure)
+    assert "No frame has a face, so there are no AUs." in said and "1: frame 1, 0.00 s, not valid\nno face" in said
+    assert "holiday $1.mp4: 2 frames, 0 with a face, 0 valid\nmade up" in said
+    assert not any(text.startswith("AU") for text in said)
+
+
 def test_landmarks_stay_on_the_face_in_a_large_picture(tmp_path):
     """1920 × 1080 with the face in a corner: the part around it is shown, and the pupils are where they were."""
     large = np.full((1080, 1920, 3), 90, np.uint8)
