@@ -238,7 +238,7 @@ def test_what_needs_redo(root, path, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"Mine": {}}, r"1 of 8 scorers in .*layouts\.json are not known \(first: Mine\); there are CLIP, "),
+        ({"Mine": {}}, r"1 of 10 scorers in .*layouts\.json are not known \(first: Mine\); there are CLIP, "),
         (changed("CLIP", depth=3), "an unusable layout of CLIP: depth is not known"),
         (changed("CLIP", text_config=TEXT | {"depth": 3}), r"layout of CLIP: text_config\.depth is not known"),
         (changed("BLIP", side=None, patch=None), "an unusable layout of BLIP: side is missing"),
