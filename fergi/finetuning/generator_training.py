@@ -369,7 +369,7 @@ class GeneratorTuning:
 
     def _record(self, rate: float) -> None:
         """Evaluate, keep the adapter if it is whole, make samples, and add a row to the log."""
-        loss, reward, right, ties, decided, n = self.sums
+        loss, reward, right, ties, decided, n = self.sums.tolist()
         self.sums = np.zeros(6)
         trained = [loss / n, reward / n if self.reward else math.nan] if n else [math.nan] * 2
         trained += [100 * right / decided, 100 * ties / decided] if decided else [math.nan] * 2
@@ -390,7 +390,7 @@ class GeneratorTuning:
 
     @torch.no_grad()
     def _samples(self) -> float:
-        """Write a grid, a prompt a line, with the same seeds every time; gives the mean reward, if there is one."""
+        """Write a grid, a prompt a line, with the same seeds every time; gives the mean reward, or NaN without one."""
         from diffusers.utils import make_image_grid
 
         if not self.sampled:
@@ -402,6 +402,8 @@ class GeneratorTuning:
             made += pictures
             if self.reward:
                 rewards += self.reward.standardised(self.reward.scorer.score([prompt] * SEEDS, pictures)).tolist()
+        with replacing(self.folder / "samples" / "prompts.txt") as file:
+            file.write("".join(f"{' '.join(prompt.split())}\n" for prompt in self.sampled).encode())
         with replacing(self.folder / "samples" / f"step_{self.steps_done:06d}.png") as file:
             make_image_grid(made, len(self.sampled), SEEDS).save(file, "png")
         return float(np.mean(rewards)) if rewards else math.nan

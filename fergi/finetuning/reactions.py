@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fergi.files import FergiError, read_table
+from fergi.files import FergiError
 from fergi.finetuning.pairs import Picture, PreferencePairs
 
 LIKED, DISLIKED, BOTH = "exclusive_win", "exclusive_lose", "intersections"
@@ -33,15 +33,16 @@ def read_reactions(path: Path, pictures: Path | None = None) -> tuple[Preference
         If the file is not that, or lacks liked or disliked pictures.
     """
     try:
-        table = read_table(path, kept=["file_name", "caption", "split"])
-    except ValueError as error:
-        raise FergiError(f"{error}. {REACTIONS_ADVICE}") from error
-    empty = table[["file_name", "caption"]].isna().any(axis=1)
-    unknown = ~table["split"].isin([LIKED, DISLIKED, BOTH]) | empty
-    if unknown.any():
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise FergiError(f"{path} cannot be read as CSV: {' '.join(str(error).split())}. {REACTIONS_ADVICE}") from error
+    if lacking := [name for name in ("file_name", "caption", "split") if name not in table]:
+        raise FergiError(f"{path} has no column {lacking[0]}. {REACTIONS_ADVICE}")
+    wrong = ~table["split"].isin([LIKED, DISLIKED, BOTH]) | (table["file_name"] == "") | (table["caption"] == "")
+    if wrong.any():
         raise FergiError(
-            f"{unknown.sum()} of {len(table)} rows of {path} lack a picture, a prompt or a reaction that is known "
-            f"(first: line {unknown.idxmax() + 2}). {REACTIONS_ADVICE}"
+            f"{wrong.sum()} of {len(table)} rows of {path} lack a picture, a prompt or a reaction that is known "
+            f"(first: line {wrong.idxmax() + 2}). {REACTIONS_ADVICE}"
         )
     used = table[table["split"] != BOTH]
     for split, what in ((LIKED, "liked"), (DISLIKED, "disliked")):
