@@ -67,20 +67,8 @@ def data_card(
     ]
     if measured is not None:
         parts += ["Measured on such people, with probabilities that never saw them:\n", _calibration(measured)]
+    parts += _limits(published=fitted["estimator_version"] == "published", matched=matched)
     parts += [
-        "\n## Known limits\n",
-        "- Faces alone told about 60 % of all pairs of the published data, whatever the model was; only the surest "
-        "pairs are better.",
-        "- A few expressive people carry much of such data. Split by `participant`, never by row.",
-        "- The probabilities hold for people, cameras and situations like those of the calibration.",
-        *[
-            "- The rankings of the calibration favour images that were shown earlier (59.8 % of pairs), most likely "
-            "because of the ranking page. The models do not see the order."
-        ]
-        * (fitted["estimator_version"] == "published"),
-        *["- The map by rank assumes that these people and images are about as moving as those of the calibration."]
-        * matched,
-        "- A reaction can come from something other than the image. One label is a hint and not a judgement.\n",
         "## Consent\n",
         "Only people who agreed to sharing are in it, or who were not asked, as in published data. Participants of "
         f"whom nothing is in it: {counts['people_withheld']}. There are no "
@@ -88,6 +76,27 @@ def data_card(
         "withdraws later must be taken out: export again, and replace this folder everywhere.",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _limits(*, published: bool, matched: bool) -> list[str]:
+    """What users must know, as list items."""
+    of_published = (
+        "- The rankings of the calibration favour images that were shown earlier (59.8 % of pairs), most likely "
+        "because of the ranking page. The models do not see the order."
+    )
+    of_matched = (
+        "- The map by rank assumes that these people and images are about as moving as those of the calibration."
+    )
+    return [
+        "\n## Known limits\n",
+        "- Faces alone told about 60 % of all pairs of the published data, whatever the model was; only the surest "
+        "pairs are better.",
+        "- A few expressive people carry much of such data. Split by `participant`, never by row.",
+        "- The probabilities hold for people, cameras and situations like those of the calibration.",
+        *([of_published] if published else []),
+        *([of_matched] if matched else []),
+        "- A reaction can come from something other than the image. One label is a hint and not a judgement.\n",
+    ]
 
 
 def _calibration(measured: pd.DataFrame) -> str:
