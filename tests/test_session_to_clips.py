@@ -97,12 +97,14 @@ def test_each_clip_begins_with_the_frame_delivered_then(study):
     """The right frame at 95 % of the events or more, none more than one off; and so the frames that follow."""
     first, following, repeats, n_unknown = [], [], [], 0
     times, presented, numbers = study.seen.T
+    # Elsewhere the hook missed a frame, or came too late and saw a later one.
+    steady = (np.diff(presented) == 1) & (np.diff(numbers) % N_FILM == 1)
     for path, _, event in clips_of(study):
         shown = np.array([number_of(picture) for _, picture in read_frames(path)])
         assert len(shown) == 30 and (shown >= 0).all()
         moments = event + 1000 * np.arange(30) / 30
         newest = np.searchsorted(times, moments, side="right") - 1
-        known = np.diff(presented)[newest] == 1  # else the hook missed the frame that came next
+        known = steady[newest - 1] & steady[newest]
         off = (shown - numbers[newest] + N_FILM // 2) % N_FILM - N_FILM // 2
         off[1:][(off[1:] == 1) & (times[newest[1:] + 1] <= moments[1:] + 8)] = 0  # in place of a repeated frame
         first += off[:1][known[:1]].tolist()
@@ -114,7 +116,7 @@ def test_each_clip_begins_with_the_frame_delivered_then(study):
         f"{len(first)} events, {right:.1%} right; {len(following)} frames, {all_right:.1%} right, {n_unknown} unknown"
     )
     print(f"repeated frames: {np.mean(repeats):.1%} of all, {max(repeats):.1%} of the worst clip")
-    assert len(first) >= 0.7 * 2 * N_SESSIONS * N_IMAGES
+    assert len(first) >= N_SESSIONS * N_IMAGES  # half of them, on any machine
     assert right >= 0.95 and np.abs(first).max() <= 1
     assert all_right >= 0.95 and np.abs(following).max() <= 1
 
