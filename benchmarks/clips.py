@@ -29,8 +29,9 @@ import torch
 from skimage.data import astronaut
 
 from fergi.action_units.blendshapes import Blendshapes
-from fergi.action_units.estimator import PRECISIONS, AUEstimator, Estimator
+from fergi.action_units.estimator import AUEstimator, Estimator
 from fergi.action_units.network import HEAD, NETWORKS, SIDE, intensities, load_network, network_input, random_network
+from fergi.action_units.runtime import PRECISIONS
 from fergi.clips import ClipJob, process_clips
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import ACTION_UNITS, read_clips

@@ -5,20 +5,22 @@ ratio do not depend on the estimator, and neither does which frames are valid, a
 """
 
 import abc
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from fergi.action_units.network import SIDE, intensities, load_network, network_input
+from fergi.action_units.network import SIDE, intensities, load_network
+from fergi.action_units.runtime import OpenVINONetwork, Runtime, TorchNetwork, converted
 from fergi.faces.pipeline import AlignedFace, FaceAligner
 from fergi.features import ACTION_UNITS, NO_FACE
-from fergi.files import FergiError, sha256
+from fergi.files import FergiError, require, sha256
+from fergi.weights import AU_MODEL
 
 BATCH_SIZES = {"cpu": 8, "cuda": 128}  # 8 was the fastest of 1, 8, 16 and 32 on two cores
-PRECISIONS = ("float32", "tf32", "bfloat16")
+CONVERTED = "converted"  # folder of networks that were converted for OpenVINO
 
 
 class Estimator(abc.ABC):
@@ -73,7 +75,17 @@ class AUEstimator(Estimator):
 
     in_workers = False
 
-    def __init__(self, checkpoint: Path, network: str, device: torch.device | str, precision: str = "float32"):
+    def __init__(
+        self,
+        checkpoint: Path,
+        network: str,
+        device: torch.device | str,
+        precision: str = "float32",
+        *,
+        runtime: str = "torch",
+        threads: int = 1,
+        converted_networks: Path | None = None,
+    ):
         """Load the weights strictly.
 
         Parameters
@@ -86,20 +98,33 @@ class AUEstimator(Estimator):
             The CPU or a CUDA device.
         precision : str
             float32; or tf32 (CUDA only) or bfloat16, which are faster where the hardware has them and less exact.
+        runtime : str
+            torch, or openvino (CPU only).
+        threads : int
+            How many threads will use OpenVINO at the same time.
+        converted_networks : Path, optional
+            Where networks that were converted for OpenVINO are kept; by default beside the checkpoint.
 
         Raises
         ------
         FergiError
-            If the file is missing, damaged, or of another layout, or the device lacks the precision or the memory.
+            If the file is missing, damaged, or of another layout, or the device lacks the precision, the runtime or
+            the memory.
         """
         self.device = torch.device(device)
         if precision == "tf32" and self.device.type != "cuda":
             raise FergiError(f"There is no tf32 on {device}. Choose --precision float32 or bfloat16.")
+        if runtime == "openvino" and self.device.type != "cpu":
+            raise FergiError(f"OpenVINO computes on the CPU, not on {device}. Choose --runtime torch or --device cpu.")
+        require([checkpoint], "weight file", AU_MODEL.advice)
         self.batch_size = BATCH_SIZES[self.device.type]
-        self._checkpoint, self._layout, self._precision = checkpoint, network, precision
-        loaded = load_network(checkpoint, network)
-        with self._enough_memory():
-            self._network = loaded.to(self.device, memory_format=torch.channels_last)
+        self._checkpoint, self._layout, self._precision, self._name = checkpoint, network, precision, runtime
+        self._runtime: Runtime
+        if runtime == "torch":
+            self._runtime = TorchNetwork(load_network(checkpoint, network), self.device, precision)
+        else:
+            kept = converted_networks or checkpoint.with_name(CONVERTED)
+            self._runtime = OpenVINONetwork(converted(checkpoint, network, self.batch_size, kept), precision, threads)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -112,6 +137,7 @@ class AUEstimator(Estimator):
             "estimator_version": checkpoint,
             "precision": self._precision,
             "device": self.device.type,
+            "runtime": f"openvino {version('openvino')}" if self._name == "openvino" else "torch",
         }
 
     def estimate_faces(self, pictures: Sequence[np.ndarray], faces: Sequence[AlignedFace]) -> np.ndarray:
@@ -135,20 +161,4 @@ class AUEstimator(Estimator):
         """
         batch = np.zeros((self.batch_size, SIDE, SIDE, 3), np.uint8)
         batch[: len(faces)] = faces
-        if self.device.type == "cuda":  # where PyTorch's own float32 is tf32 in convolutions
-            exact = "tf32" if self._precision == "tf32" else "ieee"
-            torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = exact
-        reduced = torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
-        with self._enough_memory(), torch.inference_mode(), reduced:
-            outputs = self._network(network_input(torch.from_numpy(batch).to(self.device)))
-            return intensities(outputs.float(), ACTION_UNITS)[: len(faces)].cpu().numpy()
-
-    @contextlib.contextmanager
-    def _enough_memory(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise FergiError(
-                f"{self.device} has too little memory for the AU network and batches of {self.batch_size} faces. "
-                "Free some of it, or choose another --device; finished clips stay."
-            ) from error
+        return intensities(self._runtime.outputs(batch)[: len(faces)], ACTION_UNITS)

@@ -1,16 +1,18 @@
-"""The AU network on a CPU by OpenVINO, which computes it faster than PyTorch and equally to float32's last digits.
+"""What computes the AU network: PyTorch, the reference, on any device; or OpenVINO on a CPU, which is faster.
 
-PyTorch stays the reference, and the way on a GPU. A converted network is kept in a folder of its own, named after the
-checkpoint's SHA-256, so that it is converted once.
+Both are equal to float32's last digits. A network that was converted for OpenVINO is kept in a folder of its own,
+named after the checkpoint's SHA-256, so that it is converted once.
 """
 
+import contextlib
 import shutil
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -23,8 +25,57 @@ if TYPE_CHECKING:
     import openvino
 
 RUNTIMES = ("torch", "openvino")
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # ours: OpenVINO's
+PRECISIONS = ("float32", "tf32", "bfloat16")
+OPENVINO_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 NETWORK_FILE = "network.xml"  # its numbers are in network.bin
+
+
+class Runtime(Protocol):
+    """What computes the network, for batches of one size. Several threads may use it at the same time."""
+
+    def outputs(self, faces: np.ndarray) -> np.ndarray:
+        """Outputs (n, 384), float32, of a batch of aligned RGB faces (n, 112, 112, 3), uint8."""
+
+
+class TorchNetwork:
+    """The network in PyTorch, on a device, in one of ``PRECISIONS``."""
+
+    def __init__(self, network: IResNet, device: torch.device, precision: str):
+        """Move the network to the device.
+
+        Raises
+        ------
+        FergiError
+            If the device has too little memory.
+        """
+        self.device, self.precision = device, precision
+        with self._enough_memory():
+            self.network = network.to(device, memory_format=torch.channels_last)
+
+    def outputs(self, faces: np.ndarray) -> np.ndarray:
+        """See ``Runtime``.
+
+        Raises
+        ------
+        FergiError
+            If the device has too little memory.
+        """
+        if self.device.type == "cuda":  # where PyTorch's own float32 is tf32 in convolutions
+            exact = "tf32" if self.precision == "tf32" else "ieee"
+            torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = exact
+        reduced = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        with self._enough_memory(), torch.inference_mode(), reduced:
+            return self.network(network_input(torch.from_numpy(faces).to(self.device))).float().cpu().numpy()
+
+    @contextlib.contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise FergiError(
+                f"{self.device} has too little memory for the AU network and its batches of faces. "
+                "Free some of it, or choose another --device; finished clips stay."
+            ) from error
 
 
 def import_openvino() -> Any:
@@ -44,7 +95,7 @@ def has_bfloat16() -> bool:
 
 
 class OpenVINONetwork:
-    """The AU network in OpenVINO, for batches of one size. Several threads may use it at the same time."""
+    """The network in OpenVINO, on the CPU."""
 
     def __init__(self, model: Path, precision: str, threads: int):
         """Compile a network that ``converted`` made, for so many threads, each with batches of its own.
@@ -59,7 +110,7 @@ class OpenVINONetwork:
             "NUM_STREAMS": str(threads),
             "INFERENCE_NUM_THREADS": str(threads),
             "ENABLE_CPU_PINNING": "NO",  # other processes align faces on the same cores
-            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+            "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision],
         }
         try:
             self._compiled: openvino.CompiledModel = ov.Core().compile_model(model, "CPU", streams)
@@ -71,7 +122,7 @@ class OpenVINONetwork:
         self._own = threading.local()
 
     def outputs(self, faces: np.ndarray) -> np.ndarray:
-        """Outputs (n, 384), float32, of a batch of aligned RGB faces (n, 112, 112, 3), uint8."""
+        """See ``Runtime``; the outputs are valid until the same thread's next call."""
         if not hasattr(self._own, "request"):  # one of them serves one thread
             self._own.request = self._compiled.create_infer_request()
         return self._own.request.infer([np.ascontiguousarray(faces)])[0]
@@ -86,6 +137,13 @@ class _FromPictures(torch.nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         return self.network(network_input(faces))
+
+
+def fastest_runtime(device: torch.device, precision: str) -> str:
+    """The one of ``RUNTIMES`` that is the fastest there: OpenVINO on a CPU that has the precision, else PyTorch."""
+    if device.type != "cpu" or precision not in OPENVINO_PRECISIONS:
+        return "torch"
+    return "openvino" if precision == "float32" or has_bfloat16() else "torch"
 
 
 def converted(checkpoint: Path, network: str, batch_size: int, folder: Path) -> Path:
