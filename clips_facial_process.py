@@ -31,8 +31,9 @@ from tqdm import tqdm
 
 import config
 from fergi.action_units.blendshapes import Blendshapes
-from fergi.action_units.estimator import PRECISIONS, AUEstimator, Estimator
+from fergi.action_units.estimator import AUEstimator, Estimator
 from fergi.action_units.network import NETWORKS
+from fergi.action_units.runtime import PRECISIONS
 from fergi.clips import ClipJob, process_clips
 from fergi.dataset import Folders, find_videos, find_videos_anywhere
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner, add_alignment_arguments, alignment_settings
@@ -176,7 +177,7 @@ def choose_estimator(chosen: argparse.Namespace, folders: Folders) -> tuple[Esti
         raise FergiError(
             f"There is nothing to estimate AUs with: neither {checkpoint} nor {task} exists. Fetch MediaPipe's "
             "blendshapes with: python -m fergi.weights fetch face-landmarker, or the paper's AU model with: "
-            "python -m fergi.weights fetch own-recordings, or train that one (stages 1 to 3)."
+            "python -m fergi.weights fetch own-recordings (with the same --root), or train that one (stages 1 to 3)."
         )
     estimator = Blendshapes(task)
     if chosen.estimator is None:
