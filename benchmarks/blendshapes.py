@@ -84,11 +84,12 @@ class Clips(Dataset):
     """
 
     settings: CohortSettings
+    n_people: int
     model: Path
     mixed: bool  # three AUs a clip, any of them, in place of the demo's reactions
 
     def __len__(self) -> int:
-        return self.settings.n_participants
+        return self.n_people
 
     def __getitem__(self, index: int) -> np.ndarray:
         who = participants(self.settings)[index]
@@ -250,16 +251,16 @@ def main() -> None:
         show(fitted_numbers(collected(Responses(chosen.fitted, model), "fitting"), portraits(model)))
     settings = CohortSettings(
         seed=HELD_OUT,
-        n_participants=max(4, chosen.held_out),
+        n_participants=max(4, chosen.held_out),  # a cohort has at least four
         telling_share=0.8,
         baseline_seconds=0.5,
         reaction_seconds=1.5,
         n_black=0,
     )
-    print(f"{settings.n_participants} other people, the demo's reactions: correlation of activation values\n")
-    show(per_person(collected(Clips(settings, model, mixed=False), "reactions")))
+    print(f"{chosen.held_out} other people, the demo's reactions: correlation of activation values\n")
+    show(per_person(collected(Clips(settings, chosen.held_out, model, mixed=False), "reactions")))
     print("The same people, three AUs a clip; over all clips\n")
-    show(over_all(collected(Clips(settings, model, mixed=True), "mixed")))
+    show(over_all(collected(Clips(settings, chosen.held_out, model, mixed=True), "mixed")))
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def test_two_workers_give_what_this_process_gives(landmarker, aligner, tmp_path)
 @pytest.mark.parametrize(("content", "message"), [
     (None, r"^There is nothing to estimate AUs with: neither .*/AU_models/checkpoint_epoch3\.pth nor "
      r".*/face_landmarker\.task exists\. Fetch MediaPipe's blendshapes with: python -m fergi\.weights fetch "
-     r"face-landmarker, or the paper's AU model with: python -m fergi\.weights fetch own-recordings, or train "),
+     r"face-landmarker, or the paper's AU model with: python -m fergi\.weights fetch own-recordings .*, or train "),
     (b"", r"face_landmarker\.task is no face landmarker .* \(.*\)\. Remove it\. Fetch it with: python -m fergi"),
     (b"<!DOCTYPE html>", r"face_landmarker\.task is no face landmarker with blendshapes that mediapipe can load \("),
     ("half", r"face_landmarker\.task is no face landmarker with blendshapes that mediapipe can load \("),
