@@ -47,16 +47,24 @@ def find_sessions(folders: Folders) -> tuple[list[Session], int]:
     return sorted(complete), n_others
 
 
-def copy_consent(folders: Folders, participant: str) -> None:
-    """Put the participant's consent beside the data; without consent nothing may be cut."""
-    path = folders.recordings / participant / "consent.json"
-    consent = read_json(path, "Nothing of this participant may be cut; move the folder out of recordings/.")
-    if consent.get("recording") is not True or consent.get("withdrawn") is not False:
-        raise FergiError(
-            f"{path} does not allow the recording. Remove everything: delete_participant.py {participant}."
-        )
-    with replacing(folders.data / participant / "consent.json") as file:
-        file.write(path.read_bytes())
+def consents(folders: Folders, participants: Sequence[str]) -> dict[str, str]:
+    """Put each participant's consent beside the data; of whom nothing may be cut, and why."""
+    refused = {}
+    for participant in dict.fromkeys(participants):
+        path = folders.recordings / participant / "consent.json"
+        try:
+            consent = read_json(path, "Nothing of this participant may be cut; move the folder out of recordings/.")
+        except FergiError as error:
+            refused[participant] = str(error)
+            continue
+        allowed = consent.get("recording") is True and consent.get("withdrawn") is False
+        if allowed or (folders.data / participant).is_dir():  # so that exports know of a consent that was withdrawn
+            with replacing(folders.data / participant / "consent.json") as file:
+                file.write(path.read_bytes())
+        if not allowed:
+            advice = f"Remove everything: delete_participant.py {participant}."
+            refused[participant] = f"{path} does not allow the recording. {advice}"
+    return refused
 
 
 def list_session(folders: Folders, session: Session, black: Sequence[int]) -> None:
@@ -142,9 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for folder in (folders.data, folders.preparation):
         check_writable(folder)
     with only_one(folders.data):
-        for participant in dict.fromkeys(participant for participant, _ in sessions):
-            copy_consent(folders, participant)
-        done, problems = cut_all(folders, sessions, chosen.workers)
+        refused = consents(folders, [participant for participant, _ in sessions])
+        done, problems = cut_all(folders, [each for each in sessions if each[0] not in refused], chosen.workers)
+        problems += [refused[participant] for participant, _ in sessions if participant in refused]
         n_new = sum(cut.is_new for cut in done.values())
         print(f"{len(sessions)} complete sessions: {n_new} cut, {len(done) - n_new} cut already.")
         if n_others:

@@ -15,7 +15,7 @@ from numbered import captures, number_of, write_consent, write_session
 from small_disk import CHECKOUT, run_with_room_for
 
 import cut_clips
-from fergi.dataset import Folders, find_videos, read_session_data, read_valid_sessions
+from fergi.dataset import Folders, find_videos, may_share, read_session_data, read_valid_sessions
 from fergi.files import FergiError
 from fergi.image_data import read_image_data
 from fergi.recording import cutting
@@ -276,15 +276,37 @@ def test_recording_damaged_anywhere(tmp_path):
     assert n_cut
 
 
-def test_consent(root):
-    """Without it nothing is cut; withdrawn, nothing either."""
+@pytest.mark.parametrize(
+    ("consent", "reason"),
+    [
+        (
+            lambda folder: write_consent(folder, withdrawn=True),
+            "does not allow the recording. Remove everything: delete_",
+        ),
+        (lambda folder: write_consent(folder, recording=None), "does not allow the recording"),
+        (
+            lambda folder: (folder / "consent.json").unlink(),
+            r"001/consent\.json\). Nothing of this participant may be cut",
+        ),
+        (lambda folder: (folder / "consent.json").write_text("{"), "consent.json is not JSON"),
+    ],
+)
+def test_consent(root, consent, reason):
+    """Without it, or withdrawn, nothing of the participant is cut; the others are."""
+    consent(root / "recordings/001")
+    with pytest.raises(FergiError, match=f"2 of 3 sessions are not cut .first: .*{reason}"):
+        cut(root)
+    assert [path.parent.name for path in root.glob("data/*/session_*")] == ["Zoë B. 02"]
+
+
+def test_consent_withdrawn_after_cutting(root):
+    """What is there already is not exported from now on."""
+    cut(root)
+    assert may_share(Folders(root), "001") and not may_share(Folders(root), "Zoë B. 02")
     write_consent(root / "recordings/001", withdrawn=True)
-    with pytest.raises(FergiError, match=r"does not allow the recording. Remove everything: delete_participant.py 001"):
+    with pytest.raises(FergiError, match="2 of 3 sessions are not cut"):
         cut(root)
-    (root / "recordings/001/consent.json").unlink()
-    with pytest.raises(FergiError, match=r"consent\.json"):
-        cut(root)
-    assert not list(root.glob("data/*/session_*"))
+    assert not may_share(Folders(root), "001")
 
 
 def test_names_and_nothing_to_cut(tmp_path):
