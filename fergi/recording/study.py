@@ -119,7 +119,7 @@ DEFAULT_STUDY = Study(
             "In each session you write a prompt for an image generator and look at the images made from it. A page "
             "with your prompt is shown for a few seconds, then an image for a few seconds; then you answer questions "
             "about the image. At the end you rank the images. A session takes about ten minutes.",
-            "From the camera check to the end of the ranking your webcam records a video of your face, without sound. "
+            "From “Start recording” to the end of the ranking your webcam records a video of your face, without sound. "
             "The video, your prompts and your answers are stored on the computer that runs this study.",
             "Taking part is voluntary. You can stop at any time, without giving a reason and without disadvantage, "
             "and decide then whether what was recorded is kept or deleted.",
