@@ -87,7 +87,7 @@ SCORER_TUNING = {  # see ``TuningSettings``; the paper does not tune
     "alpha": 8,
     "seed": 0,
 }
-SCORER_ANCHORS = {"logistic": 0.03, "triplet": 0.003}  # weight of the anchor with each loss
+SCORER_ANCHORS = {"logistic": 0.05, "triplet": 0.005}  # weight of the anchor with each loss
 # End of tuning of scorers ------------------------------------------------------------------------------------------
 
 # Tuning of generators ----------------------------------------------------------------------------------------------
