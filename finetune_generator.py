@@ -196,7 +196,7 @@ def finish(tuning: GeneratorTuning, chosen: argparse.Namespace) -> None:
     if not tuning.kept_step:
         raise FergiError("No adapter is kept. Choose a smaller --evaluate-every, and pass --restart.")
     print(
-        f"Held out: {len(rows)} pairs of {n_units} {unit}s, {n_ties} of them ties. The model orders "
+        f"Held out: {len(rows)} {kind} of {n_units} {unit}s, {n_ties} of them ties. The model orders "
         f"{found['estimate']:.2f} [{found['lower']:.2f}, {found['upper']:.2f}] % of the others as their labels do "
         f"(95 % interval over {unit}s). This is high for a ruined model, too: look at samples.png."
     )

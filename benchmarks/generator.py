@@ -8,8 +8,8 @@ Takes   about three CPU-minutes for the generator and one for each row.
 Pairs show the same thing twice, before a dark and before a bright background. People like the bright one; or a coin
 decides; or they like the dark one; or they are right with probability 0.75. Measured on samples with the same seeds
 before and after: the shift of the background, in shares of the range between dark and bright drawings, with a 95 %
-interval over samples; the share whose thing has the colour that the prompt names, which no label speaks of; held-out
-implicit accuracy, and the error beside the reference's.
+interval over samples; of the things whose colour is warm or cold, the share that is so as the prompt says, which no
+label speaks of, and its shift; held-out implicit accuracy, and the error beside the reference's.
 """
 
 import argparse
@@ -28,11 +28,13 @@ from PIL import Image
 from fergi.recording.images import load_pipeline
 from fergi.script import run
 from finetune_generator import main as finetune
-from synthetic.generator import background, draw_thing, make_generator, random_prompt, shown_colour
+from synthetic.generator import COLD, KINDS, WARM, background, draw_thing, is_warm, make_generator, random_prompt
+from synthetic.pictures import COLOURS
 
 N_PAIRS, N_SAMPLES = 512, 128
-STEPS, RATE = 160, 4e-4
+STEPS, RATE = 120, 4e-4
 SAMPLING = {"num_inference_steps": 15, "guidance_scale": 2.0}
+PROMPTS = [f"a {colour} {kind}" for colour in COLOURS for kind in KINDS]
 # Name → probability that the bright picture of a pair is the labelled one, the label's value, β.
 ROWS = {
     "right": (1.0, 1.0, 2000),
@@ -51,21 +53,22 @@ def png(picture: Image.Image) -> bytes:
 
 
 def write_pairs(path: Path, right: float, label: float, seed: int = 1) -> None:
-    """Pick-a-Pic's columns; each pair differs in its background alone, and is of one of 32 people."""
+    """Pick-a-Pic's columns; each pair differs in its background alone, and each prompt is one person's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     random, rows = np.random.default_rng(seed), []
+    liked = random.permutation(np.arange(N_PAIRS) < round(right * N_PAIRS))  # the bright one, in exactly that share
     for number in range(N_PAIRS):
         prompt, colour, kind = random_prompt(random)
         state = int(random.integers(1 << 32))
-        bright_first, liked = bool(random.integers(2)), bool(random.random() < right)
+        bright_first = bool(random.integers(2))
         shown = [
             draw_thing(colour, kind, each, np.random.default_rng(state)) for each in (bright_first, not bright_first)
         ]
-        p = label if liked == bright_first else 1 - label
+        p = label if liked[number] == bright_first else 1 - label
         row = {"caption": prompt, "jpg_0": png(shown[0]), "jpg_1": png(shown[1]), "label_0": p, "label_1": 1 - p}
-        rows.append(row | {"user_id": number % 32})
+        rows.append(row | {"user_id": PROMPTS.index(prompt)})
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
@@ -91,16 +94,18 @@ def background_range(seed: int = 3) -> tuple[float, float]:
     return means[0], means[1]
 
 
-def measured(generator: Path, adapter: Path | None, before: np.ndarray | None) -> tuple[np.ndarray, dict[str, str]]:
-    """Backgrounds of the samples in shares of the range, and a row of the table."""
+def measured(generator: Path, adapter: Path | None, before: dict | None) -> tuple[dict, dict]:
+    """Backgrounds in shares of the range and whether colours are as prompted, of each sample; a row of the table."""
     dark, bright = background_range()
     made = samples(generator, adapter)
-    found = (np.array([background(picture) for picture, _ in made]) - dark) / (bright - dark)
-    row = {"background": f"{found.mean():.3f}", "share bright": f"{(found > 0.5).mean():.2f}"}
-    row["colour as prompted"] = f"{np.mean([shown_colour(picture) == colour for picture, colour in made]):.2f}"
-    if before is not None:
-        shift = found - before
-        row["shift"] = f"{shift.mean():+.3f} ± {1.96 * shift.std(ddof=1) / len(shift) ** 0.5:.3f}"
+    light = (np.array([background(picture) for picture, _ in made]) - dark) / (bright - dark)
+    asked = [(is_warm(picture) == (colour in WARM)) for picture, colour in made if colour in WARM + COLD]
+    found = {"background": light, "colour": np.array(asked, float)}
+    row = {"background": f"{light.mean():.3f}", "share bright": f"{(light > 0.5).mean():.2f}"}
+    row["colour as prompted"] = f"{found['colour'].mean():.2f}"
+    for name in found if before else ():
+        shift = found[name] - before[name]
+        row[f"shift of the {name}"] = f"{shift.mean():+.3f} ± {1.96 * shift.std(ddof=1) / len(shift) ** 0.5:.3f}"
     return found, row
 
 

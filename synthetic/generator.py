@@ -37,6 +37,7 @@ N_PICTURES = 2048  # to train on
 VAE_STEPS, VAE_BATCH, VAE_RATE, KL_WEIGHT = 400, 32, 3e-3, 1e-5
 UNET_STEPS, UNET_BATCH, UNET_RATE, EMPTY = 900, 64, 2e-3, 0.1
 BORDER = 3  # pixels, which no thing reaches
+WARM, COLD = ("red", "orange", "yellow", "pink"), ("green", "blue", "purple")
 
 
 def random_prompt(random: np.random.Generator) -> tuple[str, str, str]:
@@ -67,10 +68,11 @@ def background(picture: Image.Image) -> float:
     return float(levels[~inside].mean())
 
 
-def shown_colour(picture: Image.Image) -> str:
-    """Which of the colours is nearest to the middle of a picture."""
-    middle = np.asarray(picture, float)[SIDE // 2 - 3 : SIDE // 2 + 3, SIDE // 2 - 3 : SIDE // 2 + 3].mean(axis=(0, 1))
-    return min(COLOURS, key=lambda name: float(np.abs(middle - COLOURS[name]).sum()))
+def is_warm(picture: Image.Image) -> bool:
+    """Whether the middle of a picture has more red than blue."""
+    middle = slice(SIDE // 2 - 3, SIDE // 2 + 3)
+    red, _, blue = np.asarray(picture, float)[middle, middle].mean(axis=(0, 1))
+    return bool(red > blue)
 
 
 def _tokenizer(folder: Path) -> Any:
