@@ -364,7 +364,8 @@ def _equal_activations(folders: Folders, kind: str, participants: Sequence[str])
 def _order_of_showing(folders: Folders, results: pd.DataFrame, mode: str) -> list[Claim]:
     """How much of the rankings is the order of showing, and accuracies balanced for it."""
     sessions, columns = read_valid_sessions(folders), ["rank_score", *SCORERS]
-    reacted = read_image_reactions(folders, sessions, image_columns=columns, activation_columns=ACTIVATION_COLUMNS)
+    units = ["AU4_activation_value", "AU12_activation_value"]
+    reacted = read_image_reactions(folders, sessions, image_columns=columns, activation_columns=units)
     images = read_tables(folders.image_tables, sessions, key=CLIP_KEY, numeric=["rank_score"], advice=FETCH_ADVICE)
     draws = {"resamples": RESAMPLES, "seed": SEED}
     _, everybody = earlier_by_participant(reacted, **draws)
