@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 import config
 from fergi.dataset import Folders
@@ -212,6 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = choose_device(chosen.device)
     precision = chosen.precision or ("bfloat16" if device.type == "cuda" else "float32")
     mixed = "bf16" if precision == "bfloat16" else "no"
+    if device.index is not None:
+        torch.cuda.set_device(device)
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
     say = accelerator.print
     folders = Folders(chosen.root)
@@ -245,13 +248,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with explained(generator):
         reward, of_reward = open_reward(chosen, pairs, accelerator.device)
         sides = {"n_training_pairs": len(split.training), "n_held_out_pairs": len(split.held_out), "pairs": fingerprint}
+        base = {"unet": generator.fingerprint()}
         tuning = GeneratorTuning(
             generator,
             pairs,
             split,
             settings,
             accelerator,
-            settings={"pipeline": chosen.pipeline, "name": chosen.name, **asdict(settings), **of_reward, **sides},
+            settings={
+                "pipeline": chosen.pipeline,
+                "name": chosen.name,
+                **base,
+                **asdict(settings),
+                **of_reward,
+                **sides,
+            },
             folder=folder,
             reward=reward,
             pairs_at_once=chosen.pairs_at_once,

@@ -34,14 +34,16 @@ from synthetic.pictures import COLOURS
 N_PAIRS, N_SAMPLES = 512, 128
 STEPS, RATE = 120, 4e-4
 SAMPLING = {"num_inference_steps": 15, "guidance_scale": 2.0}
+LIKES = "single likes (KTO)"
 PROMPTS = [f"a {colour} {kind}" for colour in COLOURS for kind in KINDS]
-# Name → probability that the bright picture of a pair is the labelled one, the label's value, β.
+# Name → share of pairs whose label is for the bright picture, the label's value, β.
 ROWS = {
     "right": (1.0, 1.0, 2000),
     "turned round": (0.0, 1.0, 2000),
     "by coin": (0.5, 1.0, 2000),
     "right with 0.75, soft": (0.75, 0.75, 2000),
     "right with 0.75, soft, β 200": (0.75, 0.75, 200),
+    LIKES: (1.0, 1.0, 1000),
 }
 
 
@@ -70,6 +72,18 @@ def write_pairs(path: Path, right: float, label: float, seed: int = 1) -> None:
         row = {"caption": prompt, "jpg_0": png(shown[0]), "jpg_1": png(shown[1]), "label_0": p, "label_1": 1 - p}
         rows.append(row | {"user_id": PROMPTS.index(prompt)})
     pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def write_likes(path: Path, seed: int = 1) -> None:
+    """Diffusion-KTO's table: single pictures, of which those before a bright background are liked."""
+    random, rows = np.random.default_rng(seed), []
+    for number in range(N_PAIRS):
+        prompt, colour, kind = random_prompt(random)
+        bright = bool(random.integers(2))
+        file = path.with_name(f"{number}.png")
+        draw_thing(colour, kind, bright, random).save(file)
+        rows.append({"file_name": file.name, "caption": prompt, "split": f"exclusive_{'win' if bright else 'lose'}"})
+    pd.DataFrame(rows).to_csv(path, index=False)
 
 
 def samples(generator: Path, adapter: Path | None) -> list[tuple[Image.Image, str]]:
@@ -127,10 +141,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = {"before": row}
         for number, name in enumerate(chosen.rows):
             right, label, beta = ROWS[name]
-            pairs, out, begun = root / f"{number}.parquet", root / f"tuned_{number}", time.process_time()
-            write_pairs(pairs, right, label)
-            given = f"--steps {chosen.steps} --rate {RATE} --beta {beta} --evaluate-every {chosen.steps // 2}"
-            given += " --evaluated-pairs 64 --batch-size 16 --pairs-at-once 16 --sample-prompts 0 --workers 1"
+            out, begun = root / f"tuned_{number}", time.process_time()
+            pairs = root / ("likes.csv" if name == LIKES else f"{number}.parquet")
+            if name == LIKES:
+                write_likes(pairs)
+            else:
+                write_pairs(pairs, right, label)
+            loss = "kto" if name == LIKES else "dpo"
+            given = (
+                f"--loss {loss} --beta {beta} --rate {RATE} --steps {chosen.steps} --batch-size 16 --pairs-at-once 16"
+            )
+            given += f" --evaluate-every {chosen.steps // 2} --evaluated-pairs 64 --sample-prompts 0 --workers 1"
             paths = ["--pipeline", str(generator), "--pairs", str(pairs), "--out", str(out), "--root", str(root)]
             with redirect_stdout(io.StringIO()):
                 finetune([*paths, *given.split(), "--device", "cpu"])

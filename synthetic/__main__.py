@@ -4,6 +4,7 @@ Run     python -m synthetic demo --root demo         everything, as ``make demo`
         python -m synthetic study-demo --root study-demo    two scripted participants in a browser, to their results
         python -m synthetic cohort --root DIR        people, pictures and films only
         python -m synthetic scorers --root DIR       tiny scorers only
+        python -m synthetic generator --root DIR     a tiny Stable Diffusion only
         python -m synthetic compare --root DIR       planted beside recovered, from files that are there
 
 Each takes ``--help``. All faces are drawn, so no result says anything about real faces.
@@ -21,6 +22,7 @@ PARTS = {
     "study-demo": "synthetic.study_demo",
     "cohort": "synthetic.recordings",
     "scorers": "synthetic.scorers",
+    "generator": "synthetic.generator",
     "compare": "synthetic.recovery",
 }
 

@@ -384,6 +384,8 @@ def test_bad_input(tmp_path, pipeline):
         tune(tmp_path, pipeline, pairs, "--lora-targets", "out_proj")
     with pytest.raises(FergiError, match=r"cannot be loaded as an image generator .* Name a Stable Diffusion"):
         tune(tmp_path, tmp_path, pairs)
+    with pytest.raises(FergiError, match=r"makes no pictures of 33 pixels\. Choose a multiple of 8\."):
+        tune(tmp_path, pipeline, pairs, "--resolution", 33)
     with pytest.raises(FergiError, match="There is no scorer 'Nobody'"):
         tune(tmp_path, pipeline, pairs, "--reward", "Nobody")
     assert not list((tmp_path / "tuned_generators").rglob("*.safetensors"))
@@ -428,6 +430,10 @@ def test_ruined(tmp_path, pipeline, monkeypatch, capsys):
         kept.load_lora_weights(folder)
         scale[0] = 1.0
     monkeypatch.undo()
+
+    monkeypatch.setattr(Generator, "error", lambda *given: error(*given).detach())
+    with pytest.raises(FergiError, match=r"\d+ of the \d+ parameters to tune in .* get no gradient \(first: "):
+        tune(tmp_path, pipeline, pairs, "--restart")
 
     def full(*_):
         raise torch.OutOfMemoryError

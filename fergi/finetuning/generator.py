@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
-from fergi.files import FergiError, replacing
+from fergi.files import FergiError, replacing, sha256
 from fergi.finetuning.generator_losses import squared_error
 from fergi.recording.images import load_pipeline
 from fergi.scorers.interface import offline_import
@@ -98,8 +98,9 @@ class Generator:
             network.requires_grad_(False).eval()
         factor = self.pipeline.vae_scale_factor
         self.resolution = resolution or self.unet.config.sample_size * factor
-        if self.resolution % (8 * factor // np.gcd(8, factor)):
-            raise FergiError(f"{name} makes no pictures of {self.resolution} pixels. Choose a multiple of 64.")
+        step = int(np.lcm(8, factor * 2 ** (len(self.unet.config.block_out_channels) - 1)))
+        if self.resolution % step:
+            raise FergiError(f"{name} makes no pictures of {self.resolution} pixels. Choose a multiple of {step}.")
         self.shape = (self.unet.config.in_channels, *(self.resolution // factor,) * 2)
         self._add_lora(lora_targets, rank, alpha, seed)
         from diffusers import DDPMScheduler
@@ -135,6 +136,11 @@ class Generator:
         self.parameters = {name: value for name, value in self.unet.named_parameters() if value.requires_grad}
         for value in self.parameters.values():
             value.data = value.data.float()
+
+    def fingerprint(self) -> str:
+        """The SHA-256 of the UNet's files, which the LoRA fits."""
+        folder = Path(self.unet.config["_name_or_path"])
+        return " ".join(sha256(path) for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]))
 
     def check_gradients(self) -> None:
         """Stop unless a backward pass has reached the whole LoRA; FergiError counts what it did not reach."""

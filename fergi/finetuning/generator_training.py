@@ -244,7 +244,8 @@ class GeneratorTuning:
         """
         check_writable(self.folder, "--out")
         if self.leads and restart:
-            for path in (self.state_path, self.settings_path, self.log_path, self.adapter_path):
+            pictures = (self.folder / "samples").glob("step_*.png")
+            for path in (self.state_path, self.settings_path, self.log_path, self.adapter_path, *pictures):
                 path.unlink(missing_ok=True)
         if self.leads and not self.state_path.exists():
             self.settings_path.unlink(missing_ok=True)
@@ -290,6 +291,8 @@ class GeneratorTuning:
 
     def _backward(self, loss: Tensor, n: int, *, last: bool) -> None:
         """Add the gradient of a part's losses; processes exchange gradients after the last part."""
+        if not loss.requires_grad:  # nothing is reached, which ``check_gradients`` says
+            return
         if last:
             self.accelerator.backward(loss.sum() / n)
         else:
