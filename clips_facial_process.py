@@ -7,6 +7,7 @@ Reads   data/<participant>/session_<n>/{baseline,reaction}_clip_<i>.mp4
         pretrained_models/mobilefacenet_model_best.pth.tar, blaze_face_short_range.tflite (see --landmarks)
 Writes  data/<participant>/session_<n>/{baseline,reaction}_clip_<i>_features.csv
         data/settings.json    the settings of these files; with --out, all of it there
+        AU_models/converted/  the AU model as OpenVINO takes it, once per checkpoint
         DIR/…/<video>.png     with --preview DIR: six frames of each video, its landmarks, its AUs
 Run     python clips_facial_process.py
         python clips_facial_process.py --videos my_recordings --out my_features --preview my_pictures
@@ -18,6 +19,11 @@ Finished clips are skipped, so an interrupted run resumes; a clip whose video is
 Videos that cannot be read are listed at the end, and the exit code is 1; the rest is done, also by the other processes
 of torchrun. Nothing leaves this machine.
 """
+
+if __name__ == "__main__":  # the workers' imports take as long as this process's, so both begin now
+    from fergi.script import prepare_workers
+
+    prepare_workers("fergi.clips")
 
 import argparse
 import os
@@ -33,7 +39,7 @@ import config
 from fergi.action_units.blendshapes import Blendshapes
 from fergi.action_units.estimator import AUEstimator, Estimator
 from fergi.action_units.network import NETWORKS
-from fergi.action_units.runtime import PRECISIONS
+from fergi.action_units.runtime import PRECISIONS, RUNTIMES, fastest_runtime
 from fergi.clips import ClipJob, process_clips
 from fergi.dataset import Folders, find_videos, find_videos_anywhere
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner, add_alignment_arguments, alignment_settings
@@ -63,6 +69,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--baseline-decimals", type=int, choices=(2, 3), default=3, help="release: 2 (default: 3)")
     add_device_argument(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="default: %(default)s")
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", *RUNTIMES),
+        default="auto",
+        help="what computes the AU model (default: openvino on a CPU, else torch)",
+    )
     add_workers_argument(parser, "processes that decode and align")
     parser.add_argument("--shard", metavar="I/N", help="do the I-th of N parts (default: all, or torchrun's part)")
     parser.add_argument("--redo", action="store_true", help="do finished clips again")
@@ -171,8 +183,17 @@ def choose_estimator(chosen: argparse.Namespace, folders: Folders) -> tuple[Esti
     name = chosen.estimator or ("fergi" if chosen.checkpoint or checkpoint.is_file() else "blendshapes")
     if name == "fergi":
         device = choose_device(chosen.device)
-        estimator = AUEstimator(checkpoint, chosen.network, device, chosen.precision)
-        return estimator, f"{chosen.network} from {checkpoint} on {device}, {chosen.precision}"
+        runtime = fastest_runtime(device, chosen.precision) if chosen.runtime == "auto" else chosen.runtime
+        estimator = AUEstimator(
+            checkpoint,
+            chosen.network,
+            device,
+            chosen.precision,
+            runtime=runtime,
+            threads=chosen.workers,
+            converted_networks=folders.converted_networks,
+        )
+        return estimator, f"{chosen.network} from {checkpoint} on {device}, {chosen.precision}, {runtime}"
     if chosen.estimator is None and not task.is_file():
         raise FergiError(
             f"There is nothing to estimate AUs with: neither {checkpoint} nor {task} exists. Fetch MediaPipe's "

@@ -56,6 +56,8 @@ class Folders:
     pretrained_models = _at("pretrained_models")
     # The checkpoints of stage 3.
     au_models = _at("AU_models")
+    # The AU model as OpenVINO takes it, by the checkpoint's SHA-256.
+    converted_networks = _at("AU_models", "converted")
     # What stages 1, 2 and 5 to 8 write.
     preparation = _at("preparation")
     # Participant → session numbers (JSON).

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from fergi.files import FergiError
+from fergi.script import out_of_reach
 
 PREFETCHED = 6  # items that a worker has ready, or under way, before they are asked for
 
@@ -154,7 +155,7 @@ def items_from_workers(dataset: Dataset, workers: int) -> Iterator[Iterator[Any]
         collate_fn=_unchanged,
         num_workers=workers,
         worker_init_fn=start_worker,
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=PREFETCHED if workers else None,
         in_order=False,
     )
@@ -194,22 +195,3 @@ def start_worker(number: int) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     cv2.setNumThreads(0)  # none; 1 would wait for threads of the parent, which a fork does not copy
-
-
-@contextlib.contextmanager
-def out_of_reach() -> Iterator[None]:
-    """Processes that are started in the block ignore Ctrl-C; this process gets it after the block.
-
-    They inherit that the signal is blocked. In this process a handler waits as well, because another of its threads
-    could take the signal.
-    """
-    received: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        signal.signal(signal.SIGINT, before)
-    if received:
-        raise KeyboardInterrupt

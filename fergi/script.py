@@ -1,9 +1,13 @@
 """What every script shares: its arguments and how it ends."""
 
 import argparse
+import contextlib
+import multiprocessing
+import multiprocessing.forkserver
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fergi.files import FergiError
@@ -53,6 +57,35 @@ def add_workers_argument(parser: argparse.ArgumentParser, what: str) -> None:
 
     default = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     parser.add_argument("--workers", type=number, default=default, metavar="N", help=f"{what} (default: %(default)s)")
+
+
+@contextlib.contextmanager
+def out_of_reach() -> Iterator[None]:
+    """Processes that are started in the block ignore Ctrl-C; this process gets it after the block.
+
+    They inherit that the signal is blocked. In this process a handler waits as well, because another of its threads
+    could take the signal.
+    """
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGINT, before)
+    if received:
+        raise KeyboardInterrupt
+
+
+def prepare_workers(*modules: str) -> None:
+    """Start the process that worker processes are forked from, and let it import modules that they need.
+
+    It ends with this process, and leaves Ctrl-C to it.
+    """
+    multiprocessing.set_forkserver_preload(list(modules))
+    with out_of_reach():
+        multiprocessing.forkserver.ensure_running()
 
 
 def run(main: Callable[[Sequence[str] | None], int | None]) -> None:

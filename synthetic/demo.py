@@ -67,7 +67,8 @@ STUDY = (
      "DISFAwithPlus_train_model.py --root {root} --network {network} --from-scratch --epochs {epochs} "
      "--rate {rate} --last-layer-rate {rate} --batch-size {batch_size} --device cpu"),
     ("stage 4: features of all clips", "data/008/session_1/reaction_clip_1_features.csv",
-     "clips_facial_process.py --root {root} --checkpoint {root}/{checkpoint} --network {network} --device cpu"),
+     "clips_facial_process.py --root {root} --checkpoint {root}/{checkpoint} --network {network} --device cpu "
+     "--runtime torch"),
     ("stage 5: answers and scores of images", "preparation/preprocessed_image_data",
      "preprocess_image_data.py --root {root} --scorer-layouts {root}/pretrained_models/scorer_layouts.json "
      "--device cpu"),

@@ -45,7 +45,7 @@ HEADER = (
     "AU1,AU2,AU4,AU5,AU6,AU9,AU12,AU15,AU17,AU20,AU25,AU26"
 )
 NOTHING = "0,-1,-1,-1,-1,-1,-1,-1,-1,-1,-1,-1,-1,-1,-1"
-SMALL = ["--network", "ir10-thin", "--device", "cpu"]
+SMALL = ["--network", "ir10-thin", "--device", "cpu", "--runtime", "torch"]
 FEATURES = "*_features.csv"
 NAMES = ("baseline_clip_1", "reaction_clip_10", "reaction_clip_1", "reaction_clip_2")
 BASELINE, TEN, ONE, TWO = (f"101/session_1/{name}_features.csv" for name in NAMES)
@@ -184,8 +184,10 @@ def test_estimates(checkpoint, faces, device, batch_size, less):
 
 def test_too_little_memory(checkpoint, faces, monkeypatch):
     estimator = AUEstimator(checkpoint, "ir10-thin", "cpu")
-    monkeypatch.setattr(estimator, "_network", Mock(side_effect=torch.OutOfMemoryError("Tried to allocate 3 GiB")))
-    with pytest.raises(FergiError, match=r"^cpu has too little memory for the AU network and batches of 8 faces\."):
+    monkeypatch.setattr(
+        estimator._runtime, "network", Mock(side_effect=torch.OutOfMemoryError("Tried to allocate 3 GiB"))
+    )
+    with pytest.raises(FergiError, match=r"^cpu has too little memory for the AU network and its batches of faces\."):
         estimator.estimate(faces[:2])
 
 
@@ -292,7 +294,8 @@ def test_few_large_pictures_are_held_at_a_time(tmp_path, monkeypatch, n, shape, 
 def test_decoding_does_not_run_ahead_of_the_network(tmp_path, monkeypatch):
     """A group, a batch that is not full, and four batches that wait or are estimated are all that is held."""
     video = FeignedVideo(400, (8, 8), 0)
-    processed(video, tmp_path, monkeypatch, AlignedFace(np.zeros((112, 112, 3), np.uint8), 0.9, 0.7, 0.5, (0, 0, 8, 8), None))
+    face = AlignedFace(np.zeros((112, 112, 3), np.uint8), 0.9, 0.7, 0.5, (0, 0, 8, 8), None)
+    processed(video, tmp_path, monkeypatch, face)
     assert sum(video.network.sizes) == 400 and 32 <= max(video.ahead) <= 32 + 8 + 4 * 8
 
 
@@ -319,14 +322,14 @@ def test_a_worker_that_fails(tmp_path, alignment, error, message):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # PyTorch's destructor
 def test_workers_that_cannot_be_started(tmp_path, monkeypatch):
     """Those that run are ended, and Ctrl-C works as before."""
-    start, n_left = multiprocessing.context.SpawnProcess.start, [1, 0]
+    start, n_left = multiprocessing.context.ForkServerProcess.start, [1, 0]
 
     def start_one(process) -> None:
         if not n_left.pop(0):
             raise OSError("Cannot allocate memory")
         start(process)
 
-    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", start_one)
+    monkeypatch.setattr(multiprocessing.context.ForkServerProcess, "start", start_one)
     with pytest.raises(OSError, match="Cannot allocate"):
         process_clips(jobs_for(tmp_path, "a.mp4", "b.mp4"), FACEMESH, KnownNetwork(), workers=2)
     for process in multiprocessing.active_children():
@@ -569,7 +572,9 @@ def test_a_folder_of_any_videos(tmp_path, root, expected, capsys):
     assert_allclose(rounded[:, 2:].astype(float), precise[:, 2:].astype(float), atol=0.00551)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "4 clips, 0 of them done already."
-    assert lines[1].startswith("Landmarks by facemesh; ir10-thin from ") and lines[1].endswith(" on cpu, float32.")
+    assert lines[1].startswith("Landmarks by facemesh; ir10-thin from ") and lines[1].endswith(
+        " on cpu, float32, torch."
+    )
     assert lines[2].startswith("Wrote 4 feature files, 63 frames, ") and lines[2].endswith(" frames/s.")
     assert lines[3:] == [f"1 of them have no face in any frame (first: {videos / 'none.mp4'})."]
 
@@ -619,7 +624,7 @@ def test_an_unfinished_redo_leaves_no_file_of_the_old_settings(finished, monkeyp
 
 
 @pytest.mark.parametrize(("n_bytes", "options", "message"), [
-    (None, SMALL, r"checkpoint_epoch3\.pth\)\. Fetch .* fetch au-model; or train one with DISFAwithPlus_train_model"),
+    (None, [*SMALL, "--estimator", "fergi"], r"checkpoint_epoch3\.pth\)\. Fetch .* fetch au-model .*; or train one"),
     (100_000, SMALL, r"checkpoint_epoch3\.pth cannot be read: it is cut off"),
     (-1, ["--network", "ir50"], r"checkpoint_epoch3\.pth does not fit IResNet .* missing \(first: "),
     (-1, ["--landmarks", "mobilefacenet"], r"mobilefacenet_model_best\.pth\.tar"),

@@ -20,7 +20,6 @@ from fergi.files import FergiError, require, sha256
 from fergi.weights import AU_MODEL
 
 BATCH_SIZES = {"cpu": 8, "cuda": 128}  # 8 was the fastest of 1, 8, 16 and 32 on two cores
-CONVERTED = "converted"  # folder of networks that were converted for OpenVINO
 
 
 class Estimator(abc.ABC):
@@ -123,7 +122,7 @@ class AUEstimator(Estimator):
         if runtime == "torch":
             self._runtime = TorchNetwork(load_network(checkpoint, network), self.device, precision)
         else:
-            kept = converted_networks or checkpoint.with_name(CONVERTED)
+            kept = converted_networks or checkpoint.with_name("converted")
             self._runtime = OpenVINONetwork(converted(checkpoint, network, self.batch_size, kept), precision, threads)
 
     @property
