@@ -2,7 +2,7 @@
 
 Reads   nothing: pictures are drawn, weights are random or made by synthetic/scorers.py, in a temporary folder
 Run     python -m benchmarks.tuning                      the tiny PickScore, three seeds of every kind of labels
-        python -m benchmarks.tuning --full-size          one epoch of two pairs at the official sizes, and peak memory
+        python -m benchmarks.tuning --full-size          a pair at the official sizes, and peak memory
         python -m benchmarks.tuning -- --anchor 0        (options behind -- go to finetune_scorer.py)
 Takes   about four minutes on a quiet core; --full-size ten, and 4 GB of disk and up to 8 GB of memory.
 
@@ -117,7 +117,7 @@ def tiny(root: Path, seeds: int, options: Sequence[str]) -> bool:
 def full_size(name: str, root: Path, options: Sequence[str]) -> dict[str, Any]:
     """Tune one scorer of the official size, on random weights; in a process of its own, whose memory is measured."""
     begun = time.perf_counter()
-    write_pairs([several[:2] for several in draw(1, 4)], root / "pairs.parquet", right=1, seed=0)
+    write_pairs([several[:2] for several in draw(1, 2)], root / "pairs.parquet", right=1, seed=0)
     given = ["--scorer", name, "--pairs", root / "pairs.parquet", "--held-out-share", 0.5, "--epochs", 1]
     tune(root, *given, "--pairs-at-once", 1, "--accept", "always", *options)
     from fergi.scorers.adapters import ADAPTER_FILE
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """One of the two tables; 1 if labels by coin move the accuracy, or labels that tell something do not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tunable = [name for name in SCORERS if scorer_class(name).lora_targets]
-    parser.add_argument("--full-size", action="store_true", help="one epoch of two pairs at the official sizes")
+    parser.add_argument("--full-size", action="store_true", help="tune on a pair at the official sizes")
     parser.add_argument("--scorers", nargs="+", choices=tunable, default=tunable, help="with --full-size")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("options", nargs="*", help="of finetune_scorer.py")
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         if not chosen.full_size:
             return 0 if tiny(Path(folder), chosen.seeds, chosen.options) else 1
-    print("| scorer | adapter, MB | one epoch of two pairs, all included, s | peak memory, GB |\n|---|---|---|---|")
+    print("| scorer | adapter, MB | a step of one pair and six scores, with loading, s | peak memory, GB |\n|---|---|---|---|")
     for name in chosen.scorers:
         with tempfile.TemporaryDirectory() as folder:
             in_a_process_of_its_own(write_official_sizes, name, Path(folder))
