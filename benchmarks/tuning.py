@@ -141,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         if not chosen.full_size:
             return 0 if tiny(Path(folder), chosen.seeds, chosen.options) else 1
-    print("| scorer | adapter, MB | a step of one pair and six scores, with loading, s | peak memory, GB |\n|---|---|---|---|")
+    print("| scorer | adapter, MB | a step of one pair and six scores, with loading, s | peak memory, GB |")
+    print("|---|---|---|---|")
     for name in chosen.scorers:
         with tempfile.TemporaryDirectory() as folder:
             in_a_process_of_its_own(write_official_sizes, name, Path(folder))

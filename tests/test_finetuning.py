@@ -490,6 +490,7 @@ def test_files_of_tuned_scorers_are_read_strictly(root, tmp_path):
         scorer_class("Pick")
 
 
+@pytest.mark.filterwarnings("ignore:Image size")
 def test_pictures_that_no_one_can_open_have_a_name():
     """A bomb inside a table is refused like one in a file."""
     with io.BytesIO() as file:
