@@ -170,16 +170,16 @@ def test_killed_and_resumed(tmp_path, pipeline, monkeypatch, loss):
         pairs = write_reactions(tmp_path, ["exclusive_win", "exclusive_lose"] * 8)
     else:
         pairs = write_pairs(tmp_path / "pairs.parquet", SOFT)
-    more = ["--loss", loss, "--state-every", 1, "--steps", 6, "--evaluate-every", 4]
+    more = ["--loss", loss, "--state-every", 1, "--steps", 4, "--evaluate-every", 3, "--sample-prompts", 0]
     folder, log = tune(tmp_path, pipeline, pairs, *more, "--pairs-at-once", 3)
     whole, state = load_file(folder / LORA), torch.load(folder / "last_training_state.pth", weights_only=True)
-    assert state["steps_done"] == 6 and state["tuned"].keys() and log["step"].tolist() == [0, 4, 6]
+    assert state["steps_done"] == 4 and state["tuned"].keys() and log["step"].tolist() == [0, 3, 4]
     for path in folder.rglob("*"):
         assert path.suffix not in (".pkl", ".bin", ".pt"), "no file of another engine's state"
     step = GeneratorTuning.step
 
     def stopping(tuning, *given):
-        if tuning.steps_done == 3:
+        if tuning.steps_done == 2:
             raise KeyboardInterrupt
         step(tuning, *given)
 
@@ -239,7 +239,7 @@ def test_drawn_things():
 def trained(tmp_path_factory):
     """A generator that has learned to make latents of dark and of bright pictures, with a random VAE."""
     folder = tmp_path_factory.mktemp("trained") / "generator"
-    make_generator(folder, 0, n_pictures=256, vae_steps=1, unet_steps=120)
+    make_generator(folder, 0, n_pictures=256, vae_steps=1, unet_steps=60)
     return folder
 
 
@@ -265,8 +265,8 @@ def test_planted_taste(tmp_path, trained):
     coin = np.random.default_rng(0).permutation([0.0, 1.0] * 32)
     for name, labels in (("right", np.ones(64)), ("turned", np.zeros(64)), ("coin", coin)):
         pairs = write_pairs(tmp_path / f"{name}.parquet", labels)
-        more = "--steps 30 --batch-size 8 --pairs-at-once 8 --evaluate-every 30 --rate 2e-3 --beta 1000 --rank 8"
-        more += f" --sample-prompts 0 --name {name} --out {tmp_path / name} --evaluated-pairs 16"
+        more = "--steps 28 --batch-size 8 --pairs-at-once 8 --evaluate-every 28 --rate 2e-3 --beta 1000 --rank 8"
+        more += f" --sample-prompts 0 --name {name} --out {tmp_path / name} --evaluated-pairs 8"
         tune_out(tmp_path, trained, pairs, more)
         moved = brightness(trained, tmp_path / name) - before
         shift[name] = moved.mean(), 1.96 * moved.std(ddof=1) / len(moved) ** 0.5
