@@ -3,7 +3,8 @@
 Reads   nothing: a tiny generator is trained on drawn pictures first (kept in --generator DIR, if that is given)
 Run     python -m benchmarks.generator
         python -m benchmarks.generator --generator demo/pretrained_models/tiny_generator
-Takes   about three CPU-minutes for the generator and one for each row.
+        python -m benchmarks.generator --full-size      (one step at the layout of Stable Diffusion 1.5, and its memory)
+Takes   about three CPU-minutes for the generator and one for each row; --full-size three, and 2 GB of disk.
 
 Pairs show the same thing twice, before a dark and before a bright background. People like the bright one; or a coin
 decides; or they like the dark one; or they are right with probability 0.75. Measured on samples with the same seeds
@@ -14,6 +15,9 @@ label speaks of, and its shift; held-out implicit accuracy, and the error beside
 
 import argparse
 import io
+import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,7 +32,17 @@ from PIL import Image
 from fergi.recording.images import load_pipeline
 from fergi.script import run
 from finetune_generator import main as finetune
-from synthetic.generator import COLD, KINDS, WARM, background, draw_thing, is_warm, make_generator, random_prompt
+from synthetic.generator import (
+    COLD,
+    KINDS,
+    WARM,
+    background,
+    draw_thing,
+    is_warm,
+    make_generator,
+    random_prompt,
+    untrained,
+)
 from synthetic.pictures import COLOURS
 
 N_PAIRS, N_SAMPLES = 512, 128
@@ -123,16 +137,49 @@ def measured(generator: Path, adapter: Path | None, before: dict | None) -> tupl
     return found, row
 
 
+def full_size(root: Path) -> None:
+    """One step on a CPU with random weights in the layout of Stable Diffusion 1.5, at 64 pixels, in bfloat16."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    pairs, folder, widths = root / "pairs.parquet", root / "stable-diffusion", (320, 640, 1280, 1280)
+    write_pairs(pairs, 1.0, 1.0)
+    pipeline, normal = untrained(root), torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    layers = {"num_hidden_layers": 12, "num_attention_heads": 12, "hidden_size": 768, "intermediate_size": 3072}
+    text = CLIPTextModel(CLIPTextConfig(vocab_size=49408, eos_token_id=pipeline.tokenizer.eos_token_id, **layers))
+    unet = UNet2DConditionModel(block_out_channels=widths, cross_attention_dim=768, attention_head_dim=8)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2,
+        block_out_channels=(128, 256, 512, 512), latent_channels=4,
+    )  # fmt: skip
+    torch.set_default_dtype(normal)
+    pipeline.register_modules(text_encoder=text, unet=unet, vae=vae)
+    pipeline.save_pretrained(folder)
+    del pipeline, text, unet, vae
+    given = "--resolution 64 --steps 1 --batch-size 2 --evaluate-every 1 --evaluated-pairs 2 --sample-prompts 0"
+    paths = ["--pipeline", str(folder), "--pairs", str(pairs), "--out", str(root / "tuned"), "--root", str(root)]
+    command = [sys.executable, "finetune_generator.py", *paths, *given.split(), "--device", "cpu"]
+    subprocess.run([*command, "--precision", "bfloat16", "--workers", "1"], check=True)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    size = (root / "tuned/pytorch_lora_weights.safetensors").stat().st_size / 1e6
+    print(f"Stable Diffusion 1.5: peak memory {peak:.1f} GiB, LoRA of {size:.1f} MB.")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make or take the generator, tune it once for each row, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generator", type=Path, metavar="DIR", help="one of synthetic/generator.py; made if missing")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=tuple(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
+    parser.add_argument("--full-size", action="store_true", help="only one step at the size of Stable Diffusion 1.5")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
+        if chosen.full_size:
+            full_size(root)
+            return
         generator, begun = chosen.generator or root / "generator", time.process_time()
         if not (generator / "model_index.json").is_file():
             make_generator(generator, seed=0)

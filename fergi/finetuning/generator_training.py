@@ -420,7 +420,7 @@ class GeneratorTuning:
             said = f"loss {row['loss']:.4f}{reward}; {said}, {rate:.2f} pairs per second"
         print(f"step {row['step']}: {said}" if self.steps_done else f"before: {said}", flush=True)
         equal = AT_START.get(self.options.loss)
-        if self.steps_done and equal is not None and abs(row["loss"] - equal) < STUCK and not self.warned:
+        if self.steps_done > 1 and equal is not None and abs(row["loss"] - equal) < STUCK and not self.warned:
             self.warned = True
             print(
                 f"Warning: the loss stays at {equal:.4f}, that of a model that has not moved: the labels tell little, "
