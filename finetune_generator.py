@@ -104,6 +104,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     if not 0 < chosen.held_out_share < 1 or chosen.empty_prompts > 1 or not 0 < chosen.liked_share < 1:
         parser.error("--held-out-share and --liked-share must be between 0 and 1, and --empty-prompts at most 1")
+    if not chosen.name.replace("-", "").replace("_", "").isalnum():
+        parser.error("--name must be of letters, digits, hyphens and underscores")
     if chosen.reward:
         if chosen.loss != "dpo":
             parser.error("--reward and --loss kto exclude each other")
