@@ -1,22 +1,25 @@
-"""Frames per second of clips → features beside a plain loop and beside the network alone, in one run.
+"""Clips to features beside the original's way of working, whole processes in turn, in one run.
 
 Reads   pretrained_models/face_landmarker.task, if it is there: a row for blendshapes, which need no AU network;
-        clips are made from scikit-image's astronaut in a temporary folder
+        clips are made from scikit-image's astronaut in a temporary folder, or --videos FILE…
 Run     python -m benchmarks.clips
-        python -m benchmarks.clips --network ir18-thin --frames 30        (a first look)
-Takes   about seven minutes on two cores.
+        python -m benchmarks.clips --size 1920x1080
+        python -m benchmarks.clips --videos film.mp4 film_again.mp4
+        python -m benchmarks.clips --network ir18-thin --clips 2 --frames 30        (a first look)
+Takes   about six minutes on two cores.
 
-The plain loop does what the original does: one process, one frame at a time from decoding to the network, PyTorch's
-default layout, threads and float32 (which on CUDA is tf32). Ours is ``process_clips``, timed from the first frames that
-arrive, which do not count, to the last file written; the start of the workers is reported on its own. The network alone
-has faces ready and does nothing else, in the batches, layout and threads of ours. Weights are random, with outputs
-scaled to a standard deviation of one, so that the error of the reduced precision is in units of the outputs' spread.
+The original's way: one process, one frame at a time from decoding to the network, which computes on all cores, in
+PyTorch's default layout and float32 (on CUDA tf32). Ours is clips_facial_process.py. Every figure is of a whole
+process, start and imports included, and the rows take turns. The network alone has faces ready. Weights are random,
+with outputs scaled to a standard deviation of one, so that differences are in units of the outputs' spread.
 A frame's processor time is that of one process on one thread, which other programs on the machine change little.
 """
 
 import argparse
 import os
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -31,33 +34,26 @@ from skimage.data import astronaut
 from fergi.action_units.blendshapes import Blendshapes
 from fergi.action_units.estimator import AUEstimator, Estimator
 from fergi.action_units.network import HEAD, NETWORKS, SIDE, intensities, load_network, network_input, random_network
-from fergi.action_units.runtime import PRECISIONS
-from fergi.clips import ClipJob, process_clips
+from fergi.action_units.runtime import RUNTIMES, has_bfloat16
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner
 from fergi.features import ACTION_UNITS, read_clips
 from fergi.processes import choose_device
-from fergi.script import add_device_argument, default_root
+from fergi.script import CHECKOUT, add_device_argument, default_root
 from fergi.video import read_frames
 from fergi.weights import FACE_LANDMARKER, save_weights
 
-TITLES = {
-    "plain": "plain loop: one frame at a time",
-    "float32": "ours",
-    "tf32": "ours, tf32",
-    "bfloat16": "ours, bfloat16",
-    "blendshapes": "ours, blendshapes in place of the AU network",
-    "network": "the network alone, batched",
-}
+ORIGINAL, SINGLE, NETWORK = "the original's way", "one clip of 150 frames, ", "the network alone, "
 
 
-def film(path: Path, n_frames: int, phase: float) -> None:
-    """A clip of 640 × 480 at 30 FPS in which a face moves a little."""
-    picture = cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30.0, (640, 480))
+def film(path: Path, n_frames: int, phase: float, size: tuple[int, int] = (640, 480)) -> None:
+    """A clip at 30 FPS in which a face moves a little; the face grows with the height."""
+    picture, scale = cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR), size[1] / 480
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30.0, size)
     for frame in range(n_frames):
-        motion = cv2.getRotationMatrix2D((256, 140), 6 * np.sin(frame / 15 + phase), 1 + 0.05 * np.sin(frame / 9))
-        motion[:, 2] += (70 + 10 * np.sin(frame / 20), 60)
-        writer.write(cv2.warpAffine(picture, motion, (640, 480)))
+        zoom = scale * (1 + 0.05 * np.sin(frame / 9))
+        motion = cv2.getRotationMatrix2D((256, 140), 6 * np.sin(frame / 15 + phase), zoom)
+        motion[:, 2] += (size[0] / 2 - 250 + 10 * np.sin(frame / 20), 200 * scale - 140)
+        writer.write(cv2.warpAffine(picture, motion, size))
     writer.release()
 
 
@@ -71,43 +67,31 @@ def save_scaled_weights(name: str, path: Path) -> None:
     save_weights(network.state_dict() | scaled, path)
 
 
-def plain(videos: list[Path], alignment: AlignmentSettings, weights: Path, name: str, device: torch.device) -> float:
-    """Frames per second of the plain loop, models loaded before."""
+def original(videos: list[Path], weights: Path, name: str, device: torch.device) -> None:
+    """The original's way, of all videos; its features are not written."""
+    torch.set_num_threads(os.cpu_count() or 1)
     torch.backends.cudnn.conv.fp32_precision = "tf32"  # PyTorch's default, which ours changes
     network = load_network(weights, name).to(device)
-    aligner = FaceAligner(alignment)
-    started, n_frames = time.perf_counter(), 0
+    aligner = FaceAligner(AlignmentSettings(weights.parent, "facemesh"))
     for video in videos:
         for _, picture in read_frames(video):
-            n_frames += 1
             (face,) = aligner.align([picture])
             if face is not None:
                 with torch.inference_mode():
                     network(network_input(torch.from_numpy(face.picture[None]).to(device)).contiguous()).cpu()
-    return n_frames / (time.perf_counter() - started)
 
 
-def ours(
-    videos: list[Path], output: Path, alignment: AlignmentSettings, estimator: Estimator, workers: int
-) -> tuple[float, float]:
-    """Frames per second after the first ones arrive, and the seconds before."""
-    news: list[tuple[float, int]] = []
+def seconds(command: list[str | Path]) -> float:
+    """Of a whole process."""
     started = time.perf_counter()
-    process_clips(
-        [ClipJob(video, output / f"{video.stem}_features.csv", 3) for video in videos],
-        alignment,
-        estimator,
-        workers=workers,
-        progress=lambda frames, clips: news.append((time.perf_counter(), frames)),
-    )
-    first, seconds = news[0][0], time.perf_counter() - news[0][0]
-    return sum(frames for _, frames in news[1:]) / seconds, first - started
+    subprocess.run([sys.executable, *map(str, command)], cwd=CHECKOUT, check=True, capture_output=True)
+    return time.perf_counter() - started
 
 
-def network_alone(estimator: AUEstimator, n_frames: int, n_threads: int) -> float:
-    """Frames per second of the network, for about as many frames."""
+def network_alone(estimator: AUEstimator, n_threads: int) -> float:
+    """Faces per second of the network, of about 256."""
     size = estimator.batch_size
-    batches = [np.random.default_rng(0).integers(0, 256, (size, SIDE, SIDE, 3), np.uint8)] * -(-n_frames // size)
+    batches = [np.random.default_rng(0).integers(0, 256, (size, SIDE, SIDE, 3), np.uint8)] * (256 // size)
     with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         list(threads.map(estimator.estimate, batches[:n_threads]))
         started = time.perf_counter()
@@ -117,7 +101,7 @@ def network_alone(estimator: AUEstimator, n_frames: int, n_threads: int) -> floa
 
 def processor_time(video: Path, alignment: AlignmentSettings, estimator: Estimator) -> float:
     """Milliseconds of one core a frame, from the decoded picture to its intensities."""
-    aligner, pictures = FaceAligner(alignment), [picture for _, picture in read_frames(video)]
+    aligner, pictures = FaceAligner(alignment), [picture for _, picture in read_frames(video)][:75]
     torch.set_num_threads(1)
     estimator.frame_values(aligner, pictures[:8])
     started = time.process_time()
@@ -125,63 +109,120 @@ def processor_time(video: Path, alignment: AlignmentSettings, estimator: Estimat
     return 1000 * (time.process_time() - started) / len(pictures)
 
 
-def main() -> None:
-    """Make clips, measure in turn, print Markdown."""
+def _size(text: str) -> tuple[int, int]:
+    width, height = map(int, text.split("x"))
+    return width, height
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=NETWORKS, default="ir50")
-    parser.add_argument("--clips", type=int, help="default: 12; on a GPU at least 4 for each worker")
-    parser.add_argument("--frames", type=int, default=75, help="of each clip")
+    parser.add_argument("--clips", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=150, help="of each clip")
+    parser.add_argument("--size", type=_size, default=(640, 480), metavar="WxH")
+    parser.add_argument("--videos", type=Path, nargs="+", metavar="FILE", help="in place of drawn clips")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--task", type=Path, default=FACE_LANDMARKER.under(default_root()), metavar="FILE")
+    parser.add_argument("--original", type=Path, metavar="WEIGHTS", help=argparse.SUPPRESS)  # the process of that row
     add_device_argument(parser)
-    chosen = parser.parse_args()
-    device, workers = choose_device(chosen.device), chosen.workers
-    on_cuda = device.type == "cuda"
-    n_clips = chosen.clips or (max(12, 4 * workers) if on_cuda else 12)
-    speeds: dict[str, list[float]] = defaultdict(list)
-    starts: list[float] = []
-    costs: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        root, weights = Path(folder), Path(folder) / "weights.pth"
-        videos = [root / f"clip_{index}.mp4" for index in range(n_clips)]
-        for index, video in enumerate(videos):
-            film(video, chosen.frames, index)
-        save_scaled_weights(chosen.network, weights)
-        alignment = AlignmentSettings(root, "facemesh")
-        landmarker = Blendshapes(chosen.task) if chosen.task.is_file() else None
-        for _ in range(chosen.repeats):
-            speeds["plain"].append(plain(videos[:3], alignment, weights, chosen.network, device))
-            for precision in (each for each in PRECISIONS if on_cuda or each != "tf32"):
-                estimator = AUEstimator(weights, chosen.network, device, precision)
-                if precision == "float32":
-                    n_threads = 1 if on_cuda else workers
-                    speeds["network"].append(network_alone(estimator, n_clips * chosen.frames // 2, n_threads))
-                speed, start = ours(videos, root / precision, alignment, estimator, workers)
-                speeds[precision].append(speed)
-                starts.append(start)
-            if landmarker:
-                speeds["blendshapes"].append(ours(videos, root / "blendshapes", alignment, landmarker, workers)[0])
-        costs[chosen.network] = processor_time(videos[0], alignment, AUEstimator(weights, chosen.network, "cpu"))
-        if landmarker:
-            costs["blendshapes"] = processor_time(videos[0], alignment, landmarker)
-        files = (sorted((root / precision).iterdir()) for precision in ("float32", "bfloat16"))
-        difference = np.abs(np.subtract(*(read_clips(each)[0].intensities for each in files)))
+    return parser
 
-    best = {name: max(speeds[name]) for name in TITLES if name in speeds}
-    where = torch.cuda.get_device_name(device) if on_cuda else f"{os.cpu_count()} processors"
-    print(
-        f"{platform.machine()}, {where}, {workers} workers; {chosen.network}, {n_clips} clips of {chosen.frames} frames"
-    )
-    print(f"of 640 x 480; fastest of {chosen.repeats}.\n\n| | frames/s | of plain |\n|---|--:|--:|")
-    for name, speed in best.items():
-        print(f"| {TITLES[name]} | {speed:.1f} | {speed / best['plain']:.2f} |")
-    print(
-        f"\nOurs takes {best['network'] / best['float32']:.2f} times as long as the network alone; its workers take "
-        f"{min(starts):.0f} s to start. bfloat16 changes intensities by {difference.mean():.3f} on average and "
-        f"{difference.max():.3f} at most, where their standard deviation over unlike pictures is 1. A frame takes "
-        f"{' and '.join(f'{cost:.0f} ms of one core with {name}' for name, cost in costs.items())}."
-    )
+
+def commands(root: Path, chosen: argparse.Namespace, device: torch.device) -> dict[str, list[str | Path]]:
+    """Each row's command, without the videos."""
+    script = ["clips_facial_process.py", "--root", root, "--landmarks", "facemesh", "--workers", chosen.workers]
+    network = ["--estimator", "fergi", "--network", chosen.network, "--device", device, "--checkpoint", root / "w.pth"]
+    rows = {ORIGINAL: ["-m", "benchmarks.clips", "--network", chosen.network, "--device", device]}
+    precisions = ["float32", "tf32", "bfloat16"] if device.type == "cuda" else ["float32", "bfloat16"]
+    for precision in precisions:
+        for runtime in RUNTIMES[:1] if device.type == "cuda" else RUNTIMES:
+            if precision == "float32" or runtime == "torch" or has_bfloat16():
+                options = ["--runtime", runtime, "--precision", precision]
+                rows[f"ours, {runtime}, {precision}"] = [*script, *network, *options]
+    if chosen.task.is_file():
+        rows["ours, blendshapes in place of the AU network"] = [*script, "--estimator", "blendshapes"]
+    return rows
+
+
+def main() -> None:
+    """Make clips, measure in turn, print Markdown."""
+    chosen = _parser().parse_args()
+    device = choose_device(chosen.device)
+    if chosen.original:
+        original(chosen.videos, chosen.original, chosen.network, device)
+        return
+    taken: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in ("job", "single", "pretrained_models"):
+            (root / name).mkdir()
+        for index, video in enumerate(chosen.videos or range(chosen.clips)):
+            if chosen.videos:
+                (root / "job" / f"{index}_{video.name}").symlink_to(video.resolve())
+            else:
+                film(root / "job" / f"clip_{index}.mp4", chosen.frames, index, chosen.size)
+        film(root / "single" / "clip.mp4", 150, 0, chosen.size)
+        if chosen.task.is_file():
+            FACE_LANDMARKER.under(root).symlink_to(chosen.task.resolve())
+        save_scaled_weights(chosen.network, root / "w.pth")
+        jobs = {name: sorted((root / name).iterdir()) for name in ("job", "single")}
+        n_frames = sum(1 for video in jobs["job"] for _ in read_frames(video))
+        rows = commands(root, chosen, device)
+        for repeat in range(-1, chosen.repeats):  # the first turn converts the network and warms the disk's cache
+            for name, command in rows.items():
+                for job, videos in jobs.items():
+                    if job == "single" and "float32" not in name and name != ORIGINAL:
+                        continue
+                    where = ["--videos", root / job, "--out", root / "out" / job / name.replace(" ", "_"), "--redo"]
+                    if name == ORIGINAL:
+                        where = ["--videos", *videos, "--original", root / "w.pth"]
+                    if repeat >= 0 or name != ORIGINAL:
+                        taken[f"{SINGLE if job == 'single' else ''}{name}"].append(seconds([*command, *where]))
+        report(root, chosen, device, jobs["job"][0], n_frames, {name: min(each) for name, each in taken.items()})
+
+
+def report(
+    root: Path, chosen: argparse.Namespace, device: torch.device, video: Path, n_frames: int, best: dict[str, float]
+) -> None:
+    """Print the fastest of each row, and what is measured in this process."""
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    size = "x".join(map(str, chosen.size))
+    films = f"{len(chosen.videos)} videos" if chosen.videos else f"{chosen.clips} clips of {size}"
+    print(f"{processor}, {os.cpu_count()} cores, {chosen.workers} workers; {chosen.network}.")
+    print(f"{n_frames} frames in {films}; fastest of {chosen.repeats}.\n")
+    print("| | seconds | frames/s | of the original's way |\n|---|--:|--:|--:|")
+    for name, each in best.items():
+        single = name.startswith(SINGLE)
+        beside = best[f"{SINGLE}{ORIGINAL}" if single else ORIGINAL]
+        print(f"| {name} | {each:.1f} | {(150 if single else n_frames) / each:.1f} | {beside / each:.2f} |")
+    alignment, costs = AlignmentSettings(root, "facemesh"), {}
+    for runtime in RUNTIMES if device.type == "cpu" else RUNTIMES[:1]:
+        threads = chosen.workers if device.type == "cpu" else 1
+        estimator = AUEstimator(root / "w.pth", chosen.network, device, runtime=runtime, threads=threads)
+        print(f"| {NETWORK}{runtime}, float32 | | {network_alone(estimator, threads):.1f} | |")
+        costs[f"{chosen.network}, {runtime}"] = processor_time(video, alignment, estimator)
+    if chosen.task.is_file():
+        costs["blendshapes"] = processor_time(video, alignment, Blendshapes(chosen.task))
+    print(f"\nA frame takes {', '.join(f'{cost:.0f} ms of one core with {name}' for name, cost in costs.items())}.")
+    features = {
+        path.name: read_clips(sorted(path.glob("*.csv")))[0].intensities
+        for path in sorted((root / "out" / "job").iterdir())
+        if "blendshapes" not in path.name
+    }
+    reference = features.pop("ours,_torch,_float32")
+    for name, values in features.items():
+        error = np.abs(values - reference)
+        how = f"{error.mean():.4f} on average, {error.max():.4f} at most"
+        print(f"{name.replace('_', ' ')}: differs from PyTorch's float32 by {how}.")
+
+
+def _processor() -> str:
+    """Its name, and the widest instructions that it has."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in text]
+    return f"{names[0] if names else platform.machine()} ({', '.join(wide)})"
 
 
 if __name__ == "__main__":

@@ -120,6 +120,9 @@ class OpenVINONetwork:
                 f"OpenVINO cannot use {model} ({reason}). Remove the folder {model.parent}, or use --runtime torch."
             ) from error
         self._own = threading.local()
+        # One run before threads share it: OpenVINO's Python part sets up static objects at their first use, and two
+        # threads that do so at the same time can wait for each other for ever.
+        self.outputs(np.zeros(self._compiled.input().shape, np.uint8))
 
     def outputs(self, faces: np.ndarray) -> np.ndarray:
         """See ``Runtime``; the outputs are valid until the same thread's next call."""
