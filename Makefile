@@ -21,14 +21,16 @@ export DO_NOT_TRACK := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup python demo reproduce test bench bench-scorers lint
+.PHONY: help setup python demo study-demo reproduce test bench bench-scorers bench-tuning lint
 
 help:
 	@echo "make demo        every script on synthetic data with a planted effect, in demo/; needs no data, weights or GPU"
+	@echo "make study-demo  two drawn people take part in a headless Chromium; from the first page to results, in study-demo/"
 	@echo "make reproduce   the published files, stages 6 to 10, and the check against the paper"
 	@echo "make test        all tests"
 	@echo "make bench       the measurements that the README quotes"
 	@echo "make bench-scorers  every scorer at its official size, with random weights; a quarter of an hour"
+	@echo "make bench-tuning   what tuning a tiny scorer and a tiny generator on pairs gives; a quarter of an hour"
 	@echo "make lint        formatting and style"
 	@echo "make setup       the environment in $(VENV), made once for each requirements.txt; the others make what they need"
 
@@ -66,6 +68,9 @@ endif
 demo: $(VENV)/complete
 	$(BIN)/python -m synthetic demo --root demo
 
+study-demo: $(VENV)/dev
+	$(BIN)/python -m synthetic study-demo --root study-demo
+
 reproduce: $(NUMBERS_SETUP)
 	$(BIN)/python -m fergi.published
 	$(BIN)/python preprocess_baseline_data.py
@@ -76,6 +81,7 @@ reproduce: $(NUMBERS_SETUP)
 	$(BIN)/python $(STAGE_9)
 	$(BIN)/python -m fergi.section_6_1
 	$(BIN)/python -m fergi.accuracy_intervals
+	$(BIN)/python annotate_preferences.py --held-out
 	$(BIN)/python -m fergi.paper
 	$(BIN)/jupyter nbconvert --log-level ERROR --KernelManager.transport=ipc --execute --no-input --to html --output-dir "$${FERGI_ROOT:-.}/results" result_analysis.ipynb
 	@echo "Read results/result_analysis.html; the figures are in figures/."
@@ -92,10 +98,17 @@ bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.differences
 	$(BIN)/python -m benchmarks.clips
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python fit_preference_model.py --valence linear
+	$(BIN)/python -m benchmarks.annotation --data "$${FERGI_ROOT:-.}" --times 1 10 100
 
 # A quarter of an hour and 4 GB of disk: every scorer at its official size, with random weights.
 bench-scorers: $(VENV)/dev
 	$(BIN)/python -m benchmarks.scorers
+
+# A quarter of an hour: a tiny scorer and a tiny generator, tuned on pairs with planted and with random labels.
+bench-tuning: $(VENV)/dev
+	$(BIN)/python -m benchmarks.tuning
+	$(BIN)/python -m benchmarks.generator
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check
