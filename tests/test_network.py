@@ -81,7 +81,7 @@ def test_reading_a_trained_network(tmp_path):
     read = load_network(tmp_path / "thin.pth", "ir10-thin")
     assert not read.training
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in read.state_dict().items())
-    with pytest.raises(FergiError, match=r"missing \(first: .*none\.pth\)\. Run DISFAwithPlus_train_model\.py first\."):
+    with pytest.raises(FergiError, match=r"missing \(first: .*none\.pth\)\. Fetch .* fetch au-model .*; or train"):
         load_network(tmp_path / "none.pth", "ir50")
     with pytest.raises(FergiError, match=r"does not fit IResNet .* missing \(first: layer1\.1\.bn1\.weight\)"):
         load_network(tmp_path / "thin.pth", "ir18-thin")

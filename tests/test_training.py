@@ -435,11 +435,11 @@ def test_a_batch_with_an_empty_share_is_computed_in_float32(root, monkeypatch, n
 def test_the_pretrained_file(root):
     """Missing, of another layout, cut off, or for another network."""
     path = root / "pretrained_models" / GLINT360K
-    expect(r"glint360k_cosface_r50_fp16_0\.1\.pth\)\. Put the file .*--from-scratch", root)
+    expect(r"glint360k_cosface_r50_fp16_0\.1\.pth\)\. With a browser, open .*--from-scratch", root)
     save_weights({"conv.weight": torch.zeros(1000)}, path)
     expect(r"does not fit IResNet .* 468 missing \(first: conv1\.weight\); 1 not known", root)
     path.write_bytes(path.read_bytes()[:2000])
-    expect(r"cannot be read: it is cut off or not a PyTorch file\. Put the file", root)
+    expect(r"cannot be read: it is cut off or not a PyTorch file\. With a browser, open", root)
     expect(r"is for ir50, not for ir18-thin\. Pass --from-scratch", root, "--network", "ir18-thin")
 
 
