@@ -98,7 +98,8 @@ def steps(root: Path) -> list[Step]:
          "preprocess_reaction_data.py --root ROOT"),
         ("stage 8: who is excluded", "preparation/AU4_excluded_participants.json",
          "filter_participants_based_on_AU4.py --root ROOT"),
-        ("stage 9: preferences", f"results/{STAGE_9}.csv", f"{STAGE_9}.py --root ROOT"),
+        # The films do not know when a baseline is recorded, so stage 8 can exclude both.
+        ("stage 9: preferences", f"results/{STAGE_9}_everybody.csv", f"{STAGE_9}.py --root ROOT --everybody"),
         ("page", "results/study.html", "-m synthetic study-demo --root ROOT --step page"),
     )  # fmt: skip
     found = (*(au_model if home == root / "au_model" and not use_blendshapes else ()), *chain)
@@ -216,7 +217,7 @@ def write_page(root: Path) -> None:
     """What was recorded, and what came of it."""
     folders = Folders(root)
     sessions = read_valid_sessions(folders)
-    results = read_results(folders, "paper")
+    results = read_results(folders, "paper", everybody=True)
     tables = tables_1_and_2(results)
     n_pairs = int(tables.loc["AUcomb, all", "total"])
     note = (

@@ -62,7 +62,7 @@ def run_stages(root):
     """Stages 6 to 9, in all modes, and the statistics."""
     for stage in (*STAGES, "fergi.section_6_1"):
         importlib.import_module(stage).main(["--root", str(root)])
-    for options in (["--mode", "released"], ["--strict-lopo"]):
+    for options in (["--mode", "released"], ["--strict-lopo"], ["--everybody"]):
         importlib.import_module(STAGES[-1]).main(["--root", str(root), *options])
     importlib.import_module("fergi.accuracy_intervals").main(["--root", str(root), "--resamples", "50"])
 

@@ -137,8 +137,10 @@ def fold_scores(
     return held_out_scores(images, owner, parameters)
 
 
-def read_results(folders: Folders, mode: str, strict_lopo: bool = False) -> pd.DataFrame:
+def read_results(folders: Folders, mode: str, strict_lopo: bool = False, *, everybody: bool = False) -> pd.DataFrame:
     """The results of stage 9 in one mode: ``user_id`` as text, all other columns as numbers.
+
+    ``everybody``: those without the exclusion of stage 8.
 
     Raises
     ------
@@ -146,8 +148,9 @@ def read_results(folders: Folders, mode: str, strict_lopo: bool = False) -> pd.D
         If the table is missing or unusable, or is not of the people whom stages 7 and 8 leave; it names the command
         that makes it.
     """
-    path = folders.preference_results(mode, strict_lopo)
+    path = folders.preference_results(mode, strict_lopo, everybody=everybody)
     options = f"{' --mode released' if mode == 'released' else ''}{' --strict-lopo' if strict_lopo else ''}"
+    options += " --everybody" if everybody else ""
     command = f"image_preference_binary_classification_based_on_ranking.py{options}"
     try:
         header = pd.read_csv(path, nrows=0).columns if path.is_file() else ()
@@ -157,7 +160,8 @@ def read_results(folders: Folders, mode: str, strict_lopo: bool = False) -> pd.D
         raise FergiError(f"{error}. Run {command} first.") from error
     sessions = read_valid_sessions(folders)
     reactions = read_image_reactions(folders, sessions, image_columns=(), activation_columns=())
-    included = set(reactions["participant"]) - {*read_excluded_participants(folders, sessions)}
+    excluded = () if everybody else read_excluded_participants(folders, sessions)
+    included = set(reactions["participant"]) - {*excluded}
     different = sorted(included.symmetric_difference(results["user_id"]))
     if different:
         raise FergiError(
