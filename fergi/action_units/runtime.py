@@ -90,7 +90,9 @@ def import_openvino() -> Any:
 
 
 def has_bfloat16() -> bool:
-    """Whether OpenVINO computes in bfloat16 on this processor."""
+    """Whether OpenVINO computes in bfloat16 on this processor, unless ``ONEDNN_MAX_CPU_ISA`` takes that away."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
