@@ -28,7 +28,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -42,21 +42,12 @@ from fergi.finetuning.pairs import PreferencePairs, Split, read_pairs, split_fro
 from fergi.finetuning.reactions import read_reactions
 from fergi.finetuning.scorer_training import explained
 from fergi.processes import choose_device
-from fergi.script import add_device_argument, add_workers_argument, argument_parser, run
+from fergi.script import add_device_argument, add_workers_argument, argument_parser, at_least, run
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 OPTIONS = [each for each in fields(GeneratorSettings) if each.metadata]
-
-
-def _at_least(smallest: float, kind: type = int) -> Callable[[str], float]:
-    """A converter of argparse that takes finite numbers from ``smallest`` on."""
-
-    def number(text: str) -> float:
-        value = kind(text)
-        if not smallest <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not a number from {smallest} on")
-        return value
-
-    return number
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -80,13 +71,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     shown = "ends of names of the UNet's modules that get a LoRA (default: the attention's)"
     parser.add_argument("--lora-targets", nargs="+", default=targets, metavar="NAME", help=shown)
     parser.add_argument("--hard-labels", action="store_true", help="take the more probable side as certain")
-    parser.add_argument("--resolution", type=_at_least(8), metavar="PIXELS", help="default: the pipeline's")
+    parser.add_argument("--resolution", type=at_least(8), metavar="PIXELS", help="default: the pipeline's")
     for each in OPTIONS:
         default = config.GENERATOR_TUNING[each.name]
         of_loss = isinstance(default, dict)
         said = ", ".join(f"{name} {value}" for name, value in default.items()) if of_loss else "%(default)s"
         shown = f"{each.metadata['what']} (default: {said})"
-        number = _at_least(each.metadata["smallest"], each.type)
+        number = at_least(each.metadata["smallest"], each.type)
         default = None if of_loss else default
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=number, default=default, metavar="N", help=shown)
     parser.add_argument("--scorer-layouts", type=Path, metavar="FILE", help="as for preprocess_image_data.py")
@@ -94,11 +85,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     shown = "of what is not tuned (default: bfloat16 on a GPU, float32 on a CPU)"
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help=shown)
     shown = "pairs that the network takes at once; less memory, the same result but for rounding (default: %(default)s)"
-    parser.add_argument("--pairs-at-once", type=_at_least(1), default=4, metavar="N", help=shown)
+    parser.add_argument("--pairs-at-once", type=at_least(1), default=4, metavar="N", help=shown)
     shown = "compute again in the backward pass what the forward pass had: less memory, a third slower"
     parser.add_argument("--checkpointing", action="store_true", help=shown)
     shown = "steps from one saved state to the next (default: %(default)s)"
-    parser.add_argument("--state-every", type=_at_least(1), default=50, metavar="N", help=shown)
+    parser.add_argument("--state-every", type=at_least(1), default=50, metavar="N", help=shown)
     add_workers_argument(parser, "threads that decode pictures")
     parser.add_argument("--restart", action="store_true", help="delete an earlier tuning's files and begin anew")
     chosen = parser.parse_args(arguments)
@@ -206,10 +197,8 @@ def finish(tuning: GeneratorTuning, chosen: argparse.Namespace) -> None:
     print(f"Wrote {tuning.adapter_path}. Load it with: pipeline.load_lora_weights({str(tuning.folder)!r})")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Check everything that is needed, tune, evaluate."""
-    chosen = parse(arguments)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+def open_accelerator(chosen: argparse.Namespace) -> "tuple[str, Accelerator]":
+    """The precision, and Accelerate's side of this process."""
     from accelerate import Accelerator
 
     device = choose_device(chosen.device)
@@ -218,6 +207,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if device.index is not None:
         torch.cuda.set_device(device)
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
+    return precision, accelerator
+
+
+def announce(tuning: GeneratorTuning, chosen: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Say what is about to be tuned, and on what."""
+    pairs, split, generator, accelerator = tuning.pairs, tuning.split, tuning.generator, tuning.accelerator
+    n_tuned = sum(value.numel() for value in generator.parameters.values())
+    say(
+        f"{len(split.training)} {'pairs' if tuning.paired else 'pictures'} to train on and {len(split.held_out)} "
+        f"held out, of {pairs.table['prompt'].nunique()} prompts; a LoRA of {n_tuned:,} values at "
+        f"{generator.resolution} pixels on {accelerator.num_processes} x {accelerator.device.type}, "
+        f"{tuning.options.precision}."
+    )
+    if chosen.loss == "dpo":
+        warn_of_beta(pairs, chosen.beta, say)
+    if tuning.log:
+        say(f"Resuming after {tuning.steps_done} steps.")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Check everything that is needed, tune, evaluate."""
+    chosen = parse(arguments)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    precision, accelerator = open_accelerator(chosen)
     say = accelerator.print
     folders = Folders(chosen.root)
     pairs, split = read_data(chosen, folders, say)
@@ -250,21 +263,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with explained(generator):
         reward, of_reward = open_reward(chosen, pairs, accelerator.device)
         sides = {"n_training_pairs": len(split.training), "n_held_out_pairs": len(split.held_out), "pairs": fingerprint}
-        base = {"unet": generator.fingerprint()}
+        base = {"pipeline": chosen.pipeline, "name": chosen.name, "unet": generator.fingerprint()}
         tuning = GeneratorTuning(
             generator,
             pairs,
             split,
             settings,
             accelerator,
-            settings={
-                "pipeline": chosen.pipeline,
-                "name": chosen.name,
-                **base,
-                **asdict(settings),
-                **of_reward,
-                **sides,
-            },
+            settings=base | asdict(settings) | of_reward | sides,
             folder=folder,
             reward=reward,
             pairs_at_once=chosen.pairs_at_once,
@@ -272,16 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             state_every=chosen.state_every,
         )
         tuning.resume(chosen.restart)
-        n_tuned = sum(value.numel() for value in generator.parameters.values())
-        say(
-            f"{len(split.training)} {'pairs' if tuning.paired else 'pictures'} to train on and {len(split.held_out)} "
-            f"held out, of {pairs.table['prompt'].nunique()} prompts; a LoRA of {n_tuned:,} values at "
-            f"{generator.resolution} pixels on {accelerator.num_processes} x {accelerator.device.type}, {precision}."
-        )
-        if chosen.loss == "dpo":
-            warn_of_beta(pairs, chosen.beta, say)
-        if tuning.log:
-            say(f"Resuming after {tuning.steps_done} steps.")
+        announce(tuning, chosen, say)
         tuning.run()
     if accelerator.is_main_process:
         finish(tuning, chosen)

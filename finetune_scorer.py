@@ -18,7 +18,7 @@ near those before: without it labels from faces, which are often wrong, made a s
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -37,20 +37,8 @@ from fergi.processes import choose_device
 from fergi.scorers.adapters import ADAPTER_FILE, WAYS, base_settings, save_tensors, starting_scorer
 from fergi.scorers.interface import Scorer
 from fergi.scorers.registry import SCORERS, read_layouts, scorer_class
-from fergi.script import add_device_argument, add_workers_argument, argument_parser, run
+from fergi.script import add_device_argument, add_workers_argument, argument_parser, at_least, run
 from fergi.weights import SAFETENSORS, save_weights
-
-
-def _at_least(smallest: float, kind: type = int) -> Callable[[str], float]:
-    """A converter of argparse that takes finite numbers from ``smallest`` on."""
-
-    def number(text: str) -> float:
-        value = kind(text)
-        if not smallest <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not a number from {smallest} on")
-        return value
-
-    return number
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -74,7 +62,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hard-labels", action="store_true", help="take the more probable side as certain")
     for each in fields(TuningSettings):
         if each.metadata:
-            number = _at_least(each.metadata["smallest"], each.type)
+            number = at_least(each.metadata["smallest"], each.type)
             default = config.SCORER_TUNING.get(each.name)
             shown = f"{each.metadata['what']} (default: {config.SCORER_ANCHORS if default is None else default})"
             parser.add_argument(
@@ -88,9 +76,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_device_argument(parser)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     shown = "pairs that the network takes at once; less memory, the same result but for rounding (default: %(default)s)"
-    parser.add_argument("--pairs-at-once", type=_at_least(1), default=8, metavar="N", help=shown)
+    parser.add_argument("--pairs-at-once", type=at_least(1), default=8, metavar="N", help=shown)
     shown = "steps from one saved state to the next (default: %(default)s)"
-    parser.add_argument("--state-every", type=_at_least(1), default=100, metavar="N", help=shown)
+    parser.add_argument("--state-every", type=at_least(1), default=100, metavar="N", help=shown)
     add_workers_argument(parser, "threads that decode pictures")
     parser.add_argument("--restart", action="store_true", help="delete an earlier tuning's files and begin anew")
     chosen = parser.parse_args(arguments)

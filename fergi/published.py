@@ -80,6 +80,16 @@ def read_entries(path: Path = LIST) -> list[Entry]:
     return [Entry(line[66:], line[:64]) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def _require_no_other_estimator(data: Path) -> None:
+    """Stop if the folder has features of another estimator."""
+    there = estimator_of(data)
+    if there != PUBLISHED_ESTIMATOR:
+        raise FergiError(
+            f"{data} has features of {there['estimator']}, as its {SETTINGS_FILE} says, and the published "
+            "ones cannot stand beside them. Choose another --root or move that folder away."
+        )
+
+
 def fetch(
     root: Path,
     *,
@@ -119,12 +129,7 @@ def fetch(
     check_writable(root)
     for leftover in root.glob(".fetching-*"):
         shutil.rmtree(leftover)
-    there = estimator_of(root / "data")
-    if there != PUBLISHED_ESTIMATOR:
-        raise FergiError(
-            f"{root / 'data'} has features of {there['estimator']}, as its {SETTINGS_FILE} says, and the published "
-            "ones cannot stand beside them. Choose another --root or move that folder away."
-        )
+    _require_no_other_estimator(root / "data")
     states = {entry: entry.state(root / entry.place) for entry in entries}
     wanted = [entry for entry, state in states.items() if state != "whole"]
     in_the_way = [str(root / entry.place) for entry, state in states.items() if state == "different"]

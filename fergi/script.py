@@ -42,6 +42,18 @@ def argument_parser(documentation: str | None, program: str | None = None) -> ar
     return parser
 
 
+def at_least(smallest: float, kind: type = int) -> Callable[[str], float]:
+    """A converter of argparse that takes finite numbers from ``smallest`` on."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not smallest <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not a number from {smallest} on")
+        return value
+
+    return number
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """``--device``, for ``fergi.processes.choose_device``."""
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")

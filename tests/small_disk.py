@@ -1,9 +1,11 @@
-"""A disk that is full: a tmpfs of a few pages, seen by one command only."""
+"""A disk that is full: a tmpfs of a few pages, seen by one command only, or a limit on the files of this process."""
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,17 @@ code=$?
 cp -a "$disk/." "$left"
 exit $code
 """
+
+
+@contextmanager
+def largest_file(size: int):
+    """No file of this process can grow beyond ``size`` bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def run_with_room_for(pages: int, root: Path, folder: Path, script: str, *options: str) -> tuple[Path, str]:

@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import subprocess
@@ -27,6 +26,7 @@ import pytest
 import uvicorn
 from conftest import CHECKOUT, snapshot
 from PIL import Image
+from small_disk import largest_file
 
 import collect_sessions
 from fergi.dataset import EMOTIONS, ISSUES, Folders
@@ -572,17 +572,6 @@ def test_two_participants_at_once_and_a_chunk_sent_many_times(tmp_path):
         statuses = list(threads.map(lambda _: first.chunk(0, video).status_code, range(8)))
         assert sorted(statuses) == [200] + 7 * [409]
         assert (tmp_path / "recordings/018/.session_2/recording.mkv").read_bytes() == video
-
-
-@contextlib.contextmanager
-def largest_file(size: int):
-    """No file of this process can grow beyond ``size`` bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_said_and_what_was_refused_can_be_sent_again(tmp_path):

@@ -4,11 +4,9 @@ import hashlib
 import http.server
 import json
 import re
-import resource
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 import requests
 import torch
 from conftest import CHECKOUT
+from small_disk import largest_file
 from torch import nn
 
 from fergi import weights
@@ -47,17 +46,6 @@ class Small(nn.Module):
         super().__init__()
         self.body = nn.Conv2d(3, 4, 3)
         self.fc = nn.Linear(4, 2)
-
-
-@contextmanager
-def largest_file(size: int):
-    """No file of this process can grow beyond ``size`` bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_was_saved_comes_back(tmp_path):
