@@ -4,7 +4,7 @@ A LoRA is trained beside the weights of a Stable Diffusion 1.x or 2.x, by Diffus
 that faces gave (the default), by Diffusion-KTO on single likes and dislikes, or by ReFL on a scorer's gradient.
 
 Reads   --pipeline DIR_OR_HUB_NAME: in diffusers' form
-        --pairs FILE: results/preferences.csv (annotate_preferences.py), Pick-a-Pic's parquet, JSON as HPD v2 or
+        --pairs FILE: results/preferences.csv (annotate_preferences.py), Pick-a-Pic's parquet, JSON as HPD or
         ImageReward has it; with --loss kto the CSV of annotate_preferences.py --export diffusion-kto
         pretrained_models/ with --reward
 Writes  into --out, tuned_generators/<name>/ unless it is given:

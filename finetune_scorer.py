@@ -1,6 +1,6 @@
 """Tune a scoring model on preference pairs, such as those that faces gave (the paper's first dashed line).
 
-Reads   a table of annotate_preferences.py with the images in data/, Pick-a-Pic's parquet, or JSON as HPD v2 or
+Reads   a table of annotate_preferences.py with the images in data/, Pick-a-Pic's parquet, or JSON as HPD or
         ImageReward has it; pretrained_models/
 Writes  into --out, tuned_scorers/<scorer>+<name>/ unless it is given:
         adapter_model.safetensors        what was tuned, with its settings; only where held-out pairs gain (--accept)

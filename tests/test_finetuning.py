@@ -146,6 +146,21 @@ def test_json(tmp_path):
     (tmp_path / "images/reward.json").write_text(json.dumps([entry]))
     pairs, _ = read(tmp_path / "images/reward.json")
     assert pairs.table[["first", "second", "label"]].values.tolist() == [[0, 1, 0.0], [0, 2, 0.5], [1, 2, 1.0]]
+    test = {"prompt": "a cat", "image_path": ["a.png", "b.png", "c.png"], "rank": [2, 1, 3], "raw_annotations": []}
+    (tmp_path / "test.json").write_text(json.dumps([test]))
+    pairs, _ = read(tmp_path / "test.json", pictures=tmp_path / "images")
+    assert pairs.table[["first", "second", "label"]].values.tolist() == [[0, 1, 0.0], [0, 2, 1.0], [1, 2, 1.0]]
+
+
+def test_hpd_v3(tmp_path):
+    """``path1`` is preferred, with its confidence; none, also as a word, is certainty."""
+    write_pictures(tmp_path, "a.png", "b.png")
+    entry = {"prompt": "a cat", "path1": "b.png", "path2": "a.png", "choice_dist": [9, 1], "model1": "", "model2": ""}
+    entries = [entry | {"confidence": value} for value in (0.9, None, "null")]
+    (tmp_path / "train.json").write_text(json.dumps([*entries, entry]))
+    pairs, _ = read(tmp_path / "train.json")
+    assert [each.source.name for each in pairs.pictures] == ["b.png", "a.png"]
+    assert pairs.table[["first", "second", "label"]].values.tolist() == [[0, 1, 0.9]] + [[0, 1, 1.0]] * 3
 
 
 ANNOTATED = "participant,session_index,prompt,first_image,second_image,probability_first,verdict,reason\n"
@@ -197,7 +212,7 @@ def test_annotated_table(tmp_path):
             r"line 2: it has no prompt, so its session has no data",
         ),
         (lambda root: annotated(root, "101,1,a cat,1,2,,abstain,black image"), "has no pair with a preference. 1 of 1"),
-        (lambda root: annotated(root, "101,1,a cat,1,2,,first,"), "line 2: its labels nan"),
+        (lambda root: annotated(root, "101,1,a cat,1,2,,first,"), "line 2: its label nan is no"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, make, message):
@@ -213,6 +228,9 @@ def test_files_that_cannot_be_used(tmp_path, make, message):
         ({}, "is not a list of pairs"),
         ([{"prompt": "a", "file_path": ["a.png"], "human_preference": [1]}], r"entry 1: it has 1 pictures and 1 pref"),
         ([{"prompt": "a", "generations": ["a.png", "b.png"]}], "entry 1: no 'ranking'"),
+        ([{"prompt": "a"}], "entry 1: no 'file_path'"),
+        ([{"prompt": "a", "path1": "a.png"}], "entry 1: no 'path2'"),
+        ([{"prompt": "a", "path1": "a.png", "path2": "b.png", "confidence": 1.2}], "its label 1.2 is no probability"),
         ([3], "1 of 1 pairs in"),
     ],
 )

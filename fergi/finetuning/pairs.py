@@ -1,7 +1,7 @@
 """Preference pairs as trainers read them, whatever file they come in, checked before any training.
 
-Files: the table of ``annotate_preferences.py`` (CSV), Pick-a-Pic (parquet, a file or a folder of them), HPD v2
-(``train.json``) and ImageReward (JSON).
+Files: the table of ``annotate_preferences.py`` (CSV), Pick-a-Pic (parquet, a file or a folder of them), HPD v2, HPD v3
+and ImageReward (JSON).
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from fergi.dataset import Folders, may_share
 from fergi.files import FergiError, read_json, read_table, summarise
 from fergi.pictures import open_picture
 
-FILES_ADVICE = "Name a table of annotate_preferences.py, Pick-a-Pic's parquet, or JSON as HPD v2 or ImageReward has it."
+FILES_ADVICE = "Name a table of annotate_preferences.py, Pick-a-Pic's parquet, or JSON as HPD or ImageReward has it."
 TIE = 0.5
 
 
@@ -179,8 +179,10 @@ def _usable(
 def _label(value: Any, other: Any = None) -> float:
     """A probability; ValueError if it is none, or the two do not sum to 1."""
     label = float(value)
-    if not 0 <= label <= 1 or (other is not None and abs(label + float(other) - 1) > 1e-3):
+    if other is not None and not (0 <= label <= 1 and abs(label + float(other) - 1) <= 1e-3):
         raise ValueError(f"its labels {value} and {other} are no probabilities that sum to 1")
+    if not 0 <= label <= 1:
+        raise ValueError(f"its label {value} is no probability")
     return label
 
 
@@ -249,24 +251,31 @@ def _pick_a_pic(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
     return rows, [f"{n_unlabelled} pairs without a label are not used."] if n_unlabelled else []
 
 
+# Pictures of a JSON entry → what is said of each, and 1 where a higher number is better, -1 where a lower one is.
+SEVERAL = {"generations": ("ranking", -1), "image_path": ("rank", -1), "file_path": ("human_preference", 1)}
+
+
 def _json_pairs(path: Path, pictures: Path) -> tuple[list[Row], list[str]]:
-    """HPD v2's train.json or ImageReward's."""
+    """ImageReward's, HPD v2's ``train.json`` and ``test.json``, or HPD v3's."""
     entries = read_json(path, FILES_ADVICE)
     if not isinstance(entries, list) or not entries:
         raise FergiError(f"{path} is not a list of pairs. {FILES_ADVICE}")
 
     def make(entry: Any) -> list[Row]:
         prompt, who = str(entry["prompt"]), str(entry.get("participant") or "")
-        if "generations" in entry:
-            names, ranks = entry["generations"], [-float(rank) for rank in entry["ranking"]]  # 1 is the best
-        else:
-            names, ranks = entry["file_path"], [float(value) for value in entry["human_preference"]]  # 1 is preferred
-        if len(names) != len(ranks) or len(names) < 2:
-            raise ValueError(f"it has {len(names)} pictures and {len(ranks)} preferences")
+        if "path1" in entry:  # HPD v3: the preferred one; without a confidence it is certain
+            shown = [Picture(str(pictures / entry[name]), pictures / entry[name]) for name in ("path1", "path2")]
+            confidence = entry.get("confidence")
+            return [(prompt, who, *shown, _label(1 if confidence in (None, "null") else confidence))]
+        images = next((name for name in SEVERAL if name in entry), "file_path")
+        numbers, sign = SEVERAL[images]
+        names, worth = entry[images], [sign * float(number) for number in entry[numbers]]
+        if len(names) != len(worth) or len(names) < 2:
+            raise ValueError(f"it has {len(names)} pictures and {len(worth)} preferences")
         shown = [Picture(str(pictures / name), pictures / name) for name in names]
         pairs = combinations(range(len(names)), 2)
         return [
-            (prompt, who, shown[one], shown[other], (float(np.sign(ranks[one] - ranks[other])) + 1) / 2)
+            (prompt, who, shown[one], shown[other], (float(np.sign(worth[one] - worth[other])) + 1) / 2)
             for one, other in pairs
         ]
 
