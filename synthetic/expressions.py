@@ -92,6 +92,16 @@ class View:
     cover: str | None = None  # "eyes" or "mouth": what a dark sleeve covers
 
 
+@dataclass(frozen=True)
+class Format:
+    """Size of the frames, and where the face is in them."""
+
+    width: int = WIDTH  # pixels, even
+    height: int = HEIGHT
+    unit: float = UNIT
+    eye_height: float = EYE_HEIGHT
+
+
 def anchors(person: Person) -> dict[str, tuple[float, float]]:
     """Where the points of ``DISPLACEMENTS``, and those that hold the rest of the face, are on the right side."""
     wide, low = person.mouth_width, person.chin_end
@@ -176,12 +186,12 @@ def _shadow_fields(person: Person, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 class Actor:
     """A person before a camera, drawn once; an instance belongs to one process."""
 
-    def __init__(self, person: Person):
-        self.person = person
-        self._drawing = draw_person(person, UNIT)
-        self._wall = draw_background(person, WIDTH, HEIGHT)
+    def __init__(self, person: Person, form: Format = Format()):
+        self.person, self.form = person, form
+        self._drawing = draw_person(person, form.unit)
+        self._wall = draw_background(person, form.width, form.height)
         # Only the head moves, so the grid of displacements covers no more, at half the drawing's resolution.
-        self._step = 2 / UNIT
+        self._step = 2 / form.unit
         left, top, right, bottom = HEAD
         columns, rows = np.arange(left, right, self._step), np.arange(top, bottom, self._step)
         self._x, self._y = (each.astype(np.float32) for each in np.meshgrid(columns, rows))
@@ -190,9 +200,9 @@ class Actor:
         relief = person.relief(self._x, self._y, 1.15).astype(np.float32)
         relief = TURN * relief**2 / (relief + 0.3).clip(0.3)  # flat towards the edge, so that the picture does not tear
         self._relief = cv2.GaussianBlur(relief, (0, 0), 0.06 / self._step)
-        pixels = np.meshgrid(np.arange(0.5, WIDTH, 2, dtype=np.float32), np.arange(0.5, HEIGHT, 2, dtype=np.float32))
+        pixels = np.meshgrid(*(np.arange(0.5, end, 2, dtype=np.float32) for end in (form.width, form.height)))
         self._pixels = np.stack(pixels, axis=-1)
-        self._eyes = np.array([WIDTH / 2, EYE_HEIGHT * HEIGHT])
+        self._eyes = np.array([form.width / 2, form.eye_height * form.height])
         across = np.linspace(-1, 1, 41) * person.mouth_width
         self._lip_line = np.stack([across, person.lip_line(across)], axis=1)
         self._lip_moves = [_displacements(person, self._lip_line, lip) for lip in (LOWER_LIP, UPPER_LIP)]
@@ -213,7 +223,7 @@ class Actor:
 
         Returns
         -------
-        ndarray of uint8, shape (HEIGHT, WIDTH, 3)
+        ndarray of uint8, shape (height, width, 3)
             RGB.
 
         Raises
@@ -225,7 +235,7 @@ class Actor:
         if intensities.shape != (len(ACTION_UNITS),) or not ((intensities >= 0) & (intensities <= 5)).all():
             raise ValueError(f"intensities must be {len(ACTION_UNITS)} numbers within 0–5, not {intensities}")
 
-        weights = (intensities / 5).astype(np.float32)
+        form, weights = self.form, (intensities / 5).astype(np.float32)
         active = np.flatnonzero(weights)
         right, down, shadow = np.tensordot(weights[active], self._fields[active], 1)
         moved = np.dstack(self._turned(right, down, self._x, self._y, self._relief, view)) / np.float32(self._step)
@@ -236,11 +246,11 @@ class Actor:
         source = target
         for _ in range(7):  # beyond the grid nothing moves
             source = target - cv2.remap(moved, source[..., 0], source[..., 1], cv2.INTER_LINEAR)
-        fine = cv2.resize(source, (WIDTH, HEIGHT)) * 2
-        fine += np.array([HEAD[0] - LEFT, HEAD[1] - TOP], np.float32) * np.float32(UNIT) - np.float32(0.5)
+        fine = cv2.resize(source, (form.width, form.height)) * 2
+        fine += np.array([HEAD[0] - LEFT, HEAD[1] - TOP], np.float32) * np.float32(form.unit) - np.float32(0.5)
         person = cv2.remap(self._drawing, fine[..., 0], fine[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         shadow = cv2.remap(shadow, source[..., 0], source[..., 1], cv2.INTER_LINEAR)
-        light = 1 - cv2.resize(shadow, (WIDTH, HEIGHT))
+        light = 1 - cv2.resize(shadow, (form.width, form.height))
         picture = person[..., :3] * light[..., None]
         self._open_mouth(picture, weights, view, turn, shift)
         picture += self._wall * (1 - person[..., 3:] * np.float32(1 / 255))
@@ -249,7 +259,7 @@ class Actor:
         if view.brightness != 1:
             picture *= np.float32(view.brightness)
         if noise is not None:
-            picture += NOISE * noise.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
+            picture += NOISE * noise.standard_normal((form.height, form.width, 1), dtype=np.float32)
         return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
     @staticmethod
@@ -269,10 +279,10 @@ class Actor:
 
     def _placing(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         """Matrix and shift from face coordinates to pixels."""
-        angle = np.radians(view.roll)
-        turn = UNIT * view.scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        angle, unit = np.radians(view.roll), self.form.unit
+        turn = unit * view.scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         neck = np.array([0, 1.9])  # the head tilts and grows about the neck
-        return turn, self._eyes + [view.x, view.y] + UNIT * neck - turn @ neck - 0.5
+        return turn, self._eyes + [view.x, view.y] + unit * neck - turn @ neck - 0.5
 
     def _open_mouth(
         self, picture: np.ndarray, weights: np.ndarray, view: View, turn: np.ndarray, shift: np.ndarray
@@ -299,9 +309,9 @@ class Actor:
         self, picture: np.ndarray, outline: np.ndarray, colour: np.ndarray, opacity: float = 1.0, soft: float = 0.015
     ) -> None:
         """Lay a colour over what is inside an outline in pixels, with an edge ``soft`` units wide."""
-        soft = soft * UNIT
+        soft = soft * self.form.unit
         least = np.floor(outline.min(axis=0) - 4 * soft).astype(int).clip(0, None)
-        most = np.ceil(outline.max(axis=0) + 4 * soft).astype(int).clip(0, [WIDTH, HEIGHT])
+        most = np.ceil(outline.max(axis=0) + 4 * soft).astype(int).clip(0, [self.form.width, self.form.height])
         if (most <= least).any():
             return
         mask = np.zeros((most - least)[::-1], np.uint8)
