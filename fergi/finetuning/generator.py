@@ -58,15 +58,77 @@ class Noised:
     reference: Tensor  # shape (n,)
 
 
-class Generator:
+class StableDiffusion:
+    """A Stable Diffusion 1.x or 2.x whose networks are frozen.
+
+    Attributes
+    ----------
+    resolution : int
+        Pixels of a picture's side.
+    shape : tuple of int
+        Of a picture's latents.
+    """
+
+    def __init__(self, name: str, device: torch.device, *, precision: str, resolution: int | None = None) -> None:
+        """Load it from a folder or the model hub.
+
+        Raises
+        ------
+        FergiError
+            If it cannot be loaded, is of another kind, or makes no pictures of that resolution.
+        """
+        self.name, self.device = name, device
+        self.pipeline = load_pipeline(name, getattr(torch, precision), PIPELINE_ADVICE)
+        self._check()
+        self.pipeline.to(device)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.unet, self.vae = self.pipeline.unet, self.pipeline.vae
+        for network in (self.unet, self.vae, self.pipeline.text_encoder):
+            network.requires_grad_(False).eval()
+        factor = self.pipeline.vae_scale_factor
+        self.resolution = resolution or self.unet.config.sample_size * factor
+        step = int(np.lcm(8, factor * 2 ** (len(self.unet.config.block_out_channels) - 1)))
+        if self.resolution % step:
+            raise FergiError(f"{name} makes no pictures of {self.resolution} pixels. Choose a multiple of {step}.")
+        self.shape = (self.unet.config.in_channels, *(self.resolution // factor,) * 2)
+        from diffusers import DDPMScheduler
+
+        self.noising = DDPMScheduler.from_config(self.pipeline.scheduler.config)
+
+    def _check(self) -> None:
+        """Stop if it is not a Stable Diffusion 1.x or 2.x that makes pictures from text."""
+        from diffusers import StableDiffusionPipeline
+
+        kind = type(self.pipeline).__name__
+        if not isinstance(self.pipeline, StableDiffusionPipeline):
+            raise FergiError(f"{self.name} is a {kind}, which cannot be tuned here. {PIPELINE_ADVICE}")
+        prediction = self.pipeline.scheduler.config.get("prediction_type", "epsilon")
+        n_channels = self.pipeline.unet.config.in_channels, self.pipeline.vae.config.latent_channels
+        if prediction not in PREDICTIONS or n_channels[0] != n_channels[1]:
+            what = f"predicts {prediction!r}" if prediction not in PREDICTIONS else "needs more than text and noise"
+            raise FergiError(f"{self.name} {what}, so it cannot be tuned here. {PIPELINE_ADVICE}")
+
+    def fingerprint(self) -> str:
+        """The SHA-256 of the UNet's files, which an adapter fits."""
+        folder = Path(self.unet.config["_name_or_path"])
+        return " ".join(sha256(path) for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]))
+
+    def prepare(self, picture: Image.Image) -> Tensor:
+        """An RGB picture's centre, its shorter side brought to the resolution; uint8, shape (3, side, side)."""
+        return Compose([Resize(self.resolution), CenterCrop(self.resolution), PILToTensor()])(picture)
+
+    def text(self, prompts: Sequence[str]) -> Tensor:
+        """What the UNet reads of prompts."""
+        return self.pipeline.encode_prompt(list(prompts), self.device, 1, False)[0]
+
+
+class Generator(StableDiffusion):
     """A Stable Diffusion whose UNet has a LoRA.
 
     Attributes
     ----------
     parameters : dict
         Name → parameter of the LoRA, float32.
-    shape : tuple of int
-        Of a picture's latents.
     """
 
     def __init__(
@@ -88,37 +150,8 @@ class Generator:
         FergiError
             If it cannot be loaded, is of another kind, or no layer has such a name.
         """
-        self.name, self.device = name, device
-        self.pipeline = load_pipeline(name, getattr(torch, precision), PIPELINE_ADVICE)
-        self._check()
-        self.pipeline.to(device)
-        self.pipeline.set_progress_bar_config(disable=True)
-        self.unet, self.vae = self.pipeline.unet, self.pipeline.vae
-        for network in (self.unet, self.vae, self.pipeline.text_encoder):
-            network.requires_grad_(False).eval()
-        factor = self.pipeline.vae_scale_factor
-        self.resolution = resolution or self.unet.config.sample_size * factor
-        step = int(np.lcm(8, factor * 2 ** (len(self.unet.config.block_out_channels) - 1)))
-        if self.resolution % step:
-            raise FergiError(f"{name} makes no pictures of {self.resolution} pixels. Choose a multiple of {step}.")
-        self.shape = (self.unet.config.in_channels, *(self.resolution // factor,) * 2)
+        super().__init__(name, device, precision=precision, resolution=resolution)
         self._add_lora(lora_targets, rank, alpha, seed)
-        from diffusers import DDPMScheduler
-
-        self.noising = DDPMScheduler.from_config(self.pipeline.scheduler.config)
-
-    def _check(self) -> None:
-        """Stop if it is not a Stable Diffusion 1.x or 2.x that makes pictures from text."""
-        from diffusers import StableDiffusionPipeline
-
-        kind = type(self.pipeline).__name__
-        if not isinstance(self.pipeline, StableDiffusionPipeline):
-            raise FergiError(f"{self.name} is a {kind}, which cannot be tuned here. {PIPELINE_ADVICE}")
-        prediction = self.pipeline.scheduler.config.get("prediction_type", "epsilon")
-        n_channels = self.pipeline.unet.config.in_channels, self.pipeline.vae.config.latent_channels
-        if prediction not in PREDICTIONS or n_channels[0] != n_channels[1]:
-            what = f"predicts {prediction!r}" if prediction not in PREDICTIONS else "needs more than text and noise"
-            raise FergiError(f"{self.name} {what}, so it cannot be tuned here. {PIPELINE_ADVICE}")
 
     def _add_lora(self, targets: Sequence[str], rank: int, alpha: int, seed: int) -> None:
         with offline_import():
@@ -137,11 +170,6 @@ class Generator:
         for value in self.parameters.values():
             value.data = value.data.float()
 
-    def fingerprint(self) -> str:
-        """The SHA-256 of the UNet's files, which the LoRA fits."""
-        folder = Path(self.unet.config["_name_or_path"])
-        return " ".join(sha256(path) for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]))
-
     def check_gradients(self) -> None:
         """Stop unless a backward pass has reached the whole LoRA; FergiError counts what it did not reach."""
         missed = [name for name, value in self.parameters.items() if value.grad is None]
@@ -152,14 +180,6 @@ class Generator:
             )
 
     # Errors --------------------------------------------------------------------------------------------------------
-
-    def prepare(self, picture: Image.Image) -> Tensor:
-        """An RGB picture's centre, its shorter side brought to the resolution; uint8, shape (3, side, side)."""
-        return Compose([Resize(self.resolution), CenterCrop(self.resolution), PILToTensor()])(picture)
-
-    def text(self, prompts: Sequence[str]) -> Tensor:
-        """What the UNet reads of prompts."""
-        return self.pipeline.encode_prompt(list(prompts), self.device, 1, False)[0]
 
     @torch.no_grad()
     def noised(self, pixels: Sequence[Tensor], prompts: Sequence[str], draws: Sequence[Draw]) -> Noised:
