@@ -2,7 +2,7 @@
 
 IR-50, pre-trained to recognise people, learns twelve AUs by regression and by thresholds at once (eqs. 11–17).
 
-Reads   preparation/DISFA_faces/, preparation/DISFAPlus_faces/
+Reads   preparation/DISFA_faces/, preparation/DISFAPlus_faces/, and the folders named with --more
         pretrained_models/glint360k_cosface_r50_fp16_0.1.pth (unless --from-scratch)
 Writes  AU_models/checkpoint_epoch<n>.pth      weights after each epoch, under the released names
         AU_models/settings.json                settings and data
@@ -13,12 +13,17 @@ Run     python DISFAwithPlus_train_model.py
         torchrun --nproc-per-node 4 DISFAwithPlus_train_model.py              (four GPUs, the same effective batch)
         python DISFAwithPlus_train_model.py --network ir18-thin --from-scratch --rate 1e-3 --last-layer-rate 1e-3
                                                                               (a first try on a CPU)
+        python DISFAwithPlus_train_model.py --held-out SN001 SN002 SN003 --more synthesised/
+                                                                              (on synthesised faces as well)
 Takes   about 13 s a step of 64 pictures with IR-50 on two CPU cores, so days for both data sets: use a GPU.
         benchmarks/training.py measures pictures per second on yours.
 
 The paper trains on all frames of both data sets, so the log's "training" rows are of frames that the network learns
 from, taken while it learns. Subjects named with --held-out are held out of both data sets (DISFA+ films people who are
 in DISFA too) and evaluated after each epoch.
+
+--more FOLDER... trains on further folders of aligned faces as well, such as synthesise_faces.py writes. Their subjects
+may not be those of DISFA and DISFA+, and synthesised people cannot be held out. settings.json says which folders.
 
 With torchrun every process takes its share of each batch of 64, on a GPU of its own. Batch statistics are those of the
 whole batch, and order and augmentation do not depend on the number of processes or workers, so the result is that of
@@ -29,9 +34,10 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 
 import config
-from fergi.action_units.faces_dataset import SCRIPTS, read_faces, split_by_subject
+from fergi.action_units.faces_dataset import SCRIPTS, alignment_difference, read_faces, split_by_subject
 from fergi.action_units.network import NETWORKS, PRETRAINED_HEAD, IResNet, random_network
 from fergi.action_units.training import TRAINING_PRECISIONS, Training, TrainingSettings, choose_precision, explained
 from fergi.dataset import Folders
@@ -48,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mode", choices=RELEASE_MODES, default="paper", help=shown)
     shown = "train on these (default: both)"
     parser.add_argument("--datasets", nargs="+", choices=tuple(SCRIPTS), default=list(SCRIPTS), help=shown)
+    shown = "train on these folders of aligned faces (index.csv, settings.json, pictures) as well"
+    parser.add_argument("--more", nargs="+", type=Path, default=[], metavar="FOLDER", help=shown)
     shown = "do not train on them but evaluate"
     parser.add_argument("--held-out", nargs="+", default=[], metavar="SUBJECT", help=shown)
     parser.add_argument("--network", choices=tuple(NETWORKS), default="ir50", help="default: %(default)s, the paper's")
@@ -104,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = Folders(chosen.root).au_models
     check_writable(folder)
     network, start = _first_weights(chosen)
-    everybody, face_settings, n_ignored = read_faces(chosen.root, *dict.fromkeys(chosen.datasets))
+    everybody, face_settings, n_ignored = read_faces(chosen.root, *dict.fromkeys(chosen.datasets), more=chosen.more)
     faces, held_out = split_by_subject(everybody, chosen.held_out)
     if not (faces.labels >= 0).any():
         raise FergiError(f"None of the {len(faces)} training pictures has a label. Run stages 1 and 2 with the labels.")
@@ -130,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif process.leads:
             note = f", {n_ignored} labels that are no intensity count as missing" if n_ignored else ""
             print(f"{len(everybody)} pictures of {len(set(everybody.subjects.tolist()))} subjects{note}.")
+            if chosen.more and (difference := alignment_difference(face_settings, everybody.datasets.tolist())):
+                print(difference)
             print(
                 f"Training {chosen.network} ({start}) on {len(faces)} pictures, {len(held_out)} held out; "
                 f"{process.device}, {options.precision}, processes: {process.world_size}, workers of each: {workers}."

@@ -8,6 +8,8 @@ Reads   ../FER_datasets/DISFA: Images_LeftCamera/, Images_RightCamera/ or Videos
         pretrained_models/mobilefacenet_model_best.pth.tar, blaze_face_short_range.tflite (see --landmarks)
 Writes  preparation/DISFA_faces/: pictures, index.csv, no_face.csv, settings.json
 Run     python preprocess_DISFA.py --disfa DIR
+        python preprocess_DISFA.py --disfa synthesised --cameras Left --out preparation/synthesised_faces
+                                                        (other faces in DISFA's layout, for stage 3's --more)
 Takes   about 15 ms a frame and core: half an hour for 261,630 frames on two cores; no GPU.
 
 An interrupted run resumes with the parts that are not finished. A part is done again if one of its frames or its video

@@ -48,7 +48,7 @@ def write_faces(root: Path, dataset: str, frames_of: dict[str, int], seed: int =
         for frame in range(1, n_frames + 1):
             au4, au12 = random.integers(0, 6, 2)
             name = f"{subject}/{frame}.png"
-            cv2.imwrite(str(folder / name), drawn_face(random, int(subject[2:]), au4, au12))
+            cv2.imwrite(str(folder / name), drawn_face(random, int("".join(filter(str.isdigit, subject))), au4, au12))
             labels = dict.fromkeys(UNITS, -1) | {"AU4": au4, "AU12": au12}
             rows.append({"image": name, "subject": subject, "part": "left", "frame": str(frame)} | labels)
     pd.DataFrame(rows).to_csv(folder / "index.csv", index=False)

@@ -219,8 +219,11 @@ def test_frames_that_were_replaced_are_aligned_again(disfa, finished, capsys):
 
 
 def test_one_camera_and_then_both(disfa, tmp_path, expected, capsys):
-    """The index has what was asked for; what was done for one camera is not done again."""
-    folder = align(disfa, tmp_path, "--cameras", "Right")
+    """The index has what was asked for, wherever it is asked for; what was done for one camera is not done again."""
+    align(disfa, tmp_path, "--cameras", "Right", "--out", str(tmp_path / "faces"))
+    assert not (tmp_path / FACES).exists()
+    (tmp_path / "preparation").mkdir()
+    folder = (tmp_path / "faces").rename(tmp_path / FACES)
     assert set(pd.read_csv(folder / "index.csv")["part"]) == {"RightCamera"}
     assert not (folder / "SN001/LeftCamera").exists()
     assert snapshot(align(disfa, tmp_path)) == expected

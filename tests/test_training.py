@@ -319,6 +319,81 @@ def test_a_full_disk(root, pages, tmp_path):
     assert (train(left, *options, "2") / "checkpoint_epoch2.pth").exists()
 
 
+# ---- further folders
+
+
+def write_further(tmp_path: Path, name: str = "synthesised", subject: str = "SYN0001") -> Path:
+    """A folder of eight aligned faces of one subject."""
+    made = write_faces(tmp_path / f"{name} {subject}", "DISFA", {subject: 8}, seed=7)
+    return made.rename(tmp_path / name)
+
+
+def test_further_folders_are_trained_on(root, tmp_path, monkeypatch, capsys):
+    """As if their pictures were in a data set: to the last bit; never held out; their order and sort are recorded.
+
+    Two runs of the generator call their people alike, which is no clash, and folders may have one name.
+    """
+    first, second = write_further(tmp_path, "made"), write_further(tmp_path / "again", "made")
+    (second / "settings.json").write_text(json.dumps({"luma": "rgb"}))
+    options = [*FAST, "--batch-size", "7", "--held-out", "SN003", "--epochs", "1", "--state-every", "2"]
+    more = ["--more", str(first), f"{second}/"]
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        interrupt_after(patch, 3)
+        train(root, *options, *more)
+    expect(r"training faces was", root, *SMALL, *options, "--more", str(first))
+    folder = train(root, *options, *more)
+    said = capsys.readouterr().out
+    assert said.count("49 pictures of 4 subjects.") == 2 and "Resuming after 0 epochs and 2 steps." in said
+    assert "luma is not said (DISFA), not said (DISFAPlus), not said (made), rgb (made 2).\n" in said
+    log, settings = log_of(root), json.loads((folder / "settings.json").read_text())
+    assert log.frames.tolist() == [25 + 16, 8]
+    assert settings["training frames of made"] == settings["training frames of made 2"] == 8
+    assert settings["training subjects"] == ["SN001", "SN002", "SYN0001"]
+    assert settings["held-out subjects"] == ["SN003"] and settings["made 2 luma"] == "rgb"
+    faces = [read_faces(root, "DISFA", "DISFAPlus", more=[each])[0] for each in (first, second)]
+    assert settings["made fingerprint"] == faces[0].where(faces[0].datasets == "made").fingerprint()
+    expected = tmp_path / "joined"
+    shutil.copytree(root / "preparation", expected / "preparation")
+    joined = expected / "preparation" / "DISFAPlus_faces"
+    tables = [pd.read_csv(joined / "index.csv")]
+    for number, each in enumerate((first, second)):
+        shutil.copytree(each, joined / str(number))
+        table = pd.read_csv(each / "index.csv")
+        tables.append(table.assign(image=f"{number}/" + table.image))
+    pd.concat(tables).to_csv(joined / "index.csv", index=False)
+    found, whole = (load_state(each / "checkpoint_epoch1.pth") for each in (folder, train(expected, *options)))
+    assert all(torch.equal(found[entry], whole[entry]) for entry in whole)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (shutil.rmtree, r"made is not a folder\. Name folders of aligned faces with --more\."),
+    (lambda made: (made / "index.csv").unlink(),
+     r"1 of 2 files of aligned faces in .*made is missing \(first: .*index\.csv\)\. Align its pictures with"),
+    (lambda made: cv2.imwrite(str(made / "SYN0001" / "1.png"), np.zeros((64, 64, 3), np.uint8)),
+     r"SYN0001/1\.png has 64 x 64 pixels instead of 112 x 112\. Align its pictures with"),
+    (lambda made: pd.read_csv(made / "index.csv").assign(subject="SN002").to_csv(made / "index.csv", index=False),
+     r"1 of 1 subjects of .*made is in DISFA or DISFAPlus too \(first: SN002\)\. Rename other people; "),
+], ids=["folder", "index", "size", "subject"])  # fmt: skip
+def test_a_further_folder_that_cannot_be_used(root, tmp_path, change, message):
+    """Before any training."""
+    change(made := write_further(tmp_path, "made"))
+    expect(message, root, *SMALL, "--more", str(made))
+
+
+def test_what_cannot_be_asked_of_further_folders(root, tmp_path):
+    """A folder twice, the data set's own, synthesised people held out; people of other films may be."""
+    made, filmed = write_further(tmp_path, "made"), write_further(tmp_path, "filmed", "XY7")
+    own = root / "preparation" / "DISFA_faces"
+    for twice in ([str(made), f"{made.parent}/./made"], [str(own)]):
+        expect(r"is given twice, or is a data set's own folder\. Name every", root, *SMALL, "--more", *twice)
+    more = [*SMALL, "--more", str(made), str(filmed), "--epochs", "1", "--batch-size", "49", "--held-out"]
+    expect(
+        r"1 of 2 held-out subjects is synthesised \(first: SYN0001\)\. Hold out people", root, *more, "XY7", "SYN0001"
+    )
+    train(root, *more[5:], "XY7", "--more", str(made), str(filmed))
+    assert log_of(root).frames.tolist() == [33 + 8, 8]
+
+
 # ---- several processes
 
 

@@ -53,14 +53,16 @@ def align_dataset(
     """
     add_workers_argument(parser, "processes")
     add_alignment_arguments(parser)
+    shown = f"where to write (default: preparation/{dataset}_faces)"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=shown)
     chosen = parser.parse_args(arguments)
     parts, folders = read(chosen), Folders(chosen.root)
     alignment = alignment_settings(folders.pretrained_models, chosen.landmarks, chosen.luma)
-    output = folders.aligned_faces(dataset)
+    output = chosen.out or folders.aligned_faces(dataset)
     print(f"{sum(len(part.names) for part in parts)} frames of {len({part.subject for part in parts})} subjects.")
     print(f"Landmarks by {alignment.landmarks}.")
     FaceAligner(alignment)  # a missing or damaged model is found here, before any worker is started
-    check_writable(output)
+    check_writable(output, "--out" if chosen.out else "--root")
     advice = f"Use the same settings, or move {output.name} away."
     keep_settings({"dataset": dataset, **alignment.settings}, output / SETTINGS, advice)
 

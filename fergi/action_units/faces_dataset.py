@@ -1,15 +1,17 @@
-"""The aligned faces of DISFA and DISFA+ as training data: labels, augmentation, batches.
+"""The aligned faces of DISFA, DISFA+ and further folders as training data: labels, augmentation, batches.
 
-A data set's folder (``Folders.aligned_faces``), which stages 1 and 2 write and the training reads, holds
+A folder of aligned faces, which stages 1 and 2 write (``Folders.aligned_faces``) and the training reads, holds
 <subject>/<part>/<frame>.png    colour pictures of 112 × 112 pixels; a part is a camera or a trial
 settings.json    how they were made
 index.csv        image (path in the folder), subject, part, frame, AU1, …, AU26 (0–5; −1 for no label)
+
+Subjects whose names begin with ``SYNTHETIC`` are synthesised. They may be trained on, but not held out.
 """
 
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +29,7 @@ from fergi.action_units.disfa import NOT_LABELLED
 from fergi.action_units.network import N_ACTION_UNITS, SIDE
 from fergi.dataset import Folders
 from fergi.features import ACTION_UNITS
-from fergi.files import FergiError, read_json, read_table, summarise
+from fergi.files import FergiError, read_json, read_table, require, summarise
 from fergi.processes import start_worker
 
 SETTINGS, INDEX = "settings.json", "index.csv"
@@ -37,6 +39,9 @@ SHARED_MEMORY = Path("/dev/shm")
 PREFETCH = 2  # batches that each worker reads ahead
 TIMEOUT = 300  # seconds to wait for a batch, which may be lost
 SCRIPTS = {"DISFA": "preprocess_DISFA.py", "DISFAPlus": "preprocess_DISFAPlus.py"}
+FURTHER_ADVICE = "Align its pictures with preprocess_DISFA.py --out, or leave the folder out of --more."
+SYNTHETIC = "SYN"
+ALIGNMENT = ("landmarks", "luma", "detector", "landmarks_sha256", "mediapipe")  # settings of ``AlignmentSettings``
 
 
 @dataclass(frozen=True)
@@ -77,39 +82,96 @@ class Faces:
         return content.hexdigest()
 
 
-def read_faces(root: Path, *datasets: str) -> tuple[Faces, dict[str, Any], int]:
-    """Pictures and labels of DISFA, DISFAPlus or both, joined; the pictures themselves are not opened.
+def read_faces(root: Path, *datasets: str, more: Sequence[Path] = ()) -> tuple[Faces, dict[str, Any], int]:
+    """Pictures and labels of DISFA, DISFAPlus or both, and of further folders, joined.
+
+    No picture is opened but the first of each folder in ``more``, where pictures may have another size. Such a folder's
+    data set is called like the folder, with a number if the name is taken.
 
     Returns
     -------
     faces : Faces
         Data set by data set, in the order of the index.
     settings : dict
-        How the pictures were made; each name begins with its data set.
+        How the pictures were made; each name begins with its data set. Of further folders also their ``fingerprint``.
     n_ignored : int
         Labels that are numbers but no intensity, and count as missing.
 
     Raises
     ------
     FergiError
-        If a folder or one of its files is missing, an index cannot be used, or it names pictures that are not there.
+        If a folder or one of its files is missing, an index cannot be used, or it names pictures that are not there;
+        if a folder is given twice, or has subjects whom DISFA or DISFAPlus has too.
     """
-    parts, settings, n_ignored = [], {}, 0
-    for dataset in datasets:
-        folder, again = Folders(root).aligned_faces(dataset), f"Run {SCRIPTS[dataset]} again."
+    folders = {dataset: Folders(root).aligned_faces(dataset) for dataset in datasets}
+    for dataset, folder in folders.items():
         if not folder.is_dir():
             raise FergiError(
                 f"There are no aligned faces of {dataset}: {folder} does not exist. Run {SCRIPTS[dataset]} first, or "
                 f"choose --datasets without {dataset}."
             )
+    further = _named(more, folders)
+    parts, settings, n_ignored = [], {}, 0
+    for dataset, folder in (folders | further).items():
+        again = FURTHER_ADVICE if dataset in further else f"Run {SCRIPTS[dataset]} again."
         made = read_json(folder / SETTINGS, again)
         settings |= {f"{dataset} {name}": value for name, value in made.items() if name != "dataset"}
         table = _read_index(folder, again)
         labels, n_ignored_here = _labels(table)
         n_ignored += n_ignored_here
         paths, names = zip(*((os.fsencode(folder / name), os.fsencode(name)) for name in table["image"]), strict=True)
-        parts.append((paths, table["subject"].to_numpy(str), [dataset] * len(table), labels, names))
-    return Faces(*map(np.concatenate, zip(*parts, strict=True))), settings, n_ignored
+        part = Faces(*map(np.array, (paths, table["subject"].to_numpy(str), [dataset] * len(table), labels, names)))
+        if dataset in further:
+            _check_further(part, parts[: len(folders)], folder)
+            settings[f"{dataset} fingerprint"] = part.fingerprint()
+        parts.append(part)
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return Faces(*map(np.concatenate, columns)), settings, n_ignored
+
+
+def _named(more: Sequence[Path], folders: Mapping[str, Path]) -> dict[str, Path]:
+    """Further folders by the names of their data sets, none of them given twice."""
+    named: dict[str, Path] = {}
+    for folder in more:
+        if not folder.is_dir():
+            raise FergiError(f"{folder} is not a folder. Name folders of aligned faces with --more.")
+        require([folder / INDEX, folder / SETTINGS], f"files of aligned faces in {folder}", FURTHER_ADVICE)
+        if folder.resolve() in {each.resolve() for each in (*folders.values(), *named.values())}:
+            raise FergiError(
+                f"{folder} is given twice, or is a data set's own folder. Name every folder once with --more."
+            )
+        name, number = folder.resolve().name, 1
+        while (unique := name if number == 1 else f"{name} {number}") in (*SCRIPTS, *named):
+            number += 1
+        named[unique] = folder
+    return named
+
+
+def _check_further(faces: Faces, others: Sequence[Faces], folder: Path) -> None:
+    """Stop if subjects of a further folder are in the data sets too, or its pictures have another size."""
+    subjects = sorted(set(faces.subjects.tolist()))
+    known = {subject for each in others for subject in each.subjects.tolist()}
+    if shared := [subject for subject in subjects if subject in known]:
+        advice = "Rename other people; read a changed copy of a data set in its place, with a --root of its own."
+        raise summarise(shared, len(subjects), f"subjects of {folder}", advice, "are in DISFA or DISFAPlus too")
+    try:
+        read_picture(os.fsdecode(faces.paths[0]))
+    except ValueError as error:
+        raise FergiError(f"{error}. {FURTHER_ADVICE}") from error
+
+
+def alignment_difference(settings: Mapping[str, Any], datasets: Iterable[str]) -> str:
+    """A sentence about the first setting of the alignment that data sets do not share; empty if there is none.
+
+    ``settings`` are those of ``read_faces``.
+    """
+    datasets = list(dict.fromkeys(datasets))
+    for name in ALIGNMENT:
+        values = {dataset: settings.get(f"{dataset} {name}") for dataset in datasets}
+        if len(set(values.values())) > 1:
+            shown = ", ".join(f"{value or 'not said'} ({dataset})" for dataset, value in values.items())
+            return f"The faces were aligned with different settings, which the network may learn: {name} is {shown}."
+    return ""
 
 
 def _read_index(folder: Path, again: str) -> pd.DataFrame:
@@ -152,13 +214,16 @@ def split_by_subject(faces: Faces, held_out: Sequence[str]) -> tuple[Faces, Face
     Raises
     ------
     FergiError
-        If a held-out subject is not in the data, or nobody remains to train on.
+        If a held-out subject is not in the data or synthesised, or nobody remains to train on.
     """
     known = sorted(set(faces.subjects.tolist()))
     unknown = [subject for subject in held_out if subject not in known]
     if unknown:
         advice = f"Choose from {', '.join(known)}."
         raise summarise(unknown, len(held_out), "held-out subjects", advice, "are not in the data")
+    if synthetic := [subject for subject in held_out if subject.startswith(SYNTHETIC)]:
+        advice = "Hold out people who were filmed."
+        raise summarise(synthetic, len(held_out), "held-out subjects", advice, "are synthesised")
     out = np.isin(faces.subjects, list(held_out))
     if out.all():
         raise FergiError(f"All {len(known)} subjects are held out, nobody remains to train on. Hold out fewer.")
