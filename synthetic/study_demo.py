@@ -152,7 +152,7 @@ def film_of(root: Path, who: str) -> Path:
 
 def hold_sessions(root: Path) -> None:
     """Let everybody take part who has not; a participant who was interrupted begins anew."""
-    from synthetic.participant import participant
+    from synthetic import participant as scripted
     from synthetic.pictures import random_scene
 
     done_file, recordings = root / "camera" / "participants.json", Folders(root).recordings
@@ -166,10 +166,10 @@ def hold_sessions(root: Path) -> None:
             if who in done:
                 continue
             random = stream(0, "answers", who)
-            with participant(film_of(root, who), url) as scripted:
-                scripted.agree(sharing=place == 0)
+            with scripted.participant(film_of(root, who), url) as page:
+                scripted.agree(page, sharing=place == 0)
                 for number, kind in enumerate(KINDS, start=1):
-                    scripted.do_session(number, kind, random_scene(random), N_IMAGES, random)
+                    scripted.do_session(page, number, kind, random_scene(random), N_IMAGES, random)
                     print(f"The {who} participant has done session {number}.", flush=True)
             new = {path.name for path in recordings.glob("[0-9]*")} - set(done.values())
             done |= {who: min(new)}

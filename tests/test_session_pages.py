@@ -8,13 +8,15 @@ from pathlib import Path
 import av
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import (
+from browser import SessionServer, camera, write_prompt
+from playwright.sync_api import Locator, Page, expect
+
+from fergi.dataset import EMOTIONS, ISSUES
+from synthetic.participant import (
     TEXTS,
-    SessionServer,
     agree,
     answer,
     button,
-    camera,
     heading,
     open_page,
     pass_camera,
@@ -22,11 +24,7 @@ from browser import (
     shown_order,
     start_recording,
     text,
-    write_prompt,
 )
-from playwright.sync_api import Locator, Page, expect
-
-from fergi.dataset import EMOTIONS, ISSUES
 
 __all__ = ["camera"]  # a fixture
 pytestmark = pytest.mark.xdist_group("browser")  # one process has the browser and the servers

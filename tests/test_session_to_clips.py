@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from browser import CODE, PATIENCE, SessionServer, chromium, open_browser, open_page, take_part, write_film
+from browser import CODE, SessionServer, chromium, take_part
 from conftest import shared_folder
 from numbered import number_of, numbered
 
@@ -24,6 +24,7 @@ from fergi.recording.synchronisation import read_log
 from fergi.video import read_frames
 from fergi.weights import FACE_LANDMARKER
 from synthetic.expressions import View, expression, find_actor
+from synthetic.participant import PATIENCE, open_browser, open_page, write_film
 
 pytestmark = pytest.mark.xdist_group("session to clips")  # one process records for all
 N_FILM, N_SESSIONS, N_IMAGES = 240, 2, 6  # frames of the film, eight seconds; 24 events
@@ -67,7 +68,7 @@ def study(tmp_path_factory):
     """Two sessions recorded with one core busy, cut; the clips' numbers and what was delivered at their moments."""
     chromium()
     folder = tmp_path_factory.mktemp("numbered")
-    film = write_film(folder / "camera.mjpeg", film_frames())
+    film = write_film(film_frames(), folder / "camera.mjpeg")
     spawn = multiprocessing.get_context("spawn")
     done = spawn.Event()
     busy = spawn.Process(target=work, args=(done,), daemon=True)

@@ -148,24 +148,20 @@ def test_interrupted_sessions(tmp_path, monkeypatch):
 
     calls = []
 
-    class Scripted:
-        """Does sessions without a browser."""
+    def agree(film, *, sharing):
+        calls.append((film.stem, f"{1 + len(calls):03}", sharing))
+        (tmp_path / "recordings" / calls[-1][1]).mkdir(parents=True)
 
-        def __init__(self, film):
-            self.film, self.name = film, f"{1 + len(calls):03}"
-
-        def agree(self, *, sharing):
-            calls.append((self.film.stem, self.name, sharing))
-            (tmp_path / "recordings" / self.name).mkdir(parents=True)
-
-        def do_session(self, number, kind, *rest):
-            assert kind == ("structured", "free")[number - 1]
-            if len(calls) == 2 and number == 2:
-                raise KeyboardInterrupt
-            (tmp_path / "recordings" / self.name / f"session_{number}").mkdir()
+    def do_session(film, number, kind, *rest):
+        assert kind == ("structured", "free")[number - 1]
+        if len(calls) == 2 and number == 2:
+            raise KeyboardInterrupt
+        (tmp_path / "recordings" / calls[-1][1] / f"session_{number}").mkdir()
 
     monkeypatch.setattr(study_demo, "server", lambda root: nullcontext("http://127.0.0.1:1/"))
-    monkeypatch.setattr(browser, "participant", lambda film, url: nullcontext(Scripted(film)))
+    monkeypatch.setattr(browser, "participant", lambda film, url: nullcontext(film))
+    monkeypatch.setattr(browser, "agree", agree)
+    monkeypatch.setattr(browser, "do_session", do_session)
     (tmp_path / "camera").mkdir()
     with pytest.raises(KeyboardInterrupt):
         study_demo.hold_sessions(tmp_path)
