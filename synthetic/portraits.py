@@ -46,7 +46,8 @@ def person(number: int) -> Person:
 
 def caption(mood: str, who: Person) -> str:
     """What is seen, in words."""
-    return f"a {mood} person with {HAIR[who.style]}"
+    article = "an" if mood[0] in "aeiou" else "a"
+    return f"{article} {mood} person with {HAIR[who.style]}"
 
 
 def random_expression(random: np.random.Generator) -> tuple[str, np.ndarray]:

@@ -4,6 +4,7 @@ All images of a prompt are made before the recording starts, by one thread, one 
 """
 
 import base64
+import importlib
 import io
 import json
 import os
@@ -27,6 +28,7 @@ from fergi.recording.study import Study
 
 DEFAULT_MODEL = "CompVis/stable-diffusion-v1-4"  # the paper's (Section 3.2.3)
 LOAD_ADVICE = "Name a folder of diffusers' form or a model of the hub, after diffusers:."
+OWN_PARTS = "fergi.face_generation.small_base"  # a network of a pipeline may be of this module
 SOURCES = "drawn, folder:DIR, server:URL or diffusers:DIR_OR_HUB_NAME"
 Draw = Callable[[str, int], Image.Image]  # a picture for a prompt and a seed
 Made = tuple[Image.Image, dict[str, Any]]  # a picture, and what it was made with
@@ -223,6 +225,8 @@ def load_pipeline(name: str, dtype: Any, advice: str = LOAD_ADVICE) -> Any:
         for part, entry in index.items():
             library, kind = entry if isinstance(entry, list) else (None, None)
             module = {"diffusers": diffusers, "transformers": transformers}.get(library)
+            if library == OWN_PARTS:
+                module = importlib.import_module(OWN_PARTS)
             network = getattr(module, kind or "", None) if module else None
             if part == "safety_checker" and kind:
                 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker as network
