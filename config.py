@@ -109,3 +109,35 @@ GENERATOR_TUNING = {  # see ``GeneratorSettings``; the paper does not tune
     "seed": 0,
 }
 # End of tuning of generators ---------------------------------------------------------------------------------------
+
+# Synthesis of faces ------------------------------------------------------------------------------------------------
+FACE_SYNTHESIS = {  # of synthesise_faces.py; the community's values for SynFER, since its authors published no code
+    "steps": 50,  # of DDIM
+    "scale": 7.5,  # of classifier-free guidance
+    "adapter_scale": 1.0,  # λ of the AU adapter; 1 as trained
+    "guidance_step": 0.1,  # λ of the semantic guidance, in units of the text embedding
+    "guidance_first": 0.6,  # share of the steps before it: the 15th of the 35 that a layout leaves
+    "layout_share": 0.7,  # share of the steps that a layout is inverted: 35 of 50
+    "seed": 0,
+}
+# End of synthesis of faces -----------------------------------------------------------------------------------------
+
+# Training of face generators ---------------------------------------------------------------------------------------
+# See ``FaceGeneratorSettings``. SynFER (arXiv 2410.09865) tells the loss and what is frozen; rate, batch, passes and
+# the share of empty texts are those of a reproduction by others, the share of AUs that are not told is ours.
+FACE_GENERATOR_TRAINING = {
+    "batch_size": 32,
+    "rate": 1e-4,
+    "weight_decay": 0.01,
+    "empty_texts": 0.05,
+    "dropped_units": 0.1,
+    "evaluate_every": 500,
+    "evaluated_pictures": 256,
+    "sample_steps": 30,
+    "guidance": 5.0,
+    "seed": 0,
+}
+FACE_GENERATOR_PASSES = 5  # over the pictures, where --steps is not given
+# The small base model (--pipeline small) is ours, and so is what an adapter on it takes.
+SMALL_FACE_GENERATOR_TRAINING = {"batch_size": 64, "rate": 2e-3, "guidance": 2.0}
+# End of training of face generators --------------------------------------------------------------------------------

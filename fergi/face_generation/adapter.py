@@ -8,7 +8,7 @@ would be added everywhere in the picture. Nothing is normalised behind value · 
 AU is there, and not how strong it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +87,11 @@ class ActionUnitAdapter(nn.Module):
 
     def load(self, path: Path) -> None:
         """Take the values of a file, all or nothing; FergiError counts what does not fit."""
-        load_strictly(self, load_state(path, advice=ADVICE), source=path)
+        self.take(load_state(path, advice=ADVICE), path)
+
+    def take(self, values: Mapping[str, Tensor], source: Path) -> None:
+        """Take values, all or nothing; ``source`` says in FergiError where they came from."""
+        load_strictly(self, values, source=source)
 
     def save(self, path: Path) -> None:
         """Write the values as float32, all or nothing."""

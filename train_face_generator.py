@@ -1,0 +1,225 @@
+"""Train an AU adapter: a Stable Diffusion that makes faces with chosen AU intensities (SynFER, arXiv 2410.09865).
+
+The adapter is cross-attention to one token an AU, beside that to the text; the base model is frozen. Pictures come from
+folders of aligned faces (index.csv; AUs may be missing, captions and expressions may be there), or from folders with
+clips and their feature files, whose faces are cut out first.
+
+Reads   preparation/DISFA_faces, preparation/DISFAPlus_faces, or the folders of --faces
+        pretrained_models/blaze_face_short_range.tflite, if it is there: for clips
+Writes  face_generators/<name>/ unless --out says otherwise:
+        au_adapter.safetensors               the adapter, for synthesise_faces.py
+        samples/step_<n>.png                 AUs at 0, 2.5 and 5 with the same noise
+        training_log.csv                     losses; on held-out pictures with their AUs, with none, and with others'
+        settings.json, last_training_state.pth          to resume: run the same command again
+        preparation/cut_faces/               faces cut out of clips
+        pretrained_models/small_face_base_<hash>/       --pipeline small
+Run     python train_face_generator.py --pipeline stable-diffusion-v1-5/stable-diffusion-v1-5
+        python train_face_generator.py --pipeline small --faces FOLDER
+        python train_face_generator.py --pipeline DIR --faces data --held-out 003 017
+        accelerate launch --multi_gpu --num_processes 4 train_face_generator.py --pipeline DIR
+Takes   one to two seconds a step of 32 pictures on a GPU of 24 GB is our estimate for Stable Diffusion 1.5 at 512
+        pixels; on drawn faces of 64 pixels three CPU-minutes for the small base model, and three for the adapter.
+
+The last lines say whether the adapter gained anything. docs/face_generation.md says what to look at.
+"""
+
+import argparse
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import config
+from fergi.dataset import Folders
+from fergi.face_generation.pictures import INDEX, LabelledPictures, cut_faces, read_pictures
+from fergi.face_generation.training import FaceGeneratorSettings, FaceGeneratorTraining
+from fergi.features import ACTION_UNITS
+from fergi.files import FergiError, check_writable
+from fergi.finetuning.scorer_training import explained
+from fergi.processes import choose_device
+from fergi.script import add_device_argument, add_workers_argument, argument_parser, at_least, run
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+OPTIONS = [each for each in fields(FaceGeneratorSettings) if each.metadata]
+SMALL, SMALL_SIDE = "small", 64
+ALIGNMENT = ("landmarks", "luma", "detector", "landmarks_sha256", "mediapipe")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argument_parser(__doc__)
+    shown = "a Stable Diffusion 1.x or 2.x: a folder, a model of the hub, or small: one made here of the same pictures"
+    parser.add_argument("--pipeline", required=True, metavar="DIR_OR_HUB_NAME", help=shown)
+    shown = "folders of labelled faces (default: those of DISFA and DISFA+ that are there)"
+    parser.add_argument("--faces", nargs="+", type=Path, metavar="FOLDER", help=shown)
+    shown = "people on whom nothing is trained (default: a share of them, or of the pictures if there are less than 5)"
+    parser.add_argument("--held-out", nargs="+", default=[], metavar="PERSON", help=shown)
+    parser.add_argument("--held-out-share", type=float, default=0.1, metavar="P", help="default: %(default)s")
+    shown = "frames that are cut out of a clip, at most (default: %(default)s)"
+    parser.add_argument("--frames-per-clip", type=at_least(1), default=8, metavar="N", help=shown)
+    parser.add_argument("--name", default="faces", help="of the adapter (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: face_generators/<name>)")
+    shown = f"default: the base model's; of small: {SMALL_SIDE}"
+    parser.add_argument("--resolution", type=at_least(8), metavar="PIXELS", help=shown)
+    shown = f"of the optimiser (default: as many as make {config.FACE_GENERATOR_PASSES} passes over the pictures)"
+    parser.add_argument("--steps", type=at_least(1), metavar="N", help=shown)
+    for each in OPTIONS:
+        default, small = config.FACE_GENERATOR_TRAINING[each.name], config.SMALL_FACE_GENERATOR_TRAINING.get(each.name)
+        said = f"default: {default}" + (f", on small {small}" if small else "")
+        number = at_least(each.metadata["smallest"], each.type)
+        shown = f"{each.metadata['what']} ({said})"
+        parser.add_argument(f"--{each.name.replace('_', '-')}", type=number, metavar="N", help=shown)
+    shown = "AUs of the samples (default: %(default)s; none: no samples)"
+    parser.add_argument("--sample-units", nargs="*", type=int, default=[1, 4, 12, 26], metavar="AU", help=shown)
+    shown = "do not flip pictures, for captions that tell left from right"
+    parser.add_argument("--no-flips", action="store_true", help=shown)
+    add_device_argument(parser)
+    shown = "of what is not trained (default: bfloat16 on a GPU, float32 on a CPU)"
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help=shown)
+    shown = "that the network takes at once; less memory, the same result but for rounding (default: %(default)s)"
+    parser.add_argument("--pictures-at-once", type=at_least(1), default=16, metavar="N", help=shown)
+    shown = "compute again in the backward pass what the forward pass had: less memory, a third slower"
+    parser.add_argument("--checkpointing", action="store_true", help=shown)
+    shown = "steps from one saved state to the next (default: %(default)s)"
+    parser.add_argument("--state-every", type=at_least(1), default=100, metavar="N", help=shown)
+    add_workers_argument(parser, "threads that decode pictures")
+    parser.add_argument("--restart", action="store_true", help="delete an earlier training's files and begin anew")
+    chosen = parser.parse_args(arguments)
+    defaults = config.FACE_GENERATOR_TRAINING
+    defaults = defaults | (config.SMALL_FACE_GENERATOR_TRAINING if chosen.pipeline == SMALL else {})
+    for name, default in defaults.items():
+        if getattr(chosen, name) is None:
+            setattr(chosen, name, default)
+    if not 0 < chosen.held_out_share < 1 or chosen.empty_texts > 1 or chosen.dropped_units > 1:
+        parser.error("--held-out-share must be between 0 and 1, --empty-texts and --dropped-units at most 1")
+    if not chosen.name.replace("-", "").replace("_", "").isalnum():
+        parser.error("--name must be of letters, digits, hyphens and underscores")
+    if unknown := set(chosen.sample_units) - set(ACTION_UNITS):
+        parser.error(f"--sample-units are among {' '.join(map(str, ACTION_UNITS))}, not {min(unknown)}")
+    return chosen
+
+
+def read_faces(chosen: argparse.Namespace, folders: Folders) -> tuple[LabelledPictures, dict[str, Any], bool]:
+    """The pictures, the settings that all their folders share, and whether all are aligned faces."""
+    given = chosen.faces or [each for name in ("DISFA", "DISFAPlus") if (each := folders.aligned_faces(name)).is_dir()]
+    if not given:
+        raise FergiError(
+            f"There are no aligned faces in {folders.preparation}. Run preprocess_DISFA.py or name others with --faces."
+        )
+    if missing := [each for each in given if not each.is_dir()]:
+        raise FergiError(f"{missing[0]} is not a folder. Name folders of labelled faces with --faces.")
+    home = folders.preparation / "cut_faces"
+    read, aligned = [], True
+    for folder in given:
+        if not (folder / INDEX).is_file():
+            of_clips = chosen.root / "pretrained_models", config.FRAME_LIMITS, chosen.frames_per_clip
+            folder, aligned = cut_faces(folder, home, *of_clips), False
+        read.append(folder)
+    return *read_pictures(read), aligned
+
+
+def make_base(chosen: argparse.Namespace, folders: Folders, pictures: LabelledPictures, rows: np.ndarray) -> str:
+    """The small base model of training pictures, made unless it is there: the name of its folder."""
+    from torchvision.transforms import CenterCrop, Compose, Resize
+
+    from fergi.face_generation.small_base import make_small_base
+
+    side = chosen.resolution or SMALL_SIDE
+    prepared = Compose([Resize(side), CenterCrop(side)])
+    levels = np.stack([np.asarray(prepared(pictures.pictures[row].open())) for row in rows])
+    captions = pictures.captions[rows].tolist()
+    content = hashlib.sha256(levels.tobytes() + "\n".join(captions).encode()).hexdigest()[:8]
+    folder = folders.pretrained_models / f"small_face_base_{content}_{chosen.seed}"
+    if not (folder / "model_index.json").is_file():
+        print(f"Making a small base model of {len(rows)} pictures of {side} pixels.", flush=True)
+        make_small_base(folder, levels, captions, chosen.seed)
+    return str(folder)
+
+
+def report(training: FaceGeneratorTraining) -> None:
+    """Say what the adapter gained on held-out pictures, and where it is."""
+    gains = training.gains()
+    named = {"null": "no AUs told", "others": "the AUs of another picture"}
+    said = [f"{100 * gain:.2f} ± {100 * half:.2f} % below that with {named[of]}" for of, (gain, half) in gains.items()]
+    print(f"Held out: {len(training.evaluated)} pictures, loss with their AUs {' and '.join(said)} (95 %).")
+    if any(gain - half <= 0 for gain, half in gains.values()):
+        print(
+            "Warning: the adapter gains nothing that is certain. Train for more --steps, with a higher --rate, or on "
+            "more pictures; captions that tell the AUs leave it little to gain."
+        )
+    print(f"Wrote {training.adapter_path}. Look at samples/step_{training.steps_done:06d}.png beside it.")
+
+
+def open_accelerator(chosen: argparse.Namespace) -> "tuple[str, Accelerator]":
+    """The precision, and Accelerate's side of this process."""
+    import torch
+    from accelerate import Accelerator
+
+    device = choose_device(chosen.device)
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    precision = chosen.precision or ("bfloat16" if device.type == "cuda" else "float32")
+    return precision, Accelerator(cpu=device.type == "cpu")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Check everything that is needed, train, report."""
+    chosen = parse(arguments)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    precision, accelerator = open_accelerator(chosen)
+    folders = Folders(chosen.root)
+    folder = chosen.out or folders.root / "face_generators" / chosen.name
+    check_writable(folder, "--out")
+    with accelerator.main_process_first():  # which cuts faces out of clips
+        pictures, made, aligned = read_faces(chosen, folders)
+    fingerprint = pictures.check(chosen.workers)
+    training, held_out, what = pictures.split(chosen.held_out, chosen.held_out_share, chosen.seed)
+    with accelerator.main_process_first():
+        name = make_base(chosen, folders, pictures, training) if chosen.pipeline == SMALL else chosen.pipeline
+    from fergi.face_generation.generator import FaceGenerator
+
+    given = {"precision": precision, "seed": chosen.seed, "resolution": chosen.resolution}
+    generator = FaceGenerator(name, accelerator.device, **given)
+    if chosen.checkpointing:
+        generator.unet.enable_gradient_checkpointing()
+    settings = FaceGeneratorSettings(
+        precision=precision,
+        resolution=generator.resolution,
+        flips=not chosen.no_flips,
+        sample_units=",".join(map(str, chosen.sample_units)),
+        steps=chosen.steps or -(-config.FACE_GENERATOR_PASSES * len(training) // chosen.batch_size),
+        **{each.name: getattr(chosen, each.name) for each in OPTIONS},
+    )
+    where = str(Path(name).resolve()) if Path(name).is_dir() else name
+    base = {"pipeline": where, "unet": generator.fingerprint(), "name": chosen.name, "aligned": aligned}
+    data = {each: made[each] for each in ALIGNMENT if aligned and each in made}
+    data |= {"pictures": fingerprint, "n_training": len(training), "n_held_out": len(held_out), "held_out": what}
+    with explained(generator):
+        work = FaceGeneratorTraining(
+            generator, pictures, training, held_out, settings, accelerator,
+            settings=base | asdict(settings) | data, folder=folder, pictures_at_once=chosen.pictures_at_once,
+            workers=chosen.workers, state_every=chosen.state_every,
+        )  # fmt: skip
+        work.resume(chosen.restart)
+        n_trained = sum(value.numel() for value in generator.parameters.values())
+        accelerator.print(
+            f"{len(training)} pictures to train on and {len(held_out)} held out ({what}); an adapter of {n_trained:,} "
+            f"values at {generator.resolution} pixels on {accelerator.num_processes} x {accelerator.device.type}, "
+            f"{precision}, for {settings.steps} steps."
+        )
+        if work.log:
+            accelerator.print(f"Resuming after {work.steps_done} steps.")
+        work.run()
+    if accelerator.is_main_process:
+        report(work)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    run(main)
