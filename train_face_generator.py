@@ -67,6 +67,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: face_generators/<name>)")
     shown = f"default: the base model's; of small: {SMALL_SIDE}"
     parser.add_argument("--resolution", type=at_least(8), metavar="PIXELS", help=shown)
+    shown = "that make the model of --pipeline small (default: %(default)s)"
+    parser.add_argument("--base-steps", type=at_least(1), default=1200, metavar="N", help=shown)
     shown = f"of the optimiser (default: as many as make {config.FACE_GENERATOR_PASSES} passes over the pictures)"
     parser.add_argument("--steps", type=at_least(1), metavar="N", help=shown)
     for each in OPTIONS:
@@ -114,7 +116,7 @@ def read_faces(chosen: argparse.Namespace, folders: Folders) -> tuple[LabelledPi
         )
     if missing := [each for each in given if not each.is_dir()]:
         raise FergiError(f"{missing[0]} is not a folder. Name folders of labelled faces with --faces.")
-    home = folders.preparation / "cut_faces"
+    home = folders.cut_faces
     read, aligned = [], True
     for folder in given:
         if not (folder / INDEX).is_file():
@@ -134,11 +136,12 @@ def make_base(chosen: argparse.Namespace, folders: Folders, pictures: LabelledPi
     prepared = Compose([Resize(side), CenterCrop(side)])
     levels = np.stack([np.asarray(prepared(pictures.pictures[row].open())) for row in rows])
     captions = pictures.captions[rows].tolist()
-    content = hashlib.sha256(levels.tobytes() + "\n".join(captions).encode()).hexdigest()[:8]
-    folder = folders.pretrained_models / f"small_face_base_{content}_{chosen.seed}"
+    given = "\n".join([f"{chosen.seed} {chosen.base_steps}", *captions])
+    content = hashlib.sha256(levels.tobytes() + given.encode()).hexdigest()[:8]
+    folder = folders.pretrained_models / f"small_face_base_{content}"
     if not (folder / "model_index.json").is_file():
         print(f"Making a small base model of {len(rows)} pictures of {side} pixels.", flush=True)
-        make_small_base(folder, levels, captions, chosen.seed)
+        make_small_base(folder, levels, captions, chosen.seed, steps=chosen.base_steps)
     return str(folder)
 
 

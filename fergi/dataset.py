@@ -72,6 +72,8 @@ class Folders:
     score_settings = _at("preparation", "preprocessed_image_data", "settings.json")
     # Each scorer's finished scores, so that stage 5 resumes where it was interrupted.
     image_scores = _at("preparation", "image_scores")
+    # Faces cut out of clips, a folder a set of clips, for face generators.
+    cut_faces = _at("preparation", "cut_faces")
     # What stage 9 and the check against the paper write.
     results = _at("results")
     # The release's own results, to compare ours with.

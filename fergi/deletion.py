@@ -15,7 +15,7 @@ from fergi.dataset import CLIP_KINDS, Folders
 from fergi.files import FergiError, read_json, write_json, write_table
 
 PAGES = (".html", ".pdf", ".png", ".svg")
-NAME_COLUMNS = ("participant", "user_id")
+NAME_COLUMNS = ("participant", "user_id", "subject")
 # Files that a running server or cut_clips.py holds.
 LOCKS = (("recordings", ".lock", "collect_sessions.py"), ("data", ".cutting", "cut_clips.py"))
 
@@ -32,6 +32,7 @@ class Trace:
 def find_traces(folders: Folders, participant: str) -> list[Trace]:
     """All that is of a participant: their folders and tables, their entries in lists, their rows.
 
+    Folders of faces that were cut out of clips go whole, and are made again by the script that needs them.
     Of results and figures, tables with a row of the participant go whole, since the other rows were found with their
     help, and so do pages and pictures if there is anything else of the participant in the preparation of results; but
     not pictures in a folder that has another participant's name.
@@ -53,6 +54,8 @@ def find_traces(folders: Folders, participant: str) -> list[Trace]:
             f"{outside[0]} is outside of {folders.root}, behind a link. Remove it there, and the link, then run again."
         )
     traces = [Trace(path, _count(path), partial(_remove, path)) for path in own] + traces
+    cut = [path.parent for path in sorted(folders.cut_faces.glob("*/index.csv")) if _n_rows(path, participant)]
+    traces += [Trace(path, "faces cut out of clips, also others'", partial(_remove, path)) for path in cut]
     shown = [path for folder in (folders.results, folders.figures) for path in sorted(folder.rglob("*"))]
     shown = [path for path in shown if not {*own, folders.published} & {path, *path.parents}]
     tables = [path for path in shown if path.suffix == ".csv" and _n_rows(path, participant)]

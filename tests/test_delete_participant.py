@@ -33,6 +33,11 @@ def study(tiny):
     tiny.path("figures/figure_5.pdf").write_bytes(b"faces")
     tiny.path("results/result_analysis.html").write_text("page")
     tiny.path("results/statistics.csv").write_text("AU,rho\n4,0.1\n")
+    for name, people in (("data_1", ("101", "102")), ("data_2", ("101", "103"))):
+        folder = tiny.root / "preparation/cut_faces" / name
+        folder.mkdir(parents=True)
+        pd.DataFrame({"image": "1.png", "subject": people}).to_csv(folder / "index.csv", index=False)
+        (folder / "1.png").write_bytes(b"face")
     scores = pd.DataFrame([(who, 1, 1, "00", 0.1) for who in tiny.IMAGES], columns=SCORE_COLUMNS)
     tiny.path("preparation/image_scores/CLIP").mkdir(parents=True)
     scores.to_csv(tiny.path("preparation/image_scores/CLIP/scores.csv"), index=False)
@@ -59,7 +64,8 @@ def test_nothing_of_them_stays(study, capsys):
     }
     others = {name for name in set(before) - set(after) if "102" not in name}
     results = "results/image_preference_binary_classification_based_on_ranking.csv"
-    assert others == {results, "results/result_analysis.html", "figures/figure_5.pdf"}
+    cut = {"preparation/cut_faces/data_1/index.csv", "preparation/cut_faces/data_1/1.png"}
+    assert others == {results, "results/result_analysis.html", "figures/figure_5.pdf", *cut}
     for line in ("recordings/102  (2 files)", "valid_sessions.json  (2 sessions)", "scores.csv  (1 rows)", results):
         assert line in out
     assert "Run again, for the results without this person" in out and "make them again" in out
