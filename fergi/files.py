@@ -277,7 +277,7 @@ def read_table(
         raise ValueError(f"{path} has more values in its rows than names in its header")
     for name in (*key, *numeric, *(each for each in optional if table[each].notna().any())):
         table[name] = _numbers(table[name], path, whole=name in key)
-    repeated = np.flatnonzero(table.duplicated(names))
+    repeated = np.flatnonzero(table.duplicated(names)) if names else ()
     if len(repeated):
         row = ", ".join(f"{name} {table[name].iloc[repeated[0]]}" for name in names)
         raise ValueError(f"{path}, line {repeated[0] + 2}: {row} appears twice")
