@@ -141,3 +141,20 @@ FACE_GENERATOR_PASSES = 5  # over the pictures, where --steps is not given
 # The small base model (--pipeline small) is ours, and so is what an adapter on it takes.
 SMALL_FACE_GENERATOR_TRAINING = {"batch_size": 64, "rate": 2e-3, "guidance": 2.0}
 # End of training of face generators --------------------------------------------------------------------------------
+
+# Correction of labels ----------------------------------------------------------------------------------------------
+# SynFER tells neither; these are ours, chosen on drawn faces.
+LABEL_TIMESTEP = 1  # of the noise in which the UNet sees a picture; the paper inverts to 1
+LABEL_HEAD = {  # see ``HeadSettings``
+    "steps": 1000,
+    "batch_size": 32,
+    "rate": 3e-3,
+    "weight_decay": 0.05,
+    "width": 64,
+    "seed": 0,
+}
+LABEL_THRESHOLDS = {  # beyond which a label becomes the estimates' mean
+    "intensity": 1.5,  # between label and mean, of 5
+    "probability": 0.5,  # by which another expression is more probable
+}
+# End of correction of labels ---------------------------------------------------------------------------------------
