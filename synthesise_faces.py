@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = find_generator(chosen.generator, chosen.root)
     generator, settings, alignment = open_generator(folder, device, precision=precision, pipeline=chosen.pipeline)
     generator.set_scale(chosen.adapter_scale)
-    settings |= {name: getattr(chosen, name) for name in ("steps", "scale", "adapter_scale", "batch_size")}
+    settings |= {name: getattr(chosen, name) for name in ("steps", "scale", "adapter_scale")}
     settings |= {"pictures": fingerprint(pictures)} | (layouts.settings if layouts else {})
     if classifier:
         settings |= classifier.settings | {name: getattr(chosen, name) for name in ("guidance_step", "guidance_first")}

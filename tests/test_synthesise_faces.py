@@ -409,6 +409,16 @@ def test_like_other_people(root, tmp_path):
     assert drawn == {(0, 0, 1, 2, 3, 4, 5, 5, 5, 5, 5), (1.5,) * 11}
     assert said["AU26"].isna().all()
     assert said["prompt"].str.contains("slightly raised inner brows").sum() == (said["AU1"] == 1.5).sum()
+    # In a study's data, people who do not share theirs are left out.
+    data = (tmp_path / "people").rename(tmp_path / "data")
+    for person, value in (("b", 0.0), ("c", 3.0)):
+        (data / person).mkdir()
+        frame = np.array([[0.99, 0.7, 0.5, *[value] * 12]])
+        (data / person / "x_features.csv").write_bytes(format_clip([0], frame, 3))
+    (data / "a_features.csv").unlink()
+    write_json({"sharing": False, "withdrawn": False}, data / "b" / "consent.json")
+    run(root, "--like", data, "--number", 9, "--out", tmp_path / "shared", generator="scenes")
+    assert set(pd.read_csv(tmp_path / "shared" / "synthesised.csv")["AU4"]) == {3.0}
     # Aligned faces give their labels, and what was synthesised like them is one more such folder.
     aligned = tmp_path / "aligned"
     run(

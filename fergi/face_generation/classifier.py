@@ -16,7 +16,7 @@ from torchvision.transforms.functional import center_crop, normalize
 from fergi.files import FergiError, sha256, summarise
 
 ADVICE = "Name an image classifier of transformers, a folder or a model of the hub."
-FILES = ("*.json", "*.safetensors", "*.bin")
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 SHOWN = 20  # classes in an error
 SAME_LEVELS = 2.5  # of 255: transformers rounds to whole grey levels after each step, and no gradient goes through that
 
@@ -123,7 +123,9 @@ def _load(name: str) -> tuple[Any, Any, list[Path]]:
 
     logging.set_verbosity_error()
     try:
-        folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(name, allow_patterns=list(FILES)))
+        folder = (
+            Path(name) if Path(name).is_dir() else Path(snapshot_download(name, allow_patterns=["*.json", *WEIGHTS]))
+        )
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
         network, found = AutoModelForImageClassification.from_pretrained(
             folder, local_files_only=True, output_loading_info=True
@@ -137,5 +139,4 @@ def _load(name: str) -> tuple[Any, Any, list[Path]]:
                 f"{len(wrong)} {what.replace('_', ' ')} in {folder} (first: {wrong[0]}), so its weights do not fit its "
                 "network. Get the model again."
             )
-    weights = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
-    return network, processor, weights
+    return network, processor, sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))

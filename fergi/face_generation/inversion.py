@@ -114,5 +114,5 @@ class Layouts:
         for place in places:
             if self.files[place] not in self._latents:
                 found = invert(generator, self.pixels(generator, place), steps=self.steps, share=self.share)
-                self._latents[self.files[place]] = found.latents
+                self._latents[self.files[place]] = found.latents.cpu()
         return Layout(torch.cat([self._latents[self.files[place]] for place in places]), round(self.share * self.steps))

@@ -71,8 +71,8 @@ def sample(
     intensities = intensities.to(generator.device)
     nothing = generator.text([""] * len(prompts)).float(), torch.full_like(intensities, torch.nan)
     text = generator.text(prompts).float()
-    latents = noise(seeds, generator.shape).to(generator.device) if layout is None else layout.latents
-    begun = 0 if layout is None else steps - layout.steps
+    latents = (layout.latents if layout else noise(seeds, generator.shape)).to(generator.device)
+    begun = steps - layout.steps if layout else 0
     for number, timestep in enumerate(scheduler.timesteps[begun:], begun):
         empty = generator.predict(latents, timestep, *nothing) if scale != 1 else None
         step = partial(_step, generator, scheduler, latents, timestep, intensities, empty, scale)
