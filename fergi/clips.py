@@ -10,9 +10,10 @@ clips, or on interruptions.
 import multiprocessing
 import os
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ from fergi.files import FergiError, replacing
 from fergi.processes import WorkerDied, items_from_workers
 from fergi.video import UnreadableVideo, Video, increasing
 
-GROUP_SIZE = 32  # frames that are decoded and aligned together; fewer if their pictures have more pixels than:
-PIXELS_OF_FULL_GROUPS = 1_000_000
+GROUP_SIZE = 32  # frames whose values a worker hands over together
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class _AlignedClips(IterableDataset):
             n_frames, done, end = 0, 0.0, _End()
             try:
                 with Video(path) as video:
-                    for times, pictures in _groups(video.frames()):
-                        frames = self._frames(aligner, times, pictures)
-                        n_frames, before = n_frames + len(times), done
+                    aligned = self._aligned(aligner, video)
+                    while group := list(islice(aligned, GROUP_SIZE)):
+                        n_frames, before = n_frames + len(group), done
                         done = min(n_frames / video.promised, 1.0) if video.promised > 0 else 0.0
-                        yield clip, frames, done - before
+                        yield clip, self._frames(group), done - before
                     end = _End(video.frame_seconds)
             except UnreadableVideo as error:
                 end = _End(failure=str(error))
@@ -100,36 +100,27 @@ class _AlignedClips(IterableDataset):
             self._readers[clip] = 0
             yield clip, end, 1.0 - done
 
-    def _frames(self, aligner: FaceAligner, times: list[float], pictures: list[np.ndarray]) -> _Frames:
-        """Align (and estimate) a group and empty ``pictures``, before the next ones are decoded."""
-        if self._estimator is not None:
-            frames = _Frames(times, self._estimator.frame_values(aligner, pictures), None)
-        else:
-            aligned = aligner.align(pictures)
-            values = np.tile(NO_FACE, (len(times), 1))
-            for row, face in zip(values, aligned, strict=True):
+    def _aligned(self, aligner: FaceAligner, video: Video) -> Iterator[tuple[float, np.ndarray, np.ndarray | None]]:
+        """Time, values and face to be estimated of each frame; its picture is gone when the next one is decoded."""
+        for time, picture in video.frames():
+            to_estimate = None
+            if self._estimator is not None:
+                (values,) = self._estimator.frame_values(aligner, [picture])
+            else:
+                values = np.array(NO_FACE, float)
+                (face,) = aligner.align([picture])
                 if face is not None:
-                    row[:3] = face.score, face.pitch_ratio, face.yaw_ratio
-            faces = np.array([face.picture for face in aligned if face is not None], np.uint8)
-            frames = _Frames(times, values, faces.reshape(-1, SIDE, SIDE, 3))
-        pictures.clear()
-        return frames
+                    values[:3] = face.score, face.pitch_ratio, face.yaw_ratio
+                    to_estimate = face.picture
+            del picture
+            yield time, values, to_estimate
 
-
-def _groups(frames: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[list[float], list[np.ndarray]]]:
-    """Times and pictures of a video in groups; no picture is kept here when the next group is decoded."""
-    times: list[float] = []
-    pictures: list[np.ndarray] = []
-    for time, picture in frames:
-        times.append(time)
-        pictures.append(picture)
-        pixels = picture.shape[0] * picture.shape[1]
-        del picture
-        if len(times) >= min(GROUP_SIZE, max(1, GROUP_SIZE * PIXELS_OF_FULL_GROUPS // pixels)):
-            yield times, pictures
-            times, pictures = [], []
-    if times:
-        yield times, pictures
+    def _frames(self, group: Sequence[tuple[float, np.ndarray, np.ndarray | None]]) -> _Frames:
+        times, values, faces = zip(*group, strict=True)
+        if self._estimator is not None:
+            return _Frames(list(times), np.array(values), None)
+        pictures = np.array([face for face in faces if face is not None], np.uint8)
+        return _Frames(list(times), np.array(values), pictures.reshape(-1, SIDE, SIDE, 3))
 
 
 @dataclass
@@ -264,6 +255,8 @@ def process_clips(
             ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads,
             items_from_workers(_AlignedClips(alignment, of_workers, unread, readers), n_readers) as items,
         ):
+            if of_parent:
+                threads.submit(of_parent.load)  # while the workers start; an error comes again with the first batch
             writer = _FeatureWriter(jobs, of_parent, threads, slots=4 * n_threads)
             for clip, news, part in items:
                 progress(len(news.times) if isinstance(news, _Frames) else 0, part)

@@ -5,6 +5,7 @@ ratio do not depend on the estimator, and neither does which frames are valid, a
 """
 
 import abc
+import threading
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -85,7 +86,7 @@ class AUEstimator(Estimator):
         threads: int = 1,
         converted_networks: Path | None = None,
     ):
-        """Load the weights strictly.
+        """Load the weights strictly; ``load`` compiles for OpenVINO.
 
         Parameters
         ----------
@@ -117,23 +118,37 @@ class AUEstimator(Estimator):
             raise FergiError(f"OpenVINO computes on the CPU, not on {device}. Choose --runtime torch or --device cpu.")
         require([checkpoint], "weight file", AU_MODEL.advice)
         self.batch_size = BATCH_SIZES[self.device.type]
-        self._checkpoint, self._layout, self._precision, self._name = checkpoint, network, precision, runtime
-        self._runtime: Runtime
+        self._layout, self._precision, self._name, self._threads = network, precision, runtime, threads
+        self._checkpoint_sha256 = sha256(checkpoint)
+        self._runtime: Runtime | None = None
+        self._loading = threading.Lock()
         if runtime == "torch":
             self._runtime = TorchNetwork(load_network(checkpoint, network), self.device, precision)
         else:
             kept = converted_networks or checkpoint.with_name("converted")
-            self._runtime = OpenVINONetwork(converted(checkpoint, network, self.batch_size, kept), precision, threads)
+            self._model = converted(checkpoint, network, self.batch_size, kept, self._checkpoint_sha256)
+
+    def load(self) -> Runtime:
+        """What computes the network. OpenVINO compiles it in the first call, which takes a second.
+
+        Raises
+        ------
+        FergiError
+            If the converted network is damaged.
+        """
+        with self._loading:
+            if self._runtime is None:
+                self._runtime = OpenVINONetwork(self._model, self._precision, self._threads)
+            return self._runtime
 
     @property
     def settings(self) -> dict[str, str]:
         """See ``Estimator``; the version is the checkpoint's SHA-256, which older files have under its own name."""
-        checkpoint = sha256(self._checkpoint)
         return {
             "estimator": "fergi",
             "network": self._layout,
-            "checkpoint_sha256": checkpoint,
-            "estimator_version": checkpoint,
+            "checkpoint_sha256": self._checkpoint_sha256,
+            "estimator_version": self._checkpoint_sha256,
             "precision": self._precision,
             "device": self.device.type,
             "runtime": f"openvino {version('openvino')}" if self._name == "openvino" else "torch",
@@ -156,8 +171,8 @@ class AUEstimator(Estimator):
         Raises
         ------
         FergiError
-            If the device has too little memory.
+            If the device has too little memory, or see ``load``.
         """
         batch = np.zeros((self.batch_size, SIDE, SIDE, 3), np.uint8)
         batch[: len(faces)] = faces
-        return intensities(self._runtime.outputs(batch)[: len(faces)], ACTION_UNITS)
+        return intensities(self.load().outputs(batch)[: len(faces)], ACTION_UNITS)

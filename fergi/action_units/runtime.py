@@ -6,13 +6,12 @@ named after the checkpoint's SHA-256, so that it is converted once.
 
 import contextlib
 import shutil
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,9 +19,7 @@ from torch import Tensor
 
 from fergi.action_units.network import SIDE, IResNet, load_network, network_input
 from fergi.files import FergiError, check_writable, sha256
-
-if TYPE_CHECKING:
-    import openvino
+from fergi.openvino import compiled, import_openvino
 
 RUNTIMES = ("torch", "openvino")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -78,17 +75,6 @@ class TorchNetwork:
             ) from error
 
 
-def import_openvino() -> Any:
-    """OpenVINO without its telemetry, which would otherwise send an event at import and at every conversion.
-
-    Its tools import the package openvino_telemetry where that is there, and do without where it is not.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # an import of it now fails as if it were not installed
-    import openvino
-
-    return openvino
-
-
 def has_bfloat16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this processor, unless ``ONEDNN_MAX_CPU_ISA`` takes that away."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -107,24 +93,14 @@ class OpenVINONetwork:
         FergiError
             If the file cannot be read.
         """
-        ov = import_openvino()
-        streams = {
-            "NUM_STREAMS": str(threads),
-            "INFERENCE_NUM_THREADS": str(threads),
-            "ENABLE_CPU_PINNING": "NO",  # other processes align faces on the same cores
-            "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision],
-        }
         try:
-            self._compiled: openvino.CompiledModel = ov.Core().compile_model(model, "CPU", streams)
+            self._compiled = compiled(model, OPENVINO_PRECISIONS[precision], threads)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise FergiError(
                 f"OpenVINO cannot use {model} ({reason}). Remove the folder {model.parent}, or use --runtime torch."
             ) from error
         self._own = threading.local()
-        # One run before threads share it: OpenVINO's Python part sets up static objects at their first use, and two
-        # threads that do so at the same time can wait for each other for ever.
-        self.outputs(np.zeros(self._compiled.input().shape, np.uint8))
 
     def outputs(self, faces: np.ndarray) -> np.ndarray:
         """See ``Runtime``; the outputs are valid until the same thread's next call."""
@@ -151,17 +127,18 @@ def fastest_runtime(device: torch.device, precision: str) -> str:
     return "openvino" if precision == "float32" or has_bfloat16() else "torch"
 
 
-def converted(checkpoint: Path, network: str, batch_size: int, folder: Path) -> Path:
+def converted(checkpoint: Path, network: str, batch_size: int, folder: Path, digest: str | None = None) -> Path:
     """The network of a checkpoint as OpenVINO's file, made below ``folder`` if it is not there.
 
-    ``network`` is the checkpoint's layout, one of ``NETWORKS``, ``batch_size`` the number of faces in every batch.
+    ``network`` is the checkpoint's layout, one of ``NETWORKS``, ``batch_size`` the number of faces in every batch,
+    ``digest`` the checkpoint's SHA-256 if the caller knows it.
 
     Raises
     ------
     FergiError
         If the checkpoint is missing, damaged, or of another layout, or ``folder`` cannot be written.
     """
-    name = f"{sha256(checkpoint)}-{network}-{batch_size}-openvino-{version('openvino')}"
+    name = f"{digest or sha256(checkpoint)}-{network}-{batch_size}-openvino-{version('openvino')}"
     home = folder / name
     if (home / NETWORK_FILE).is_file():
         return home / NETWORK_FILE
