@@ -88,8 +88,17 @@ def portraits(people: Sequence[int], pictures_per_person: int, seed: int, side: 
             yield Portrait(number, mood, intensities, caption(mood, who), picture)
 
 
-def draw_portraits(folder: Path, people: Sequence[int], pictures_per_person: int, seed: int, side: int = 64) -> None:
+def draw_portraits(
+    folder: Path,
+    people: Sequence[int],
+    pictures_per_person: int,
+    seed: int,
+    side: int = 64,
+    stored_side: int | None = None,
+) -> None:
     """Write ``portraits`` as a folder of aligned faces (see ``faces_dataset``) with the columns caption and expression.
+
+    ``stored_side`` brings them to another size, such as 112 for stage 3, without more detail.
 
     Raises
     ------
@@ -102,10 +111,16 @@ def draw_portraits(folder: Path, people: Sequence[int], pictures_per_person: int
             subject = f"DRAWN{each.person:04d}"
             image = f"{subject}/drawn/{frame}.png"
             (written / image).parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(written / image), cv2.cvtColor(each.picture, cv2.COLOR_RGB2BGR))
+            picture = cv2.cvtColor(each.picture, cv2.COLOR_RGB2BGR)
+            if stored_side:
+                picture = cv2.resize(picture, (stored_side, stored_side), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(written / image), picture)
             labels = each.intensities.astype(int).tolist()
             rows.append((image, subject, "drawn", frame, *labels, each.caption, each.mood))
         columns = [*FRAME_COLUMNS, *LABEL_COLUMNS, "caption", "expression"]
         write_table(pd.DataFrame(rows, columns=columns), written / INDEX)
         given = {"people": list(map(int, people)), "pictures_per_person": pictures_per_person, "seed": seed}
-        write_json({"dataset": "drawn faces, no real people", **given, "side": side}, written / SETTINGS)
+        write_json(
+            {"dataset": "drawn faces, no real people", **given, "side": side, "stored_side": stored_side},
+            written / SETTINGS,
+        )
