@@ -70,10 +70,10 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
             self.register_parameter(name, torch.nn.Parameter(torch.ones(shape), requires_grad=False))
 
     @classmethod
-    def fit(cls, pixels: Tensor, components: int = COMPONENTS) -> "PatchAutoencoder":
-        """The one of pictures, shape (n, 3, height, width), −1 to 1."""
-        fitted = cls(components, block_out_channels=(components,) * PATCH.bit_length())
-        patches = functional.pixel_unshuffle(pixels, PATCH).movedim(1, -1).flatten(0, -2).double()
+    def fit(cls, pixels: Tensor, components: int = COMPONENTS, patch: int = PATCH) -> "PatchAutoencoder":
+        """The one of pictures, shape (n, 3, height, width), −1 to 1; ``patch`` is a power of 2."""
+        fitted = cls(components, block_out_channels=(components,) * patch.bit_length())
+        patches = functional.pixel_unshuffle(pixels, patch).movedim(1, -1).flatten(0, -2).double()
         values, vectors = torch.linalg.eigh(torch.cov(patches.T))
         fitted.mean.copy_(patches.mean(dim=0))
         fitted.components.copy_(vectors[:, -components:].T.flip(0))
@@ -104,6 +104,9 @@ def make_small_base(
     steps: int = STEPS,
     batch: int = BATCH,
     rate: float = RATE,
+    patch: int = PATCH,
+    components: int = COMPONENTS,
+    widths: Sequence[int] = WIDTHS,
 ) -> None:
     """Make the pipeline, train it, and write it.
 
@@ -112,13 +115,17 @@ def make_small_base(
     folder : Path
         A new folder.
     pictures : ndarray of uint8, shape (n, side, side, 3)
-        RGB; the side is a multiple of 16.
+        RGB; the side is a multiple of twice the patch's.
     captions : sequence of str
         Of the pictures.
     seed : int
         Of the initial weights and of the training.
     steps, batch, rate : int, int, float
         Of the training: how many steps, pictures of a step, and the highest learning rate.
+    patch, components : int
+        Side of the autoencoder's patches, a power of 2, and how many principal components they keep.
+    widths : sequence of int
+        Channels of the UNet by resolution.
 
     Raises
     ------
@@ -126,22 +133,24 @@ def make_small_base(
         If pictures and captions do not fit, or the folder is there already.
     """
     pictures, side = np.asarray(pictures), pictures.shape[1] if np.ndim(pictures) == 4 else 0
-    if pictures.shape != (len(captions), side, side, 3) or not len(captions) or side % (2 * PATCH):
+    if pictures.shape != (len(captions), side, side, 3) or not len(captions) or side % (2 * patch):
         raise FergiError(
             f"{len(captions)} captions and pictures of shape {pictures.shape} do not make a small base model. Give one "
-            f"caption a picture, and square RGB pictures whose side is a multiple of {2 * PATCH} pixels."
+            f"caption a picture, and square RGB pictures whose side is a multiple of {2 * patch} pixels."
         )
     pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
     with new_folder(folder) as written, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pipeline = untrained(PatchAutoencoder.fit(pixels), side, captions, written)
+        pipeline = untrained(PatchAutoencoder.fit(pixels, components, patch), side, captions, written, widths)
         with torch.no_grad():
             latents = torch.cat([pipeline.vae.encode(part).latent_dist.mode() for part in pixels.split(256)])
         _train(pipeline, latents, captions, steps, batch, rate)
         pipeline.save_pretrained(written)
 
 
-def untrained(autoencoder: PatchAutoencoder, side: int, captions: Iterable[str], folder: Path) -> Any:
+def untrained(
+    autoencoder: PatchAutoencoder, side: int, captions: Iterable[str], folder: Path, widths: Sequence[int] = WIDTHS
+) -> Any:
     """The pipeline with random weights but for its autoencoder; ``folder`` is for the vocabulary's files."""
     tokenizer = word_tokenizer(captions, folder)
     text = CLIPTextConfig(
@@ -151,9 +160,10 @@ def untrained(autoencoder: PatchAutoencoder, side: int, captions: Iterable[str],
     )  # fmt: skip
     n_components = autoencoder.config.latent_channels
     unet = UNet2DConditionModel(
-        sample_size=side // PATCH, in_channels=n_components, out_channels=n_components, block_out_channels=WIDTHS,
+        sample_size=side // autoencoder.patch, in_channels=n_components, out_channels=n_components,
+        block_out_channels=tuple(widths),
         layers_per_block=1, norm_num_groups=8, cross_attention_dim=TEXT_WIDTH, attention_head_dim=HEADS,
-        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
+        down_block_types=("CrossAttnDownBlock2D",) * len(widths), up_block_types=("CrossAttnUpBlock2D",) * len(widths),
     )  # fmt: skip
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
