@@ -49,6 +49,7 @@ N_PAIRS, N_SAMPLES = 512, 128
 STEPS, RATE = 120, 4e-4
 SAMPLING = {"num_inference_steps": 15, "guidance_scale": 2.0}
 LIKES = "single likes (KTO)"
+SCORER = "a scorer tuned on the right labels (ReFL)"
 PROMPTS = [f"a {colour} {kind}" for colour in COLOURS for kind in KINDS]
 # Name → share of pairs whose label is for the bright picture, the label's value, β.
 ROWS = {
@@ -58,6 +59,7 @@ ROWS = {
     "right with 0.75, soft": (0.75, 0.75, 2000),
     "right with 0.75, soft, β 200": (0.75, 0.75, 200),
     LIKES: (1.0, 1.0, 1000),
+    SCORER: (1.0, 1.0, 0),
 }
 
 
@@ -98,6 +100,19 @@ def write_likes(path: Path, seed: int = 1) -> None:
         draw_thing(colour, kind, bright, random).save(file)
         rows.append({"file_name": file.name, "caption": prompt, "split": f"exclusive_{'win' if bright else 'lose'}"})
     pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def tuned_scorer(root: Path, pairs: Path) -> list[str]:
+    """Tune the tiny PickScore on pairs; the options of finetune_generator.py that take it as the reward."""
+    from finetune_scorer import main as finetune_scorer
+    from synthetic.scorers import LAYOUT_FILE, make_scorers
+
+    make_scorers(root, 0, ["PickScore"])
+    of_root = ["--root", str(root), "--scorer-layouts", str(root / LAYOUT_FILE), "--device", "cpu"]
+    given = "--scorer PickScore --rate 1e-3 --anchor 0 --accept always --workers 1".split()
+    with redirect_stdout(io.StringIO()):
+        finetune_scorer([*given, "--pairs", str(pairs), "--out", str(root / "tuned"), *of_root])
+    return ["--reward", f"PickScore+{root / 'tuned' / 'adapter_model.safetensors'}", *of_root]
 
 
 def samples(generator: Path, adapter: Path | None) -> list[tuple[Image.Image, str]]:
@@ -194,14 +209,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write_likes(pairs)
             else:
                 write_pairs(pairs, right, label)
-            loss = "kto" if name == LIKES else "dpo"
-            given = (
-                f"--loss {loss} --beta {beta} --rate {RATE} --steps {chosen.steps} --batch-size 16 --pairs-at-once 16"
-            )
-            given += f" --evaluate-every {chosen.steps // 2} --evaluated-pairs 64 --sample-prompts 0 --workers 1"
+            given = f"--rate {RATE} --steps {chosen.steps} --batch-size 16 --pairs-at-once 16 --workers 1"
+            given += f" --evaluate-every {chosen.steps // 2} --evaluated-pairs 64 --sample-prompts 0"
+            loss = ["--loss", "kto" if name == LIKES else "dpo", "--beta", str(beta), "--device", "cpu"]
+            loss = tuned_scorer(root / "scorer", pairs) if name == SCORER else loss
             paths = ["--pipeline", str(generator), "--pairs", str(pairs), "--out", str(out), "--root", str(root)]
             with redirect_stdout(io.StringIO()):
-                finetune([*paths, *given.split(), "--device", "cpu"])
+                finetune([*paths, *given.split(), *loss])
             seconds = time.process_time() - begun
             last = pd.read_csv(out / "training_log.csv").iloc[-1]
             row = measured(generator, out, before)[1]
