@@ -79,8 +79,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=number, metavar="N", help=shown)
     shown = "AUs of the samples (default: %(default)s; none: no samples)"
     parser.add_argument("--sample-units", nargs="*", type=int, default=[1, 4, 12, 26], metavar="AU", help=shown)
-    shown = "do not flip pictures, for captions that tell left from right"
-    parser.add_argument("--no-flips", action="store_true", help=shown)
+    shown = "flip every other picture: no AU has a side; not for captions that tell left from right"
+    parser.add_argument("--flips", action="store_true", help=shown)
     add_device_argument(parser)
     shown = "of what is not trained (default: bfloat16 on a GPU, float32 on a CPU)"
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help=shown)
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = FaceGeneratorSettings(
         precision=precision,
         resolution=generator.resolution,
-        flips=not chosen.no_flips,
+        flips=chosen.flips,
         sample_units=",".join(map(str, chosen.sample_units)),
         steps=chosen.steps or -(-config.FACE_GENERATOR_PASSES * len(training) // chosen.batch_size),
         **{each.name: getattr(chosen, each.name) for each in OPTIONS},

@@ -1,13 +1,24 @@
 """Faces with chosen AUs: the adapter in the UNet, its training, its pictures, bad input."""
 
+import cv2
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_generator import save_small_generator
 
+import train_face_generator
+from fergi.face_generation.adapter import ADAPTER_FILE as ADAPTER
 from fergi.face_generation.adapter import ActionUnitAdapter
+from fergi.face_generation.captions import caption
 from fergi.face_generation.generator import FaceGenerator
-from fergi.files import FergiError
+from fergi.face_generation.pictures import read_pictures
+from fergi.face_generation.small_base import make_small_base
+from fergi.face_generation.training import FaceGeneratorTraining
+from fergi.features import ACTION_UNITS
+from fergi.files import FergiError, read_json, write_json
 from fergi.recording.images import load_pipeline
 
 
@@ -127,3 +138,159 @@ def test_gradients_through_encode_and_decode(generator):
     random = torch.randn(1, *generator.shape)
     assert not torch.equal(generator.encode(pixels, random), latents)
     assert torch.equal(generator.encode(pixels, torch.zeros_like(random)), latents)
+
+
+# ---- pictures and captions
+
+
+def write_faces(folder, n=24, side=32, people=6, margin=8, **columns):
+    """Write pictures whose square is as bright as AU4 is high; AU12 has no effect. Gives the index."""
+    folder.mkdir(parents=True)
+    random, rows = np.random.default_rng(len(folder.name)), []
+    for number in range(n):
+        levels = random.normal(100, 12, (side, side, 3))
+        brow, mouth = random.integers(0, 6, 2).tolist()
+        levels[margin : side - margin, margin : side - margin] = 30 + 40 * brow
+        cv2.imwrite(str(folder / f"{number}.png"), levels.clip(0, 255).astype(np.uint8))
+        rows.append({"image": f"{number}.png", "subject": f"P{number % people}", "AU4": brow, "AU12": mouth} | columns)
+    table = pd.DataFrame(rows)
+    table.to_csv(folder / "index.csv", index=False)
+    return table
+
+
+def test_reading(tmp_path):
+    """Unknown AUs are NaN; captions are given or made; people are split; settings are those that folders share."""
+    write_faces(tmp_path / "first")
+    table = write_faces(tmp_path / "others", n=4, people=1, caption="a square", expression="sad")
+    table["AU4"], table["AU6"] = [-1, None, 2.5, 5], 0
+    table.to_csv(tmp_path / "others/index.csv", index=False)
+    for name, luma in (("first", "released"), ("others", "correct")):
+        write_json({"luma": luma, "landmarks": "facemesh"}, tmp_path / name / "settings.json")
+    pictures, settings = read_pictures([tmp_path / "first", tmp_path / "others", tmp_path / "first"])
+    assert len(pictures) == 28 and settings == {"landmarks": "facemesh"}
+    known = ~np.isnan(pictures.intensities)
+    assert known[:24].all(axis=0).tolist() == [unit in (4, 12) for unit in ACTION_UNITS]
+    np.testing.assert_array_equal(pictures.intensities[24:, 2], [np.nan, np.nan, 2.5, 5])
+    assert pictures.captions[24] == "a square" and pictures.expressions[[0, 24]].tolist() == ["", "sad"]
+    assert "lowered brows" in pictures.captions[np.flatnonzero(pictures.intensities[:, 2] == 4)[0]]
+    training, held_out, what = pictures.split(["P1", "P3"], 0.1, 0)
+    assert what == "people: P1, P3" and set(pictures.people[held_out]) == {"P1", "P3"}
+    assert sorted([*training, *held_out]) == list(range(28))
+    training, held_out, _ = pictures.split([], 0.1, 0)
+    assert len(set(pictures.people[held_out])) == 1 and not set(pictures.people[held_out]) & set(
+        pictures.people[training]
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "expression", "expected"),
+    [
+        ({}, "", "a portrait of a person with a neutral face"),
+        ({}, "angry", "a portrait of an angry person"),
+        ({4: 3, 9: 1}, "", "a portrait of a person with lowered brows, a slightly wrinkled nose"),
+        ({12: 5, 25: 0.9}, "happy", "a portrait of a happy person with mouth corners pulled up"),
+        ({4: np.nan}, "", "a portrait of a person"),
+    ],
+)
+def test_captions(told, expression, expected):
+    """Named from intensity 1, clear from 3; a neutral face only where every AU is known."""
+    assert caption([told.get(unit, 0) for unit in ACTION_UNITS], expression) == expected
+
+
+# ---- training
+
+
+def train(root, base, faces, *more):
+    """Run the script; gives the folder that it wrote and its log."""
+    given = "--steps 4 --batch-size 4 --evaluate-every 2 --sample-steps 2 --sample-units 4 --evaluated-pictures 8"
+    given += " --device cpu --workers 1 --rate 1e-2"
+    paths = ["--root", str(root), "--pipeline", str(base), "--faces", str(faces)]
+    train_face_generator.main([*paths, *given.split(), *map(str, more)])
+    folder = root / "face_generators" / "faces"
+    return folder, pd.read_csv(folder / "training_log.csv")
+
+
+def test_killed_and_resumed(tmp_path, base, monkeypatch):
+    """The same adapter, log and samples to the last bit; other settings are refused; a loss of NaN stops it."""
+    write_faces(tmp_path / "faces")
+    given = tmp_path, base, tmp_path / "faces", "--state-every", 1, "--evaluate-every", 3
+    folder, log = train(*given, "--pictures-at-once", 3)
+    whole, sheet = load_file(folder / ADAPTER), (folder / "samples/step_000004.png").read_bytes()
+    assert log["step"].tolist() == [0, 3, 4] and log["loss"].notna().tolist() == [False, True, True]
+    assert Image.open(folder / "samples/step_000004.png").size == (48 + 6 * 32, 24 + 32)
+    settings = read_json(folder / "settings.json", "")
+    assert settings["resolution"] == 32 and settings["aligned"] and settings["pipeline"] == base
+    step = FaceGeneratorTraining.step
+
+    def stopping(training, *given):
+        if training.steps_done == 2:
+            raise KeyboardInterrupt
+        step(training, *given)
+
+    monkeypatch.setattr(FaceGeneratorTraining, "step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(*given, "--restart", "--pictures-at-once", 3)
+    assert not (folder / ADAPTER).exists()
+    monkeypatch.undo()
+    with pytest.raises(FergiError, match=r"says that rate was 0.01 .* now it is 0.1"):
+        train(*given, "--rate", 0.1)
+    folder, resumed = train(*given, "--pictures-at-once", 3)
+    again = load_file(folder / ADAPTER)
+    assert again.keys() == whole.keys() and all(torch.equal(again[name], value) for name, value in whole.items())
+    assert (folder / "samples/step_000004.png").read_bytes() == sheet
+    pd.testing.assert_frame_equal(resumed, log, check_exact=True)
+
+
+def test_losses_that_are_not_finite(tmp_path, base, monkeypatch):
+    """Training stops and says which adapter is kept."""
+    write_faces(tmp_path / "faces")
+    step = FaceGeneratorTraining.step
+
+    def spoiling(training, rows, pixels):
+        spoilt = [pixel * torch.nan for pixel in pixels] if training.steps_done == 2 else pixels
+        step(training, rows, spoilt)
+
+    given = tmp_path, base, tmp_path / "faces", "--evaluated-pictures", 2, "--evaluate-every", 1, "--sample-units"
+    monkeypatch.setattr(FaceGeneratorTraining, "step", spoiling)
+    with pytest.raises(
+        FergiError, match=r"The loss .* after 2 steps: training has failed\. The adapter of step 2 is kept"
+    ):
+        train(*given)
+    kept = load_file(tmp_path / "face_generators/faces" / ADAPTER)
+    assert all(value.isfinite().all() for value in kept.values())
+    with pytest.raises(
+        FergiError, match=r"held-out pictures is not .* after 1 steps: .* has failed\. Lower --rate, and"
+    ):
+        train(*given, "--rate", 1e30, "--restart")
+
+
+def test_adapter_learns(tmp_path, capsys):
+    """The whole picture is as bright as AU4, and latents say nothing but brightness, so AU4 says all that noise hides.
+
+    The loss falls below that with null tokens and below that with the AUs of other pictures.
+    """
+    write_faces(tmp_path / "faces", n=200, side=16, caption="a square", margin=0)
+    levels = np.stack([cv2.imread(str(tmp_path / f"faces/{number}.png")) for number in range(160)])
+    make_small_base(tmp_path / "base", levels, ["a square"] * 160, 0, steps=100, components=1, widths=(16, 16))
+    more = (
+        "--steps 100 --batch-size 32 --evaluate-every 100 --evaluated-pictures 40 --held-out P1 --pictures-at-once 32"
+    )
+    _, log = train(tmp_path, tmp_path / "base", tmp_path / "faces", *more.split())
+    print(log.to_string())
+    before, after = log.iloc[0], log.iloc[-1]
+    assert after["held_out_loss_aus"] < 0.9 * before["held_out_loss_aus"]
+    assert after["held_out_loss_aus"] < 0.9 * after["held_out_loss_null"]
+    assert after["held_out_loss_aus"] < 0.9 * after["held_out_loss_others"]
+    assert "Warning" not in capsys.readouterr().out, log
+
+
+def test_small_base(tmp_path):
+    """It is made of the training pictures, and made once."""
+    write_faces(tmp_path / "faces", n=60)
+    given = tmp_path, "small", tmp_path / "faces", "--resolution", 32, "--base-steps", 2, "--steps", 1, "--sample-units"
+    train(*given)
+    (made,) = (tmp_path / "pretrained_models").iterdir()
+    written = (made / "model_index.json").stat().st_mtime_ns
+    train(*given, "--restart", "--rate", 1e-3)
+    assert list((tmp_path / "pretrained_models").iterdir()) == [made]
+    assert (made / "model_index.json").stat().st_mtime_ns == written

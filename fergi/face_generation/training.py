@@ -4,8 +4,6 @@ The loss is ‖ε − ε̂‖², of the noise. The base model is frozen. Process
 timesteps, flips, what is dropped and the order of the pictures follow from the seed, the step and the place in the
 batch, and the saved state is of plain tensors, as in ``fergi.finetuning.generator_training``: a resumed training gives
 what an uninterrupted one gives, on a CPU to the last bit, and other numbers of processes the same but for rounding.
-
-Pictures are flipped, since none of the AUs has a side.
 """
 
 import math
@@ -147,7 +145,7 @@ class FaceGeneratorTraining:
     def _failed(self, what: str) -> FergiError:
         kept = f"The adapter of step {self.kept_step} is kept in {self.adapter_path}. " if self.kept_step else ""
         return FergiError(
-            f"{what} is not a finite number in step {self.steps_done + 1}: training has failed. {kept}Lower --rate, "
+            f"{what} is not a finite number after {self.steps_done} steps: training has failed. {kept}Lower --rate "
             "and pass --restart."
         )
 
