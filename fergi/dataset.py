@@ -7,11 +7,12 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from fergi.files import FergiError, read_json, read_tables, summarise, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CLIP_KINDS = ("baseline", "reaction")
 CLIP_KEY = ("session_index", "image_index")
@@ -479,7 +480,7 @@ def read_image_reactions(
     image_columns: Sequence[str],
     activation_columns: Sequence[str],
     may_lack_units: bool = False,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Ratings, ranks and scores of images together with the activation values of the reactions to them.
 
     ``sessions`` are those of ``read_valid_sessions``, of the participants wanted; ``image_columns`` and
@@ -507,6 +508,8 @@ def read_image_reactions(
         **{"optional" if may_lack_units else "numeric": activation_columns},
         advice="Run preprocess_reaction_data.py.",
     )
+    import pandas as pd
+
     problems = []
     for participant, listed in sessions.items():
         name, listing = f"{participant}.csv", folders.valid_sessions.name

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from fergi.files import FergiError, read_json
@@ -188,6 +187,8 @@ def _rows(path: Path) -> bytes:
 
 def _parse(rows: bytes) -> np.ndarray | None:
     """Rows without a header as numbers, NaN where an AU is empty; None if another cell is no finite number."""
+    import pandas as pd  # scripts that only write features need not wait for it
+
     try:
         # Without the default list of words for NaN, which would take "nan" and "NA" for empty cells.
         form = {"header": None, "names": list(COLUMNS), "keep_default_na": False, "na_values": [""]}
@@ -219,6 +220,8 @@ def _partly_empty(paths: Sequence[Path], features: ClipFeatures) -> list[str]:
 
 def _bad_cell(path: Path, rows: bytes) -> str | None:
     """Where the first cell is that is no finite number and no empty AU, if there is one."""
+    import pandas as pd
+
     cells = pd.read_csv(io.BytesIO(rows), header=None, names=list(COLUMNS), dtype=str, keep_default_na=False)
     numbers = cells.apply(pd.to_numeric, errors="coerce").to_numpy(float)
     bad = ~np.isfinite(numbers)

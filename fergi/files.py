@@ -15,10 +15,12 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class FergiError(Exception):
@@ -175,12 +177,12 @@ def _json(content: Any) -> bytes:
     return (json.dumps(content, indent=4) + "\n").encode()
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
+def write_table(table: "pd.DataFrame", path: Path) -> None:
     """Write a table as CSV without an index, all or nothing; floats keep every digit."""
     write_tables({path: table})
 
 
-def write_tables(tables: Mapping[Path, pd.DataFrame | dict[str, Any]]) -> None:
+def write_tables(tables: "Mapping[Path, pd.DataFrame | dict[str, Any]]") -> None:
     """Write tables and settings (dicts, as JSON) that belong together.
 
     None is renamed to its final name before all are written and synced. A crash between two renames leaves some files
@@ -230,7 +232,7 @@ def read_table(
     numeric: Sequence[str] = (),
     optional: Sequence[str] = (),
     kept: Sequence[str] = (),
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """A CSV table, checked before anything is computed from it.
 
     Parameters
@@ -256,6 +258,8 @@ def read_table(
     ValueError
         With the file and the cause; callers read many tables and summarise (see ``read_tables``).
     """
+    import pandas as pd  # scripts that read no table need not wait for it
+
     names = [*text_key, *key]
     wanted = [*names, *numeric, *optional, *kept]
     try:
@@ -284,8 +288,10 @@ def read_table(
     return table[wanted]
 
 
-def _numbers(column: pd.Series, path: Path, *, whole: bool) -> pd.Series:
+def _numbers(column: "pd.Series", path: Path, *, whole: bool) -> "pd.Series":
     """A column as numbers, int if ``whole``; ValueError names the first cell that is no such number."""
+    import pandas as pd
+
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
     bad = np.flatnonzero(~np.isfinite(numbers) | (whole & (numbers % 1 != 0)))
     if len(bad):
@@ -304,7 +310,7 @@ def read_tables(
     optional: Sequence[str] = (),
     kept: Sequence[str] = (),
     advice: str,
-) -> dict[str, pd.DataFrame]:
+) -> "dict[str, pd.DataFrame]":
     """The tables ``<participant>.csv`` of one folder, each checked by ``read_table``.
 
     Raises
