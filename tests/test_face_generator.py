@@ -1,13 +1,21 @@
 """Faces with chosen AUs: the adapter in the UNet, its training, its pictures, bad input."""
 
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import clip_text
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from filmed import GREY, film, moving_face
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_generator import save_small_generator
+from transformers import CLIPTextModelWithProjection
 
 import train_face_generator
 from fergi.face_generation.adapter import ADAPTER_FILE as ADAPTER
@@ -20,6 +28,7 @@ from fergi.face_generation.training import FaceGeneratorTraining
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, read_json, write_json
 from fergi.recording.images import load_pipeline
+from fergi.script import CHECKOUT
 
 
 @pytest.fixture(scope="module")
@@ -294,3 +303,144 @@ def test_small_base(tmp_path):
     train(*given, "--restart", "--rate", 1e-3)
     assert list((tmp_path / "pretrained_models").iterdir()) == [made]
     assert (made / "model_index.json").stat().st_mtime_ns == written
+
+
+# ---- clips
+
+
+def write_clip(folder, name, values, picture=None):
+    """A video of the portrait, or of another picture, and its features."""
+    frames = moving_face(len(values)) if picture is None else [picture] * len(values)
+    film(folder / f"{name}.mp4", frames)
+    (folder / f"{name}_features.csv").write_text(clip_text(values))
+
+
+def test_faces_are_cut_out_of_clips(tmp_path, base):
+    """Evenly spread valid frames, with their own intensities; people who do not share are not used; once."""
+    rising = np.linspace(-0.5, 5.5, 24)
+    write_clip(tmp_path / "data/001/session_1", "reaction_clip_1", rising)
+    write_clip(tmp_path / "data/002/session_1", "reaction_clip_1", rising, GREY)
+    write_clip(tmp_path / "data/003/session_1", "reaction_clip_1", rising)
+    write_json({"sharing": False, "withdrawn": False}, tmp_path / "data/003/consent.json")
+    _, log = train(tmp_path, base, tmp_path / "data", "--frames-per-clip", 5, "--steps", 1, "--sample-units")
+    assert len(log) == 2
+    (cut,) = (tmp_path / "preparation/cut_faces").iterdir()
+    table = pd.read_csv(cut / "index.csv", dtype={"subject": str})
+    assert set(table["subject"]) == {"001"} and table["frame"].tolist() == [1, 7, 13, 18, 24]
+    np.testing.assert_allclose(table["AU4"], rising[[0, 6, 12, 17, 23]].clip(0, 5), atol=1e-3)
+    settings = read_json(tmp_path / "face_generators/faces/settings.json", "")
+    assert not settings["aligned"] and settings["n_training"] + settings["n_held_out"] == 5
+    picture = cv2.imread(str(cut / table["image"][0]))
+    height, width = picture.shape[:2]
+    assert height == width > 100, "the face is 75 pixels wide, and its surroundings are there"
+    written = (cut / "index.csv").stat().st_mtime_ns
+    train(tmp_path, base, tmp_path / "data", "--frames-per-clip", 5, "--steps", 1, "--sample-units", "--restart")
+    assert (cut / "index.csv").stat().st_mtime_ns == written
+    write_clip(tmp_path / "grey", "one", rising, GREY)
+    with pytest.raises(FergiError, match=r"No valid frame of the 1 clips in .*grey has a face\."):
+        train(tmp_path, base, tmp_path / "grey")
+    (tmp_path / "grey/one.mp4").unlink()
+    with pytest.raises(FergiError, match=r"1 of 1 feature files has no video beside them .*one_features.csv"):
+        train(tmp_path, base, tmp_path / "grey")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FergiError, match=r"empty has neither an index\.csv nor feature files"):
+        train(tmp_path, base, tmp_path / "empty")
+
+
+# ---- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.rename(columns={"AU12": "AU7"}), r"has a column AU7; the AUs are AU1, AU2, AU4"),
+        (
+            lambda table: table.assign(AU4=[6, *table["AU4"][1:]]),
+            r"line 2, column AU4: .*6.* is no intensity from 0 to 5",
+        ),
+        (lambda table: table.assign(AU4=["x", *table["AU4"][1:]]), r"line 2, column AU4: 'x' is no intensity"),
+        (lambda table: table.assign(AU12=-0.5), r"line 2, column AU12: .*-0\.5.* is no intensity"),
+        (lambda table: table.replace("1.png", "no.png"), r"1 of 24 pictures of .*index\.csv is missing .*no\.png"),
+        (lambda table: pd.concat([table, table[:1]]), r"image 0\.png, subject P0 appears twice"),
+        (lambda table: table.drop(columns="image"), "has no column image"),
+        (lambda table: table[:0], "has a header but no rows"),
+    ],
+)
+def test_bad_tables(tmp_path, change, message):
+    """One sentence each."""
+    change(write_faces(tmp_path / "faces")).to_csv(tmp_path / "faces/index.csv", index=False)
+    with pytest.raises(FergiError, match=message):
+        read_pictures([tmp_path / "faces"])
+
+
+def save_other_bases(base, folder):
+    """Stable Diffusion without cross-attention, and an SDXL, in so far as its kind is seen."""
+    pipeline = load_pipeline(base, torch.float32)
+    blocks = {"block_out_channels": (32, 64), "layers_per_block": 1, "sample_size": 16, "cross_attention_dim": 32}
+    kinds = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    pipeline.unet = UNet2DConditionModel(mid_block_type="UNetMidBlock2D", **kinds, **blocks)
+    pipeline.save_pretrained(folder / "plain")
+    parts = {name: pipeline.components[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
+    second = CLIPTextModelWithProjection(pipeline.text_encoder.config)
+    StableDiffusionXLPipeline(
+        **parts, text_encoder_2=second, tokenizer_2=pipeline.tokenizer, add_watermarker=False
+    ).save_pretrained(folder / "xl")
+
+
+def test_bad_input(tmp_path, base):
+    """One sentence each, before any training."""
+    faces = tmp_path / "faces"
+    write_faces(faces)
+    save_other_bases(base, tmp_path)
+    for more, message in {
+        (tmp_path / "plain", faces): r"plain has no cross-attention, to which AUs could be added\.",
+        (tmp_path / "xl", faces): r"xl is a StableDiffusionXLPipeline, which cannot be tuned here\.",
+        (tmp_path, faces): "cannot be loaded as an image generator",
+        (base, tmp_path / "nowhere"): "nowhere is not a folder",
+        (base, faces, "--held-out", "Nobody"): r"1 of 1 held-out people is not in the data .*Choose from P0, P1",
+        (base, faces, "--held-out", *(f"P{number}" for number in range(6))): "All 24 pictures are held out",
+        (base, faces, "--resolution", 33): r"makes no pictures of 33 pixels\. Choose a multiple of 8\.",
+    }.items():
+        with pytest.raises(FergiError, match=message):
+            train(tmp_path, *more)
+    (faces / "3.png").write_bytes(b"no picture")
+    with pytest.raises(FergiError, match=r"1 of 24 pictures is unusable \(first: .*3\.png is not a picture"):
+        train(tmp_path, base, faces)
+    with pytest.raises(FergiError, match=r"There are no aligned faces in .*preparation\. Run preprocess_DISFA\.py"):
+        train_face_generator.main(["--root", str(tmp_path), "--pipeline", base, "--device", "cpu"])
+    assert (
+        not list(tmp_path.rglob("*.safetensors.part")) and not (tmp_path / "face_generators/faces" / ADAPTER).exists()
+    )
+
+
+@pytest.mark.parametrize("more", ["--sample-units 7", "--held-out-share 1", "--empty-texts 2", "--guidance 0.5"])
+def test_bad_arguments(tmp_path, more, capsys):
+    """Refused before anything is read."""
+    with pytest.raises(SystemExit):
+        train_face_generator.main(["--root", str(tmp_path), "--pipeline", "small", *more.split()])
+    assert more.split()[0] in capsys.readouterr().err
+
+
+def test_two_processes(tmp_path, base):
+    """Accelerate's processes share a batch and give the adapter of one process, but for rounding."""
+    write_faces(tmp_path / "faces")
+    given = "--steps", "2", "--sample-units"
+    folder, log = train(tmp_path, base, tmp_path / "faces", *given)
+    script = [str(CHECKOUT / "train_face_generator.py"), "--root", str(tmp_path), "--pipeline", base, "--faces"]
+    script += f"{tmp_path / 'faces'} --batch-size 4 --evaluate-every 2 --evaluated-pictures 8 --rate 1e-2".split()
+    script += "--steps 2 --sample-units --device cpu --workers 1 --name two".split()
+    launch = "-m torch.distributed.run --standalone --nproc-per-node 2"  # on CPUs `accelerate launch` needs MPI
+    done = subprocess.run(
+        [sys.executable, *launch.split(), *script],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("on 2 x cpu") == 1
+    other = tmp_path / "face_generators/two"
+    np.testing.assert_allclose(pd.read_csv(other / "training_log.csv"), log, rtol=1e-4)
+    one, two = (
+        torch.cat([value.flatten() for value in load_file(each / ADAPTER).values()]) for each in (folder, other)
+    )
+    # Adam makes whole steps of gradients that are nothing but rounding: a few values may differ by two each way.
+    assert (one - two).abs().max() <= 2 * 2 * 1e-2
+    assert torch.isclose(two, one, rtol=1e-2, atol=2e-4).float().mean() > 0.98

@@ -200,7 +200,8 @@ class FaceGeneratorTraining:
         found = {}
         for name, other in zip(CONDITIONS[1:], others, strict=True):
             gain = (other - own) / other.mean()
-            found[name] = float(gain.mean()), float(1.96 * gain.std(ddof=1) / len(gain) ** 0.5)
+            half = 1.96 * gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else math.inf
+            found[name] = float(gain.mean()), float(half)
         return found
 
     # Resuming ------------------------------------------------------------------------------------------------------
