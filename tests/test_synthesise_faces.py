@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import snapshot
 from diffusers import DDIMScheduler
+from drawn import write_faces
 from filmed import moving_face, without_workers
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -125,6 +126,8 @@ def test_guidance_lowers_the_loss_with_its_sign_alone():
         found[step] = Quadratic().loss(torch.from_numpy(made / 127.5 - 1).permute(0, 3, 1, 2))
     assert (found[0.1] < found[0.0]).all()
     assert (found[0.0] < found[-0.1]).all()
+    with pytest.raises(FergiError, match="linear makes pictures that are not finite"):
+        sample(Linear(constant=torch.inf), ["a"], generator.intensities(1), [0], steps=2, scale=1)
     flat = SimpleNamespace(loss=lambda pixels: 0 * pixels.sum(dim=(1, 2, 3)))
     text = torch.randn(1, 5, 4)
     assert torch.equal(Guidance(flat).moved(text, lambda told: told.reshape(1, 1, 5, 4)), text)
@@ -321,11 +324,11 @@ def test_folder_in_the_layout_of_disfa(root, tmp_path, capsys):
     assert settings.items() >= {name: text[name] for name in ("steps", "scale", "adapter_sha256")}.items()
 
     # Stage 3 reads it as it is.
-    home = tmp_path / "stage3"
-    (home / "preparation").mkdir(parents=True)
-    (home / "preparation" / "DISFA_faces").symlink_to(out)
-    faces, _, n_ignored = read_faces(home, "DISFA")
-    assert (len(faces), n_ignored, faces.labels[0, 11], faces.labels[1, 11]) == (4, 0, 3, 3)
+    write_faces(tmp_path, "DISFA", {"SN001": 2})
+    faces, how, n_ignored = read_faces(tmp_path, "DISFA", more=[out])
+    assert faces.subjects.tolist() == ["SN001"] * 2 + ["SYN0001", "SYN0001", "SYN0002", "SYN0001"]
+    assert faces.labels[2:, 11].tolist() == [3, 3, 0, -1]
+    assert (n_ignored, how["out landmarks"], how["out synthetic"]) == (0, "facemesh", True)
     assert read_picture(str(out / "aligned/SYN0001/1.png")).std() > 5
     assert f"--more {out}" in capsys.readouterr().out
 

@@ -65,7 +65,7 @@ def sample(
     Raises
     ------
     FergiError
-        If the guidance's gradient is not finite, or there are too many steps.
+        If pictures or the guidance's gradient are not finite, or there are too many steps.
     """
     scheduler = ddim("DDIMScheduler", generator, steps)
     intensities = intensities.to(generator.device)
@@ -79,7 +79,12 @@ def sample(
         if guide and number >= round(guide.first * steps):
             text = guide.moved(text, lambda told, step=step: generator.decode(step(told).pred_original_sample))
         latents = step(text).prev_sample
-    levels = (generator.decode(latents) / 2 + 0.5).clamp(0, 1) * 255
+    pixels = generator.decode(latents)
+    if not pixels.isfinite().all():
+        raise FergiError(
+            f"{generator.name} makes pictures that are not finite. Choose --precision float32, or another."
+        )
+    levels = (pixels / 2 + 0.5).clamp(0, 1) * 255
     return levels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
