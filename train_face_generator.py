@@ -25,6 +25,7 @@ The last lines say whether the adapter gained anything. docs/face_generation.md 
 
 import argparse
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -34,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import config
+from fergi.action_units.faces_dataset import ALIGNMENT, SCRIPTS
 from fergi.dataset import Folders
 from fergi.face_generation.pictures import INDEX, LabelledPictures, cut_faces, read_pictures
 from fergi.face_generation.training import FaceGeneratorSettings, FaceGeneratorTraining
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
 
 OPTIONS = [each for each in fields(FaceGeneratorSettings) if each.metadata]
 SMALL, SMALL_SIDE = "small", 64
-ALIGNMENT = ("landmarks", "luma", "detector", "landmarks_sha256", "mediapipe")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -107,38 +108,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return chosen
 
 
-def read_faces(chosen: argparse.Namespace, folders: Folders) -> tuple[LabelledPictures, dict[str, Any], bool]:
-    """The pictures, the settings that all their folders share, and whether all are aligned faces."""
-    given = chosen.faces or [each for name in ("DISFA", "DISFAPlus") if (each := folders.aligned_faces(name)).is_dir()]
+def read_faces(chosen: argparse.Namespace, folders: Folders) -> tuple[LabelledPictures, dict[str, Any]]:
+    """The pictures, and the settings that all their folders share."""
+    given = chosen.faces or [each for name in SCRIPTS if (each := folders.aligned_faces(name)).is_dir()]
     if not given:
         raise FergiError(
             f"There are no aligned faces in {folders.preparation}. Run preprocess_DISFA.py or name others with --faces."
         )
     if missing := [each for each in given if not each.is_dir()]:
         raise FergiError(f"{missing[0]} is not a folder. Name folders of labelled faces with --faces.")
-    home = folders.cut_faces
-    read, aligned = [], True
-    for folder in given:
-        if not (folder / INDEX).is_file():
-            of_clips = chosen.root / "pretrained_models", config.FRAME_LIMITS, chosen.frames_per_clip
-            folder, aligned = cut_faces(folder, home, *of_clips), False
-        read.append(folder)
-    return *read_pictures(read), aligned
+    cut = folders.cut_faces, folders.pretrained_models, config.FRAME_LIMITS, chosen.frames_per_clip
+    return read_pictures([each if (each / INDEX).is_file() else cut_faces(each, *cut) for each in given])
 
 
 def make_base(chosen: argparse.Namespace, folders: Folders, pictures: LabelledPictures, rows: np.ndarray) -> str:
     """The small base model of training pictures, made unless it is there: the name of its folder."""
-    from torchvision.transforms import CenterCrop, Compose, Resize
-
     from fergi.face_generation.small_base import make_small_base
 
-    side = chosen.resolution or SMALL_SIDE
-    prepared = Compose([Resize(side), CenterCrop(side)])
-    levels = np.stack([np.asarray(prepared(pictures.pictures[row].open())) for row in rows])
-    captions = pictures.captions[rows].tolist()
-    given = "\n".join([f"{chosen.seed} {chosen.base_steps}", *captions])
-    content = hashlib.sha256(levels.tobytes() + given.encode()).hexdigest()[:8]
-    folder = folders.pretrained_models / f"small_face_base_{content}"
+    side, captions = chosen.resolution or SMALL_SIDE, pictures.captions[rows].tolist()
+    levels = pictures.squares(rows, side)
+    content = hashlib.sha256(levels.tobytes() + json.dumps([chosen.seed, chosen.base_steps, captions]).encode())
+    folder = folders.pretrained_models / f"small_face_base_{content.hexdigest()[:8]}"
     if not (folder / "model_index.json").is_file():
         print(f"Making a small base model of {len(rows)} pictures of {side} pixels.", flush=True)
         make_small_base(folder, levels, captions, chosen.seed, steps=chosen.base_steps)
@@ -180,15 +170,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = chosen.out or folders.root / "face_generators" / chosen.name
     check_writable(folder, "--out")
     with accelerator.main_process_first():  # which cuts faces out of clips
-        pictures, made, aligned = read_faces(chosen, folders)
+        pictures, made = read_faces(chosen, folders)
     fingerprint = pictures.check(chosen.workers)
     training, held_out, what = pictures.split(chosen.held_out, chosen.held_out_share, chosen.seed)
     with accelerator.main_process_first():
         name = make_base(chosen, folders, pictures, training) if chosen.pipeline == SMALL else chosen.pipeline
     from fergi.face_generation.generator import FaceGenerator
 
-    given = {"precision": precision, "seed": chosen.seed, "resolution": chosen.resolution}
-    generator = FaceGenerator(name, accelerator.device, **given)
+    new = {"seed": chosen.seed, "resolution": chosen.resolution}
+    generator = FaceGenerator(name, accelerator.device, precision=precision, **new)
     if chosen.checkpointing:
         generator.unet.enable_gradient_checkpointing()
     settings = FaceGeneratorSettings(
@@ -200,8 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **{each.name: getattr(chosen, each.name) for each in OPTIONS},
     )
     where = str(Path(name).resolve()) if Path(name).is_dir() else name
-    base = {"pipeline": where, "unet": generator.fingerprint(), "name": chosen.name, "aligned": aligned}
-    data = {each: made[each] for each in ALIGNMENT if aligned and each in made}
+    base = {"pipeline": where, "unet": generator.fingerprint(), "name": chosen.name}
+    data = {each: made[each] for each in ("aligned", *ALIGNMENT) if each in made}
     data |= {"pictures": fingerprint, "n_training": len(training), "n_held_out": len(held_out), "held_out": what}
     with explained(generator):
         work = FaceGeneratorTraining(

@@ -176,7 +176,7 @@ def test_reading(tmp_path):
     for name, luma in (("first", "released"), ("others", "correct")):
         write_json({"luma": luma, "landmarks": "facemesh"}, tmp_path / name / "settings.json")
     pictures, settings = read_pictures([tmp_path / "first", tmp_path / "others", tmp_path / "first"])
-    assert len(pictures) == 28 and settings == {"landmarks": "facemesh"}
+    assert len(pictures) == 28 and settings == {"landmarks": "facemesh", "aligned": True}
     known = ~np.isnan(pictures.intensities)
     assert known[:24].all(axis=0).tolist() == [unit in (4, 12) for unit in ACTION_UNITS]
     np.testing.assert_array_equal(pictures.intensities[24:, 2], [np.nan, np.nan, 2.5, 5])

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+from PIL import Image, ImageOps
 
 from fergi.dataset import VIDEO_ENDINGS, Folders, may_share
 from fergi.face_generation.captions import caption
@@ -81,6 +82,11 @@ class LabelledPictures:
         told = pd.DataFrame(self.intensities).assign(p=sums, who=self.people, said=self.captions, is_=self.expressions)
         return hashlib.sha256(told.to_csv(index=False).encode()).hexdigest()
 
+    def squares(self, rows: np.ndarray, side: int) -> np.ndarray:
+        """Some of the pictures, the middle of each in one size; uint8, shape (n, side, side, 3)."""
+        found = [ImageOps.fit(self.pictures[row].open(), (side, side), Image.Resampling.BICUBIC) for row in rows]
+        return np.stack([np.asarray(each) for each in found])
+
     def split(self, held_out: Sequence[str], share: float, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
         """Places of the training pictures and of the held-out ones, and what the latter are, for a sentence.
 
@@ -111,6 +117,8 @@ class LabelledPictures:
 def read_pictures(folders: Sequence[Path]) -> tuple[LabelledPictures, dict[str, Any]]:
     """The pictures of folders of aligned faces, and the settings that all of these folders share.
 
+    The setting ``aligned`` is false if a folder is one of ``cut_faces``.
+
     Raises
     ------
     FergiError
@@ -123,6 +131,7 @@ def read_pictures(folders: Sequence[Path]) -> tuple[LabelledPictures, dict[str, 
         there = folder / SETTINGS_FILE
         settings.append(read_json(there, ADVICE) if there.is_file() else {})
     shared = {name: value for name, value in settings[0].items() if all(each.get(name) == value for each in settings)}
+    shared["aligned"] = not any("cut_from" in each for each in settings)
     joined = [np.concatenate(each) for each in zip(*([*vars(part).values()][1:] for part in parts), strict=True)]
     return LabelledPictures(tuple(picture for part in parts for picture in part.pictures), *joined), shared
 
