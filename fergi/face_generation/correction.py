@@ -7,7 +7,7 @@ further from it than the threshold. What is not labelled stays so.
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,14 @@ def correct(labels: np.ndarray, estimates: np.ndarray, threshold: float) -> np.n
         return np.where(np.abs(mean - labels) > threshold, mean, labels)
 
 
+def check_expressions(labels: Iterable[str], classes: Sequence[str]) -> None:
+    """Stop if labels are none of the classes, unless there are no classes at all, as of a head without expressions."""
+    words = sorted(set(labels) - {""})
+    if unknown := [repr(str(word)) for word in words if classes and word not in classes]:
+        advice = f"It knows {', '.join(classes)}; rename them, or train another head with --head DIR --labelled FOLDER."
+        raise summarise(unknown, len(words), "expressions", advice, "are not known to the head")
+
+
 def correct_expressions(
     labels: Sequence[str], probabilities: np.ndarray, classes: Sequence[str], threshold: float
 ) -> np.ndarray:
@@ -73,7 +81,7 @@ def correct_expressions(
     probabilities : ndarray, shape (estimators, n, classes)
         NaN where an estimator gives none.
     classes : sequence of str
-        Names of the last axis.
+        Names of the last axis; without any nothing is changed.
     threshold : float
         From 0 to 1.
 
@@ -88,18 +96,14 @@ def correct_expressions(
         If a label is none of the classes, or the probabilities are not for these labels.
     """
     words, known = np.asarray(labels, str), list(classes)
-    unknown = [repr(word) for word in sorted(set(words.tolist()) - {"", *known})]
-    if unknown:
-        advice = f"It knows {', '.join(known) or 'none'}; train a head on pictures of all, or rename them."
-        total = len(set(words.tolist()) - {""})
-        raise summarise(unknown, total, "expressions", advice, "are not known to the head")
+    check_expressions(words, known)
     if np.ndim(probabilities) != 3 or np.shape(probabilities)[1:] != (len(words), len(known)):
         raise FergiError(
             f"Probabilities of shape {np.shape(probabilities)} do not fit {len(words)} pictures and {len(known)} "
             "expressions. Give each estimator's of the same pictures, in the same order."
         )
     mean, changed = ensemble_mean(np.asarray(probabilities, float)), words.astype(object)
-    for row in np.flatnonzero((words != "") & ~np.isnan(mean).any(axis=1)):
+    for row in np.flatnonzero((words != "") & ~np.isnan(mean).any(axis=1) & (len(known) > 0)):
         best = int(mean[row].argmax())
         if mean[row, best] - mean[row, known.index(words[row])] > threshold:
             changed[row] = known[best]
@@ -121,8 +125,8 @@ def changed_intensities(
     table = {
         "image": np.asarray(images, object)[rows],
         "label": [AU_COLUMNS[column] for column in columns],
-        "before": before[rows, columns],
-        "after": whole(after)[rows, columns].astype(int),
+        "before": [f"{value:g}" for value in before[rows, columns]],
+        "after": [f"{value:.0f}" for value in whole(after)[rows, columns]],
         "ensemble": after[rows, columns],
     }
     return pd.DataFrame(table | {name: values[rows, columns] for name, values in estimates.items()})
@@ -160,11 +164,11 @@ def write_corrected(folder: Path, out: Path, changes: pd.DataFrame) -> None:
     lines: dict[str, dict[str, str]] = {}  # label file → frame → label
     for image, label, after in changes[["image", "label", "after"]].itertuples(index=False):
         row = row_of[image]
-        index.loc[row, label] = str(after)
+        index.loc[row, label] = after
         if label in AU_COLUMNS and "frame" in index:
             subject = index["subject"][row]
             file = f"{subject}/{subject}_au{label.removeprefix('AU')}.txt"
-            lines.setdefault(file, {})[index["frame"][row]] = str(after)
+            lines.setdefault(file, {})[index["frame"][row]] = after
     _link(folder, out)
     for file in sorted((folder / LABELS).glob("*/*_au*.txt")):
         place = file.relative_to(folder / LABELS)

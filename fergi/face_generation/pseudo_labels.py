@@ -121,7 +121,8 @@ class FaceFeatures:
         """
         features = np.zeros((len(pictures), self.size), np.float16) if into is None else into
         todo = np.array([row for row in range(len(pictures)) if not features[row].any()], int)
-        with tqdm(total=len(pictures), initial=len(pictures) - len(todo), unit=" pictures", disable=None) as bar:
+        more = {"desc": "features", "unit": " pictures", "disable": None, "leave": False}
+        with tqdm(total=len(pictures), initial=len(pictures) - len(todo), **more) as bar:
             for start in range(0, len(todo), AT_ONCE):
                 rows = todo[start : start + AT_ONCE]
                 found = self(torch.stack([self._pixels(pictures[row]) for row in rows]))
