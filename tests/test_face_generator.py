@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import clip_text
-from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from filmed import GREY, film, moving_face
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -135,6 +135,29 @@ def test_adapter_file(base, generator, tmp_path):
         again.load(tmp_path / "nothing.safetensors")
     with torch.no_grad():
         assert torch.equal(again.predict(*given), generator.predict(*given))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_models_that_predict_velocity(base, tmp_path, precision):
+    """The predicted noise and diffusers' clean picture of the same velocity make up what went in."""
+    pipeline = load_pipeline(base, torch.float32)
+    options = {"prediction_type": "v_prediction", "clip_sample": False}
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **options)
+    pipeline.save_pretrained(tmp_path)
+    generator = FaceGenerator(str(tmp_path), "cpu", precision=precision)
+    latents, time, text, intensities = inputs(generator)
+    pipeline.scheduler.set_timesteps(1000)
+    told = {"image_embeds": [intensities[:, None]]}
+    with torch.no_grad():
+        noise = generator.predict(latents, time, text, intensities)
+        with generator.autocast():
+            velocity = generator.unet(latents.to(generator.dtype), time, text, added_cond_kwargs=told).sample.float()
+    for each in range(2):
+        given = latents[[each]]
+        clean = pipeline.scheduler.step(velocity[[each]], time[each], given).pred_original_sample
+        signal = pipeline.scheduler.alphas_cumprod[time[each]]
+        again = signal.sqrt() * clean + (1 - signal).sqrt() * noise[[each]]
+        torch.testing.assert_close(again, given, rtol=0, atol=1e-4 if precision == "float32" else 0.05)
 
 
 def test_gradients_through_encode_and_decode(generator):

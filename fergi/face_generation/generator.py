@@ -2,7 +2,7 @@
 
 ``FaceGenerator.pipeline`` itself computes with the adapter, too: pass intensities as ``ip_adapter_image_embeds``, a
 list of one tensor of shape (2, 1, 12), whose first row is for the negative prompt (NaN: not told); all pictures of a
-call share them. λ is ``set_ip_adapter_scale``.
+call share them. λ is ``set_ip_adapter_scale``. Where the base model is not float32, call it in ``autocast()``.
 """
 
 from collections.abc import Sequence

@@ -119,10 +119,10 @@ class FaceGeneratorTraining:
         self.intensities = torch.from_numpy(pictures.intensities).float()
         random = np.random.default_rng([options.seed, CHOICE])
         self.evaluated = np.sort(random.permutation(held_out)[: options.evaluated_pictures])
-        self.others = np.roll(random.permutation(self.evaluated), 1)  # whose AUs a picture gets for comparison
-        told = np.nan_to_num(pictures.intensities[self.evaluated])
-        calmest = self.evaluated[np.argmin(told.sum(axis=1))]
-        self.sample_text = str(pictures.captions[calmest]) or caption([0.0] * len(ACTION_UNITS))
+        order = random.permutation(len(self.evaluated))
+        self.others = np.empty_like(self.evaluated)  # whose AUs a picture gets for comparison, never its own
+        self.others[order] = self.evaluated[np.roll(order, 1)]
+        self.sample_text = _calm_text(pictures, self.evaluated)
         optimizer = torch.optim.AdamW(list(generator.parameters.values()), weight_decay=options.weight_decay)
         self.network, self.optimizer = accelerator.prepare(generator.unet, optimizer)
         self.steps_done = self.kept_step = 0
@@ -349,3 +349,11 @@ class FaceGeneratorTraining:
                 written.text((corner[0] + side // 2, 2), label, "black", font_size=margin * 2 // 3, anchor="mt")
         with replacing(self.folder / "samples" / f"step_{self.steps_done:06d}.png") as file:
             sheet.save(file, "png")
+
+
+def _calm_text(pictures: LabelledPictures, rows: np.ndarray) -> str:
+    """The caption of the calmest of some pictures; a caption that was made of its AUs does not tell them."""
+    row = rows[np.argmin(np.nan_to_num(pictures.intensities[rows]).sum(axis=1))]
+    text, expression = str(pictures.captions[row]), str(pictures.expressions[row])
+    made = caption(pictures.intensities[row], expression)
+    return caption([math.nan] * len(ACTION_UNITS), expression) if text == made else text
