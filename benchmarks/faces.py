@@ -27,7 +27,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,21 +191,14 @@ def make_base(folder: Path) -> list[Row]:
     return []
 
 
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Scripts print, and draw bars."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
 def make_adapter(root: Path, base: Path, seed: int) -> None:
     """Train an adapter with train_face_generator.py."""
     import train_face_generator
 
     given = f"--pipeline {base} --faces {root / 'faces'} --steps {ADAPTER_STEPS} --seed {seed} --name seed{seed}"
-    given += f" --root {root} --batch-size 64 --pictures-at-once 64 --rate 2e-3 --no-flips --evaluated-pictures 32"
+    given += f" --root {root} --batch-size 64 --pictures-at-once 64 --rate 2e-3 --evaluated-pictures 32"
     given += f" --evaluate-every {ADAPTER_STEPS} --sample-units --state-every {ADAPTER_STEPS} --workers 1 --device cpu"
-    with silent():
+    with contextlib.redirect_stdout(io.StringIO()):
         train_face_generator.main(given.split())
 
 
@@ -337,13 +330,13 @@ def stage_3(root: Path, base: Path, seed: int, arm: str) -> list[Row]:
         given = f"--generator seed{seed} --number {n_made * len(PEOPLE)} --seed {seed} --batch-size 32 --device cpu"
         given += "".join(f" --{name} {value}" for name, value in SAMPLING.items())
         paths = ["--root", root, "--like", root / "like", "--out", home / "synthesised"]
-        with silent():
+        with contextlib.redirect_stdout(io.StringIO()):
             synthesise_faces.main([*given.split(), *map(str, paths)])
         more = ["--more", str(home / "synthesised")]
     epochs = round(STAGE_3_STEPS * STAGE_3_BATCH / (len(PEOPLE) * (n_drawn + n_made)))
     given = "--datasets DISFA --network ir10-thin --from-scratch --rate 1e-3 --last-layer-rate 1e-3 --device cpu"
     given += f" --batch-size {STAGE_3_BATCH} --epochs {epochs} --seed {seed} --workers 0"
-    with silent():
+    with contextlib.redirect_stdout(io.StringIO()):
         DISFAwithPlus_train_model.main([*given.split(), "--root", str(home), *more])
     network = load_network(home / "AU_models" / f"checkpoint_epoch{epochs}.pth", "ir10-thin")
     drawn = Drawn.of(UNKNOWN, UNKNOWN_PICTURES, 13)
