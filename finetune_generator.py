@@ -28,24 +28,25 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 import config
 from fergi.dataset import Folders
 from fergi.files import FergiError, check_writable, require, sha256, write_table
-from fergi.finetuning.generator_training import LARGEST_ERROR, LOSSES, GeneratorSettings, GeneratorTuning
+from fergi.finetuning.generator_training import (
+    LARGEST_ERROR,
+    LOSSES,
+    GeneratorSettings,
+    GeneratorTuning,
+    open_accelerator,
+)
 from fergi.finetuning.pairs import PreferencePairs, Split, read_pairs, split_from, split_pairs
 from fergi.finetuning.reactions import read_reactions
 from fergi.finetuning.scorer_training import explained
-from fergi.processes import choose_device
 from fergi.script import add_device_argument, add_workers_argument, argument_parser, at_least, run
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 OPTIONS = [each for each in fields(GeneratorSettings) if each.metadata]
 
@@ -197,19 +198,6 @@ def finish(tuning: GeneratorTuning, chosen: argparse.Namespace) -> None:
     print(f"Wrote {tuning.adapter_path}. Load it with: pipeline.load_lora_weights({str(tuning.folder)!r})")
 
 
-def open_accelerator(chosen: argparse.Namespace) -> "tuple[str, Accelerator]":
-    """The precision, and Accelerate's side of this process."""
-    from accelerate import Accelerator
-
-    device = choose_device(chosen.device)
-    precision = chosen.precision or ("bfloat16" if device.type == "cuda" else "float32")
-    mixed = "bf16" if precision == "bfloat16" else "no"
-    if device.index is not None:
-        torch.cuda.set_device(device)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
-    return precision, accelerator
-
-
 def announce(tuning: GeneratorTuning, chosen: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Say what is about to be tuned, and on what."""
     pairs, split, generator, accelerator = tuning.pairs, tuning.split, tuning.generator, tuning.accelerator
@@ -230,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check everything that is needed, tune, evaluate."""
     chosen = parse(arguments)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    precision, accelerator = open_accelerator(chosen)
+    precision, accelerator = open_accelerator(chosen.device, chosen.precision)
     say = accelerator.print
     folders = Folders(chosen.root)
     pairs, split = read_data(chosen, folders, say)

@@ -17,7 +17,7 @@ Run     python train_face_generator.py --pipeline stable-diffusion-v1-5/stable-d
         python train_face_generator.py --pipeline small --faces FOLDER
         python train_face_generator.py --pipeline DIR --faces data --held-out 003 017
         accelerate launch --multi_gpu --num_processes 4 train_face_generator.py --pipeline DIR
-Takes   one to two seconds a step of 32 pictures on a GPU of 24 GB is our estimate for Stable Diffusion 1.5 at 512
+Takes   about three seconds a step of 32 pictures on a GPU of 24 GB is our estimate for Stable Diffusion 1.5 at 512
         pixels; on drawn faces of 64 pixels three CPU-minutes for the small base model, and three for the adapter.
 
 The last lines say whether the adapter gained anything. docs/face_generation.md says what to look at.
@@ -30,7 +30,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -41,12 +41,9 @@ from fergi.face_generation.pictures import INDEX, LabelledPictures, cut_faces, r
 from fergi.face_generation.training import FaceGeneratorSettings, FaceGeneratorTraining
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, check_writable
+from fergi.finetuning.generator_training import open_accelerator
 from fergi.finetuning.scorer_training import explained
-from fergi.processes import choose_device
 from fergi.script import add_device_argument, add_workers_argument, argument_parser, at_least, run
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 OPTIONS = [each for each in fields(FaceGeneratorSettings) if each.metadata]
 SMALL, SMALL_SIDE = "small", 64
@@ -149,23 +146,11 @@ def report(training: FaceGeneratorTraining) -> None:
     print(f"Wrote {training.adapter_path}. Look at samples/step_{training.steps_done:06d}.png beside it.")
 
 
-def open_accelerator(chosen: argparse.Namespace) -> "tuple[str, Accelerator]":
-    """The precision, and Accelerate's side of this process."""
-    import torch
-    from accelerate import Accelerator
-
-    device = choose_device(chosen.device)
-    if device.index is not None:
-        torch.cuda.set_device(device)
-    precision = chosen.precision or ("bfloat16" if device.type == "cuda" else "float32")
-    return precision, Accelerator(cpu=device.type == "cpu")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check everything that is needed, train, report."""
     chosen = parse(arguments)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    precision, accelerator = open_accelerator(chosen)
+    precision, accelerator = open_accelerator(chosen.device, chosen.precision)
     folders = Folders(chosen.root)
     folder = chosen.out or folders.root / "face_generators" / chosen.name
     check_writable(folder, "--out")
