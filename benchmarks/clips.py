@@ -1,14 +1,15 @@
 """Clips to features beside the original's way of working, whole processes in turn, in one run.
 
-Reads   pretrained_models/face_landmarker.task, if it is there: a row for blendshapes, which need no AU network;
+Reads   pretrained_models/mobilefacenet_model_best.pth.tar, if it is there, else landmarks are FaceMesh's;
+        pretrained_models/face_landmarker.task, if it is there: a row for blendshapes, which need no AU network;
         clips are made from scikit-image's astronaut in a temporary folder, or --videos FILE…
 Run     python -m benchmarks.clips
         python -m benchmarks.clips --size 1920x1080
         python -m benchmarks.clips --videos film.mp4 film_again.mp4
         python -m benchmarks.clips --network ir18-thin --clips 2 --frames 30        (a first look)
-Takes   about six minutes on two cores.
+Takes   about six minutes on two cores; with --repeats 1 about four, with --runtimes openvino fewer.
 
-The original's way: one process, one frame at a time from decoding to the network, which computes on all cores, in
+The original's way: one process, one frame at a time from decoding to the networks, which compute on all cores, in
 PyTorch's default layout and float32 (on CUDA tf32). Ours is clips_facial_process.py. Every figure is of a whole
 process, start and imports included, and the rows take turns. The network alone has faces ready. Weights are random,
 with outputs scaled to a standard deviation of one, so that differences are in units of the outputs' spread.
@@ -29,25 +30,29 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from skimage.data import astronaut
 
 from fergi.action_units.blendshapes import Blendshapes
 from fergi.action_units.estimator import AUEstimator, Estimator
 from fergi.action_units.network import HEAD, NETWORKS, SIDE, intensities, load_network, network_input, random_network
 from fergi.action_units.runtime import RUNTIMES, has_bfloat16
-from fergi.faces.pipeline import AlignmentSettings, FaceAligner
+from fergi.faces.alignment import FACE_SIZE
+from fergi.faces.landmarks import BACK_ENDS, MOBILEFACENET_FILE
+from fergi.faces.mobilefacenet import MobileFaceNet
+from fergi.faces.pipeline import AlignmentSettings, FaceAligner, alignment_settings
 from fergi.features import ACTION_UNITS, read_clips
 from fergi.processes import choose_device
 from fergi.script import CHECKOUT, add_device_argument, default_root
 from fergi.video import read_frames
-from fergi.weights import FACE_LANDMARKER, save_weights
+from fergi.weights import FACE_LANDMARKER, MOBILEFACENET, load_state, load_strictly, save_weights
 
 ORIGINAL, SINGLE, NETWORK = "the original's way", "one clip of 150 frames, ", "the network alone, "
 
 
 def film(path: Path, n_frames: int, phase: float, size: tuple[int, int] = (640, 480)) -> None:
-    """A clip at 30 FPS in which a face moves a little; the face grows with the height."""
-    picture, scale = cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR), size[1] / 480
+    """A clip at 30 FPS in which a face moves a little; the face grows with the width."""
+    picture, scale = cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR), size[0] / 640
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30.0, size)
     for frame in range(n_frames):
         zoom = scale * (1 + 0.05 * np.sin(frame / 9))
@@ -67,12 +72,35 @@ def save_scaled_weights(name: str, path: Path) -> None:
     save_weights(network.state_dict() | scaled, path)
 
 
+class OriginalLandmarks:
+    """MobileFaceNet in PyTorch, one face at a time."""
+
+    def __init__(self, pretrained_models: Path) -> None:
+        self.network, weights = MobileFaceNet().eval(), pretrained_models / MOBILEFACENET_FILE
+        load_strictly(self.network, load_state(weights, key=MOBILEFACENET.key, advice=""), source=weights)
+
+    def locate(self, pictures, faces, crops) -> list[np.ndarray]:
+        """See ``FaceMesh.locate``."""
+        found = []
+        for crop in crops:
+            small = Image.fromarray(crop.picture).resize((FACE_SIZE, FACE_SIZE), Image.Resampling.BILINEAR)
+            with torch.inference_mode():
+                face = network_input(torch.from_numpy(np.array(small)[None])).contiguous()
+                unit = self.network(face).reshape(68, 2).double().numpy()
+            found.append(unit * crop.picture.shape[1::-1])
+        return found
+
+
 def original(videos: list[Path], weights: Path, name: str, device: torch.device) -> None:
     """The original's way, of all videos; its features are not written."""
     torch.set_num_threads(os.cpu_count() or 1)
     torch.backends.cudnn.conv.fp32_precision = "tf32"  # PyTorch's default, which ours changes
     network = load_network(weights, name).to(device)
-    aligner = FaceAligner(AlignmentSettings(weights.parent, "facemesh"))
+    settings = alignment_settings(weights.with_name("pretrained_models"), None)
+    if settings.landmarks == "mobilefacenet":
+        BACK_ENDS["original"] = OriginalLandmarks
+        settings = AlignmentSettings(settings.pretrained_models, "original")
+    aligner = FaceAligner(settings)
     for video in videos:
         for _, picture in read_frames(video):
             (face,) = aligner.align([picture])
@@ -123,7 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--videos", type=Path, nargs="+", metavar="FILE", help="in place of drawn clips")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--task", type=Path, default=FACE_LANDMARKER.under(default_root()), metavar="FILE")
+    parser.add_argument("--runtimes", choices=RUNTIMES, nargs="+", default=RUNTIMES, help="rows (default: all)")
+    where = FACE_LANDMARKER.under(default_root()).parent
+    parser.add_argument("--weights", type=Path, default=where, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--original", type=Path, metavar="WEIGHTS", help=argparse.SUPPRESS)  # the process of that row
     add_device_argument(parser)
     return parser
@@ -131,16 +161,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def commands(root: Path, chosen: argparse.Namespace, device: torch.device) -> dict[str, list[str | Path]]:
     """Each row's command, without the videos."""
-    script = ["clips_facial_process.py", "--root", root, "--landmarks", "facemesh", "--workers", chosen.workers]
+    script = ["clips_facial_process.py", "--root", root, "--workers", chosen.workers]
     network = ["--estimator", "fergi", "--network", chosen.network, "--device", device, "--checkpoint", root / "w.pth"]
     rows = {ORIGINAL: ["-m", "benchmarks.clips", "--network", chosen.network, "--device", device]}
     precisions = ["float32", "tf32", "bfloat16"] if device.type == "cuda" else ["float32", "bfloat16"]
     for precision in precisions:
-        for runtime in RUNTIMES[:1] if device.type == "cuda" else RUNTIMES:
+        for runtime in RUNTIMES[:1] if device.type == "cuda" else chosen.runtimes:
             if precision == "float32" or runtime == "torch" or has_bfloat16():
                 options = ["--runtime", runtime, "--precision", precision]
                 rows[f"ours, {runtime}, {precision}"] = [*script, *network, *options]
-    if chosen.task.is_file():
+    if FACE_LANDMARKER.under(root).is_file():
         rows["ours, blendshapes in place of the AU network"] = [*script, "--estimator", "blendshapes"]
     return rows
 
@@ -163,8 +193,9 @@ def main() -> None:
             else:
                 film(root / "job" / f"clip_{index}.mp4", chosen.frames, index, chosen.size)
         film(root / "single" / "clip.mp4", 150, 0, chosen.size)
-        if chosen.task.is_file():
-            FACE_LANDMARKER.under(root).symlink_to(chosen.task.resolve())
+        for name in (MOBILEFACENET_FILE, FACE_LANDMARKER.under(root).name):
+            if (chosen.weights / name).is_file():
+                (root / "pretrained_models" / name).symlink_to((chosen.weights / name).resolve())
         save_scaled_weights(chosen.network, root / "w.pth")
         jobs = {name: sorted((root / name).iterdir()) for name in ("job", "single")}
         n_frames = sum(1 for video in jobs["job"] for _ in read_frames(video))
@@ -174,11 +205,14 @@ def main() -> None:
                 for job, videos in jobs.items():
                     if job == "single" and "float32" not in name and name != ORIGINAL:
                         continue
+                    if repeat < 0 and (job == "job" or name == ORIGINAL):
+                        continue
                     where = ["--videos", root / job, "--out", root / "out" / job / name.replace(" ", "_"), "--redo"]
                     if name == ORIGINAL:
                         where = ["--videos", *videos, "--original", root / "w.pth"]
-                    if repeat >= 0 or name != ORIGINAL:
-                        taken[f"{SINGLE if job == 'single' else ''}{name}"].append(seconds([*command, *where]))
+                    took = seconds([*command, *where])
+                    if repeat >= 0:
+                        taken[f"{SINGLE if job == 'single' else ''}{name}"].append(took)
         report(root, chosen, device, jobs["job"][0], n_frames, {name: min(each) for name, each in taken.items()})
 
 
@@ -190,31 +224,31 @@ def report(
     size = "x".join(map(str, chosen.size))
     films = f"{len(chosen.videos)} videos" if chosen.videos else f"{chosen.clips} clips of {size}"
     print(f"{processor}, {os.cpu_count()} cores, {chosen.workers} workers; {chosen.network}.")
-    print(f"{n_frames} frames in {films}; fastest of {chosen.repeats}.\n")
+    alignment, costs = alignment_settings(root / "pretrained_models", None), {}
+    print(f"{n_frames} frames in {films}; landmarks by {alignment.landmarks}; fastest of {chosen.repeats}.\n")
     print("| | seconds | frames/s | of the original's way |\n|---|--:|--:|--:|")
     for name, each in best.items():
         single = name.startswith(SINGLE)
         beside = best[f"{SINGLE}{ORIGINAL}" if single else ORIGINAL]
         print(f"| {name} | {each:.1f} | {(150 if single else n_frames) / each:.1f} | {beside / each:.2f} |")
-    alignment, costs = AlignmentSettings(root, "facemesh"), {}
-    for runtime in RUNTIMES if device.type == "cpu" else RUNTIMES[:1]:
+    for runtime in chosen.runtimes if device.type == "cpu" else RUNTIMES[:1]:
         threads = chosen.workers if device.type == "cpu" else 1
         estimator = AUEstimator(root / "w.pth", chosen.network, device, runtime=runtime, threads=threads)
         print(f"| {NETWORK}{runtime}, float32 | | {network_alone(estimator, threads):.1f} | |")
         costs[f"{chosen.network}, {runtime}"] = processor_time(video, alignment, estimator)
-    if chosen.task.is_file():
-        costs["blendshapes"] = processor_time(video, alignment, Blendshapes(chosen.task))
+    if FACE_LANDMARKER.under(root).is_file():
+        costs["blendshapes"] = processor_time(video, alignment, Blendshapes(FACE_LANDMARKER.under(root)))
     print(f"\nA frame takes {', '.join(f'{cost:.0f} ms of one core with {name}' for name, cost in costs.items())}.")
     features = {
         path.name: read_clips(sorted(path.glob("*.csv")))[0].intensities
         for path in sorted((root / "out" / "job").iterdir())
         if "blendshapes" not in path.name
     }
-    reference = features.pop("ours,_torch,_float32")
+    reference = features.pop(f"ours,_{chosen.runtimes[0]},_float32")
     for name, values in features.items():
         error = np.abs(values - reference)
         how = f"{error.mean():.4f} on average, {error.max():.4f} at most"
-        print(f"{name.replace('_', ' ')}: differs from PyTorch's float32 by {how}.")
+        print(f"{name.replace('_', ' ')}: differs from {chosen.runtimes[0]}'s float32 by {how}.")
 
 
 def _processor() -> str:
