@@ -154,7 +154,7 @@ LABEL_HEAD = {  # see ``HeadSettings``
     "seed": 0,
 }
 LABEL_THRESHOLDS = {  # beyond which a label becomes the estimates' mean
-    "intensity": 2.0,  # between label and mean, of 5
+    "intensity": 2.5,  # between label and mean, of 5
     "probability": 0.5,  # by which another expression is more probable
 }
 # End of correction of labels ---------------------------------------------------------------------------------------

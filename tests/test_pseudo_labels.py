@@ -251,6 +251,7 @@ def test_spoilt_labels_are_corrected(root, spoilt, squares, tmp_path, monkeypatc
     counts["training labels of AU12 by intensity"] = [1] * 6
     (tmp_path / "settings.json").write_text(json.dumps(counts))
     options = "--labelled", str(squares["labelled"]), "--checkpoint", str(checkpoint), "--network", "ir10-thin"
+    options += "--threshold", "2"
     before = {path: path.read_bytes() for path in spoilt.rglob("*") if path.is_file()}
     estimates, original = [], FaceFeatures.of_pictures
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
+from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, smooth_l1_loss
 from tqdm import tqdm
 
 from fergi.face_generation.generator import FaceGenerator
@@ -37,6 +37,7 @@ LARGEST_HALF = 65504.0  # number that float16 has
 HEAD_FILE, SETTINGS, STATE = "label_head.safetensors", "settings.json", "last_training_state.pth"
 SMALLEST_DEVIATION = 1e-3  # of a channel that never changes
 STATE_EVERY = 200  # steps
+NEAR = 0.5  # of intensity
 RETRAIN = "Delete the folder to train a new one."
 N_UNITS = len(ACTION_UNITS)
 
@@ -281,7 +282,7 @@ def train_head(
     device: torch.device | str = "cpu",
     state: Path | None = None,
 ) -> LabelHead:
-    """A head that learned labels: squared error of the intensities, and cross-entropy of the expressions.
+    """A head that learned labels: smooth L1 loss of the intensities, and cross-entropy of the expressions.
 
     AdamW, with the rate of ``scorer_training.learning_rate``. Order and weights follow from the seed and the step, so
     that a resumed training gives what an uninterrupted one gives.
@@ -355,12 +356,15 @@ def train_head(
 
 
 def _loss(head: LabelHead, features: np.ndarray, intensities: Tensor, numbers: Tensor) -> Tensor:
-    """The sum of both losses, each a mean over the labels that there are in the batch."""
+    """The sum of both losses, each a mean over the labels that there are in the batch.
+
+    Errors of intensities above ``NEAR`` count by their size, not their square: squares let wrong labels pull too hard.
+    """
     device = head.mean.device
     found, logits = head(torch.from_numpy(np.asarray(features)).to(device))
     intensities, numbers = intensities.to(device), numbers.to(device)
     known = ~intensities.isnan()
-    loss = found[known].sub(intensities[known]).square().sum() / known.sum().clamp(min=1)
+    loss = smooth_l1_loss(found[known], intensities[known], reduction="sum", beta=NEAR) / known.sum().clamp(min=1)
     if (numbers >= 0).any():
         loss = loss + cross_entropy(logits, numbers, ignore_index=-1)
     return loss
