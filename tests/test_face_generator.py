@@ -249,7 +249,7 @@ def test_killed_and_resumed(tmp_path, base, monkeypatch):
     folder, log = train(*given, "--pictures-at-once", 3)
     whole, sheet = load_file(folder / ADAPTER), (folder / "samples/step_000004.png").read_bytes()
     assert log["step"].tolist() == [0, 3, 4] and log["loss"].notna().tolist() == [False, True, True]
-    assert Image.open(folder / "samples/step_000004.png").size == (48 + 6 * 32, 24 + 32)
+    assert Image.open(folder / "samples/step_000004.png").size == (48 + 6 * 32 + 4, 24 + 32)
     settings = read_json(folder / "settings.json", "")
     assert settings["resolution"] == 32 and settings["aligned"] and settings["pipeline"] == base
     step = FaceGeneratorTraining.step
@@ -291,7 +291,7 @@ def test_losses_that_are_not_finite(tmp_path, base, monkeypatch):
     kept = load_file(tmp_path / "face_generators/faces" / ADAPTER)
     assert all(value.isfinite().all() for value in kept.values())
     with pytest.raises(
-        FergiError, match=r"held-out pictures is not .* after 1 steps: .* has failed\. Lower --rate, and"
+        FergiError, match=r"held-out pictures is not .* after 1 steps: .* has failed\. Lower --rate and"
     ):
         train(*given, "--rate", 1e30, "--restart")
 

@@ -331,8 +331,9 @@ class FaceGeneratorTraining:
         for place, unit in enumerate(units):
             rows[place, :, :, ACTION_UNITS.index(unit)] = torch.tensor(SWEEP)
         rows, noise = rows.flatten(0, 2), [seed for _ in units for seed in seeds for _ in SWEEP]
-        margin = max(24, side // 8)
-        sheet = Image.new("RGB", (margin * 2 + side * SEEDS * len(SWEEP), margin + side * len(units)), "white")
+        margin, gap, n_columns = max(24, side // 8), side // 8, SEEDS * len(SWEEP)
+        size = 2 * margin + n_columns * side + (SEEDS - 1) * gap, margin + len(units) * side
+        sheet = Image.new("RGB", size, "white")
         written = ImageDraw.Draw(sheet)
         for first in range(0, len(rows), self.pictures_at_once):
             part = slice(first, first + self.pictures_at_once)
@@ -341,8 +342,8 @@ class FaceGeneratorTraining:
                 self.generator, texts, rows[part], noise[part], steps=options.sample_steps, scale=options.guidance
             )
             for place, picture in enumerate(made, first):
-                row, column = divmod(place, SEEDS * len(SWEEP))
-                corner = 2 * margin + side * column, margin + side * row
+                row, column = divmod(place, n_columns)
+                corner = 2 * margin + column * side + column // len(SWEEP) * gap, margin + row * side
                 sheet.paste(Image.fromarray(picture), corner)
                 written.text((2, corner[1] + side // 2), f"AU{units[row]}", "black", font_size=margin * 2 // 3)
                 label = f"{SWEEP[column % len(SWEEP)]:g}"
