@@ -3,15 +3,18 @@
 from pathlib import Path
 
 import cv2
+import mediapipe
 import numpy as np
 import pytest
+import torch
 from formula import formula_weights
+from rounding import float32_bound
 from skimage.data import astronaut
 
 from fergi.faces.alignment import Crop, align_face, crop_face, face_frame
 from fergi.faces.detection import MODEL_FILE, Detection, FaceDetector, detector_model
 from fergi.faces.equalisation import equalise
-from fergi.faces.landmarks import FACEMESH_POINTS, MOBILEFACENET_FILE, FaceMesh, MobileFaceNetLandmarks
+from fergi.faces.landmarks import FACEMESH_POINTS, MOBILEFACENET_FILE, FaceMesh, MobileFaceNetLandmarks, surroundings
 from fergi.faces.mobilefacenet import MobileFaceNet
 from fergi.faces.pipeline import AlignmentSettings, FaceAligner, alignment_settings
 from fergi.files import FergiError
@@ -168,6 +171,19 @@ def test_facemesh_points_lie_on_the_face(picture, detector):
     assert len(set(FACEMESH_POINTS)) == 68
 
 
+@pytest.mark.parametrize("enlarged", [1, 2])
+def test_facemesh_is_mediapipes_to_the_last_bit(picture, detector, enlarged):
+    """Its points are read from the graph's bytes, past mediapipe's Python class, which is the truth here."""
+    seen = cv2.resize(picture, None, fx=enlarged, fy=enlarged)
+    face = detector.detect(seen)
+    (found,) = FaceMesh().locate([seen], [face], [Crop(seen, (0, 0))])
+    part, origin = surroundings(seen, face.box)
+    mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=1, refine_landmarks=True)
+    (points,) = mesh.process(np.ascontiguousarray(part)).multi_face_landmarks
+    unit = np.array([(points.landmark[index].x, points.landmark[index].y) for index in FACEMESH_POINTS])
+    np.testing.assert_array_equal(found, unit * part.shape[1::-1] + origin)
+
+
 @pytest.mark.parametrize("shift", [-90, 90, 250, None])
 def test_facemesh_takes_the_detected_face_only(picture, shift):
     """Not one beside the detection, nearby or far away; nor one where there is none."""
@@ -176,17 +192,21 @@ def test_facemesh_takes_the_detected_face_only(picture, shift):
     assert FaceMesh().locate([seen], [face], [crop_face(seen, face.box)]) == [None]
 
 
-def test_mobilefacenet_landmarks_do_not_depend_on_the_batch_and_scale_with_the_crop(weights_folder):
-    back_end = MobileFaceNetLandmarks(weights_folder)
+def test_mobilefacenet_landmarks_are_pytorchs_in_pixels_of_each_crop(weights_folder):
+    """The network in OpenVINO is that in PyTorch to the rounding of float32; one face is independent of another."""
+    back_end, network = MobileFaceNetLandmarks(weights_folder), MobileFaceNet().eval()
+    network.load_state_dict(torch.load(weights_folder / MOBILEFACENET_FILE, weights_only=True)["state_dict"])
     random = np.random.default_rng(0)
-    crops = [Crop(random.integers(0, 256, (112, 112, 3), np.uint8), (0, 0)) for _ in range(11)]
-    together = back_end.locate([None] * 11, [None] * 11, crops)
-    for crop, points in zip(crops, together, strict=True):
-        (alone,) = back_end.locate([None], [None], [crop])
-        np.testing.assert_array_equal(points, alone)
-    wider = Crop(np.repeat(crops[0].picture, 2, axis=1), (0, 0))
-    (points,) = back_end.locate([None], [None], [wider])
-    assert points.shape == (68, 2)
+    pictures = random.integers(0, 256, (3, 112, 112, 3), np.uint8)
+    with torch.inference_mode():
+        unit = network(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255).numpy()
+    crops = [Crop(picture, (0, 0)) for picture in pictures]
+    together = back_end.locate([None] * 3, [None] * 3, crops)
+    for crop, points, wanted in zip(crops, together, unit, strict=True):
+        np.testing.assert_allclose(points / 112, wanted.reshape(68, 2), rtol=0, atol=float32_bound(unit))
+        np.testing.assert_array_equal(points, back_end.locate([None], [None], [crop])[0])
+    taller = Crop(np.repeat(pictures[0], 2, axis=0), (0, 0))
+    assert back_end.locate([None], [None], [taller])[0].shape == (68, 2)
     assert back_end.locate([], [], []) == []
 
 

@@ -10,10 +10,13 @@ import pytest
 import torch
 from conftest import CHECKOUT
 from rounding import float32_bound
+from torch import nn
 
+from fergi.action_units.estimator import AUEstimator
 from fergi.action_units.network import network_input, random_network
 from fergi.action_units.runtime import NETWORK_FILE, OpenVINONetwork, converted, has_bfloat16
 from fergi.files import FergiError
+from fergi.openvino import translated
 from fergi.weights import save_weights
 
 BATCH = 4
@@ -99,6 +102,32 @@ def test_a_damaged_conversion_is_named(name, keep, checkpoint, tmp_path):
         OpenVINONetwork(model, "float32", threads=1)
 
 
+def test_a_damaged_conversion_is_named_by_the_first_batch(checkpoint, tmp_path):
+    """Clips compile the network while their workers start."""
+    model = converted(checkpoint, "ir10-thin", 8, tmp_path / "converted")
+    model.write_bytes(model.read_bytes()[:300])
+    estimator = AUEstimator(
+        checkpoint, "ir10-thin", "cpu", runtime="openvino", converted_networks=tmp_path / "converted"
+    )
+    with pytest.raises(FergiError, match=r"OpenVINO cannot use .*network\.xml .*Remove the folder"):
+        estimator.estimate(faces())
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (nn.Sigmoid().eval(), "Sigmoid"),
+        (nn.Conv2d(3, 3, 3).eval(), "Conv2d"),  # its bias
+        (nn.BatchNorm2d(3), "BatchNorm2d"),  # in training
+        (nn.Flatten(2).eval(), "Flatten"),
+    ],
+)
+def test_a_layer_without_translation_is_refused(layer, name):
+    """Rather than computed without a part of it."""
+    with pytest.raises(TypeError, match=f"no translation of {name}"):
+        translated(nn.Sequential(layer), (1, 3, 8, 8))
+
+
 def test_a_damaged_checkpoint_and_another_layout_are_named(checkpoint, tmp_path):
     """As without OpenVINO; nothing is left in the folder."""
     with pytest.raises(FergiError, match="does not fit IResNet"):
@@ -110,7 +139,7 @@ def test_a_damaged_checkpoint_and_another_layout_are_named(checkpoint, tmp_path)
 
 
 def test_no_socket_is_opened(checkpoint, tmp_path):
-    """By import, conversion, compilation and use; the telemetry is not loaded although its package is there."""
+    """By import, conversion, translation, compilation, use; telemetry is not loaded although its package is there."""
     program = f"""
 import importlib.util, sys
 assert importlib.util.find_spec("openvino_telemetry"), "without the package this test tells nothing"
@@ -121,6 +150,9 @@ import numpy as np
 from fergi.action_units.runtime import OpenVINONetwork, converted
 model = converted(Path({str(checkpoint)!r}), "ir10-thin", {BATCH}, Path({str(tmp_path / "converted")!r}))
 OpenVINONetwork(model, "float32", threads=1).outputs(np.zeros(({BATCH}, 112, 112, 3), np.uint8))
+from fergi.faces.mobilefacenet import MobileFaceNet
+from fergi.openvino import compiled, translated
+compiled(translated(MobileFaceNet().eval(), (1, 3, 112, 112)), "f32", threads=1)
 import socket
 inner = [event for event in seen if event[0] != "socket.gethostname"]
 assert not inner, inner
