@@ -28,6 +28,7 @@ from fergi.face_generation.disfa_folder import DisfaFolder
 from fergi.face_generation.generator import FaceGenerator
 from fergi.face_generation.guidance import Guidance
 from fergi.face_generation.inversion import invert, round_trip_error
+from fergi.face_generation.requests import each_picture
 from fergi.face_generation.sampling import noise, sample
 from fergi.features import ACTION_UNITS, NO_FACE, format_clip
 from fergi.files import FergiError, write_json
@@ -228,7 +229,7 @@ def test_sampling_is_that_of_diffusers(generator):
         start = noise(SEEDS[row : row + 1], generator.shape)
         asked = {"ip_adapter_image_embeds": [told], "num_inference_steps": STEPS, "guidance_scale": 3}
         theirs = pipeline(PROMPTS[row], **asked, latents=start, output_type="np").images[0] * 255
-        assert np.abs(made[row] - theirs).max() <= 0.51  # ours are whole numbers
+        assert np.abs(made[row] - theirs).max() < 0.55  # ours are whole numbers
         assert theirs.std() > 10
 
 
@@ -386,13 +387,12 @@ def test_layouts(root, classifier, tmp_path, capsys):
     options = ["--table", asked, "--layout-share", 1, "--layout", folder, "--guidance", classifier]
     run(root, *options, "--out", tmp_path / "out")
     said = pd.read_csv(tmp_path / "out" / "synthesised.csv")
-    made = {
-        layout: {np.asarray(Image.open(tmp_path / "out" / name)).tobytes() for name in names}
-        for layout, names in said.groupby("layout")["image"]
-    }
-    assert list(made) == ["0.png", "1.png"]
-    assert all(len(different) == 1 for different in made.values())  # seeds have no effect
-    assert made["0.png"] != made["1.png"]
+    pictures = np.stack([np.asarray(Image.open(tmp_path / "out" / name)).astype(int) for name in said["image"]])
+    made = [pictures[rows] for rows in said.groupby("layout").indices.values()]
+    assert len(made) == 2
+    assert max(len(same) for same in made) > 1
+    assert all(np.ptp(same, axis=0).max() <= 1 for same in made)  # seeds have no effect
+    assert np.abs(made[0][0] - made[1][0]).max() > 1
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert settings["layout"] == "layouts"
     assert settings["guidance"] == str(classifier)
@@ -424,13 +424,8 @@ def test_like_other_people(root, tmp_path):
     assert set(pd.read_csv(tmp_path / "shared" / "synthesised.csv")["AU4"]) == {3.0}
     # Aligned faces give their labels, and what was synthesised like them is one more such folder.
     aligned = tmp_path / "aligned"
-    run(
-        root,
-        "--table",
-        table(tmp_path / "t.csv", prompt=["x", "y"], expression=["sad", ""], AU2=[2, 4]),
-        "--out",
-        aligned,
-    )
+    asked = table(tmp_path / "t.csv", prompt=["x", "y"], expression=["sad", ""], AU2=[2, 4])
+    run(root, "--table", asked, "--out", aligned)
     run(root, "--like", aligned, "--number", 4, "--out", tmp_path / "more")
     said = pd.read_csv(tmp_path / "more" / "synthesised.csv", keep_default_na=False)
     assert set(zip(said["prompt"], said["expression"], said["AU2"], strict=True)) == {("x", "sad", 2.0), ("y", "", 4.0)}
@@ -447,6 +442,19 @@ def test_stage_1_reads_the_folder(root, tmp_path, monkeypatch):
     faces, _, _ = read_faces(home, "DISFA")
     assert faces.subjects.tolist() == ["SYN0001", "SYN0002", "SYN0002"]
     assert faces.labels[:, 8].tolist() == [1, 3, 5]
+
+
+def test_each_picture():
+    """A row's seeds depend on nothing behind it; without people a thousand pictures make a subject."""
+    rows = {"prompt": ["a", "b"], "expression": "", "person": "", "n": [999, 3], "seed": [np.nan, 7]}
+    requests = pd.DataFrame(rows | dict.fromkeys(UNITS, 1.0))
+    pictures = each_picture(requests, 0)
+    assert pictures["subject"].tolist() == ["SYN0001"] * 1000 + ["SYN0002"] * 2
+    assert pictures["frame"].tolist() == [*range(1, 1001), 1, 2]
+    assert pictures["seed"].tolist()[-3:] == [7, 8, 9]
+    assert pictures["seed"].nunique() > 998
+    assert pictures["seed"].tolist()[:5] == each_picture(requests.head(1).assign(n=5), 0)["seed"].tolist()
+    assert not set(pictures["seed"]) & set(each_picture(requests.head(1), 1)["seed"])
 
 
 @pytest.mark.parametrize(("columns", "message"), [
@@ -491,14 +499,13 @@ def test_bad_input(root, classifier, tmp_path):
     values = load_file(weights)
     save_file({name: value + 0.01 for name, value in values.items()}, weights)
     changed = shutil.copytree(root / "face_generators" / "faces", tmp_path / "changed")
-    write_json(
-        json.loads((changed / "settings.json").read_text()) | {"pipeline": str(other)}, changed / "settings.json"
-    )
+    settings = changed / "settings.json"
+    write_json(json.loads(settings.read_text()) | {"pipeline": str(other)}, settings)
     refused(root, "another UNet than .* was trained on", *good, one, generator=changed)
     adapter = load_file(changed / "au_adapter.safetensors")
     adapter["tokens.names"] = adapter["tokens.names"][:, :16].contiguous()
     save_file(adapter, changed / "au_adapter.safetensors")
     refused(root, "1 of another shape .*tokens.names, .12, 16. instead of .12, 32.", *good, one, generator=changed)
-    write_json({"pipeline": "x"}, changed / "settings.json")
+    write_json({"pipeline": "x"}, settings)
     refused(root, "does not say unet. Train one", *good, one, generator=changed)
     assert not (tmp_path / "out").exists()
