@@ -12,7 +12,7 @@ network that was trained on sixty other drawn people, and guided nothing. The ta
 asked       AUs asked for against AUs read, by text alone (λ = 0) and with AUs; captions name a mood, and moods have AUs
 sweeps      one AU from 0 to 5 with the same noise and text; the others are told as a calm face has them
 guidance    the mood of pictures whose text is moved by a network that was trained on the three people
-correction  labels of which a fifth is spoilt, before and after; the pseudo-label generator learned such labels, too
+correction  labels of which a fifth is spoilt, before and after; the pseudo-label generator learned right or such labels
 held out    stage 3 on few drawn faces of the three people, on these and synthesised ones, and on many, judged by what
             it reads on people whom neither it nor the generator knows
 All drawn: nothing here speaks of photographs.
@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.nn import functional
 
+import config
 from fergi.action_units.network import intensities as intensities_of
 from fergi.action_units.network import load_network, network_input
 from fergi.dataset import Folders
@@ -65,11 +67,10 @@ SWEPT = {1: "happy", 4: "happy", 26: "happy", 12: "angry"}  # AU → a mood with
 PROMISED, RISING = (1, 4, 26), 0.75
 LEVELS = (0, 1, 2, 3, 4, 5)
 GUIDANCE = 1.0, 0.4  # λ, and the share of steps before it
-N_CORRECTED, SPOILT, THRESHOLD = 600, 0.2, 1.0  # labelled pictures, and as many for the head; share; see ``correct``
-FEATURES = {"timestep": 1}
-HEAD = {"steps": 300, "batch_size": 64, "rate": 1e-3, "weight_decay": 1e-2, "width": 32}
+N_CORRECTED, SPOILT = 600, 0.2  # pictures whose labels are corrected, and as many for the head; share of the labels
+HEAD = config.LABEL_HEAD | {"steps": 400}
 ARMS = {"few": (40, 0), "few and synthesised": (40, 160), "many": (200, 0)}  # of each person: drawn, synthesised
-STAGE_3_STEPS, STAGE_3_BATCH, STAGE_3_SIDE = 240, 16, 112
+STAGE_3_STEPS, STAGE_3_BATCH, STAGE_3_SIDE = 180, 16, 112
 PARTS = ("asked", "sweeps", "guidance", "correction", "held out")
 UNITS = [f"AU{unit}" for unit in ACTION_UNITS]
 RESAMPLES = 1000
@@ -109,7 +110,7 @@ class Reader(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths, layers = (3, 24, 48, 96, 96), []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 5, 2, 2), nn.BatchNorm2d(after), nn.ReLU()]
         ends = nn.Linear(96 * 4 * 4, 128), nn.ReLU(), nn.Linear(128, len(ACTION_UNITS) + len(MOODS))
         self.layers = nn.Sequential(*layers, nn.Flatten(), *ends)
@@ -298,25 +299,26 @@ def guidance(bench: Bench) -> list[Row]:
 
 
 def correction(bench: Bench) -> list[Row]:
-    """Errors of labels of which a fifth is spoilt, before and after; the head learned from labels spoilt likewise."""
+    """Errors of labels of which a fifth is spoilt, before and after; heads learned right or such labels."""
     bench.generator.set_scale(1.0)
     drawn = Drawn.of(PEOPLE, 2 * N_CORRECTED // len(PEOPLE), 20 + bench.seed)
     random = stream(bench.seed, "benchmark", "spoilt")
     true, order = drawn.intensities.numpy(), random.permutation(len(drawn.pixels))
-    other = random.integers(0, 6, true.shape)
-    labels = np.where(random.random(true.shape) < SPOILT, other, true)
-    features = FaceFeatures(bench.generator, **FEATURES)
+    labels = np.where(random.random(true.shape) < SPOILT, random.integers(0, 6, true.shape), true)
+    features = FaceFeatures(bench.generator, config.LABEL_TIMESTEP)
     found = torch.cat([features(part / 127.5 - 1) for part in drawn.pixels.split(64)]).numpy()
     learned, corrected = order[:N_CORRECTED], order[N_CORRECTED:]
-    given = labels[learned], [list(MOODS)[drawn.moods[number]] for number in learned]
-    head = train_head(features.shapes, found[learned], *given, HeadSettings(**HEAD, seed=bench.seed))
-    estimate, _ = head.estimate(found[corrected])
-    after = correct(labels[corrected], estimate[None], THRESHOLD)
-    rows = []
-    for how, values in (("before", labels[corrected]), ("after", after), ("the head alone", estimate)):
-        errors = np.abs(values - true[corrected]).mean(axis=1)
-        rows += [row("correction", how, "error", error) for error in errors]
-    return rows
+    settings, moods = (
+        HeadSettings(**HEAD | {"seed": bench.seed}),
+        [list(MOODS)[place] for place in drawn.moods[learned]],
+    )
+    values = {"before": labels[corrected]}
+    for how, given in (("a head that learned right labels", true), ("a head that learned spoilt labels", labels)):
+        head = train_head(features.shapes, found[learned], given[learned], moods, settings)
+        estimate = head.estimate(found[corrected])[0][None]
+        values[f"after, {how}"] = correct(labels[corrected], estimate, config.LABEL_THRESHOLDS["intensity"])
+    errors = {how: np.abs(each - true[corrected]).mean(axis=1) for how, each in values.items()}
+    return [row("correction", how, "error", error, picture=i) for how in errors for i, error in enumerate(errors[how])]
 
 
 def stage_3(root: Path, base: Path, seed: int, arm: str) -> list[Row]:
@@ -481,13 +483,15 @@ def show_guidance(rows: pd.DataFrame) -> list[str]:
 
 
 def show_correction(rows: pd.DataFrame) -> list[str]:
-    """Mean absolute errors of labels."""
-    errors = {how: part["value"].to_numpy() for how, part in rows.groupby("how")}
-    for how, values in errors.items():
-        print(f"{how}: {values.mean():.3f}")
-    less = interval(len(errors["before"]), lambda at: (errors["before"] - errors["after"])[at].mean())
-    print(f"Error of labels with {SPOILT:.0%} spoilt, of 5: {shown(less, 3)} less after the correction.")
-    return [verdict(less[1] > 0, "label correction lowers the error")]
+    """Mean absolute errors of labels, before and after."""
+    errors = rows.pivot(index=["seed", "picture"], columns="how", values="value")
+    print(f"Error of labels of which {SPOILT:.0%} are spoilt, of 5: {errors['before'].mean():.3f}")
+    found = {}
+    for how in errors.columns.drop("before"):
+        less = (errors["before"] - errors[how]).to_numpy()
+        found[how] = interval(len(less), lambda at, less=less: less[at].mean())
+        print(f"{how}: {errors[how].mean():.3f}; {shown(found[how], 3)} less (95 %, over pictures)")
+    return [verdict(each[1] > 0, f"label correction lowers the error {how}") for how, each in found.items()]
 
 
 def show_held_out(rows: pd.DataFrame) -> list[str]:
@@ -587,9 +591,7 @@ def numbers(root: Path, base: Path, seeds: Sequence[int], parts: Sequence[str], 
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 seed, (_, found) = waiting.pop(future), future.result()
                 rows += [each | {"seed": seed} for each in found]
-                seconds = found[-1]
-                print(f"{seconds['what']}{'' if seed is None else f', seed {seed}'}: {seconds['value']:.0f} CPU-seconds",
-                      file=sys.stderr, flush=True)  # fmt: skip
+                print(f"seed {seed}, {found[-1]['what']}: {found[-1]['value']:.0f} CPU-seconds", file=sys.stderr)
                 if future in adapters and "held out" in parts:
                     for arm in set(ARMS) - set(others):
                         ask(seed, f"held out, {arm}", stage_3, root, base, seed, arm)
