@@ -253,4 +253,5 @@ def test_settings_say_what_was_used(tmp_path, weights_folder):
     assert detector_model(tmp_path)[0] == tmp_path / MODEL_FILE
     of_paper = alignment_settings(weights_folder, None, "correct").settings
     assert of_paper["landmarks"] == "mobilefacenet" and of_paper["luma"] == "correct"
+    assert of_paper["landmarks_runtime"].startswith("openvino 20") and "landmarks_runtime" not in by_default
     assert alignment_settings(weights_folder, "facemesh").landmarks == "facemesh"

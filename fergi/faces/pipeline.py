@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import mediapipe
@@ -49,6 +50,7 @@ class AlignmentSettings:
         settings = {"detector": detector, "landmarks": self.landmarks, "luma": self.luma}
         if self.landmarks == "mobilefacenet":
             settings["landmarks_sha256"] = sha256(self.pretrained_models / MOBILEFACENET_FILE)
+            settings["landmarks_runtime"] = f"openvino {version('openvino')}"
         else:
             settings["mediapipe"] = mediapipe.__version__
         return settings
