@@ -153,6 +153,7 @@ LABEL_HEAD = {  # see ``HeadSettings``
     "width": 64,
     "seed": 0,
 }
+LABEL_HEAD_PICTURES = 10_000  # to train on at most; in Stable Diffusion 1.5 features of one take 1 MB on the disk
 LABEL_THRESHOLDS = {  # beyond which a label becomes the estimates' mean
     "intensity": 2.5,  # between label and mean, of 5
     "probability": 0.5,  # by which another expression is more probable

@@ -5,7 +5,7 @@ pictures, once. AU networks of stage 3 may be named beside it.
 
 Reads   --faces FOLDER: aligned faces (index.csv, settings.json, pictures), such as stage 1 or synthesise_faces.py write
         --generator NAME_OR_DIR: in face_generators/, of train_face_generator.py
-        --labelled FOLDER...: other faces, with labels to train the head on, if there is no head yet
+        --labelled FOLDER...: other faces, with labels to train the head on (10,000 of them at most), if there is none
         --checkpoint FILE --network NAME: an AU network of stage 3; both several times for several networks
 Writes  into --head, <generator>/label_head/ unless it is given: label_head.safetensors, settings.json
         into --out, a copy of the folder (pictures are hard links):
@@ -24,6 +24,8 @@ so it must be trained on other people. An interrupted run resumes: run the same 
 """
 
 import argparse
+import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -116,10 +118,30 @@ def read_given(chosen: argparse.Namespace) -> tuple[LabelledPictures, LabelledPi
     given, _ = read_pictures([chosen.faces])
     if np.isnan(given.intensities).all() and not given.expressions.any():
         raise FergiError(f"None of the {len(given)} pictures of {chosen.faces} has a label to correct. {FACES_ADVICE}")
-    labelled = read_pictures(chosen.labelled)[0] if chosen.labelled else None
+    labelled = at_most(config.LABEL_HEAD_PICTURES, read_pictures(chosen.labelled)[0]) if chosen.labelled else None
     if labelled and np.isnan(labelled.intensities).all() and not labelled.expressions.any():
         raise FergiError(f"None of the {len(labelled)} pictures to train on has a label. Name others with --labelled.")
     return given, labelled
+
+
+def at_most(n: int, pictures: LabelledPictures) -> LabelledPictures:
+    """So many of the pictures, drawn at random but always the same."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(pictures))[:n])
+    rest = (values[rows] for name, values in vars(pictures).items() if name != "pictures")
+    return LabelledPictures(tuple(pictures.pictures[row] for row in rows), *rest)
+
+
+def array_in_file(file: Path, kind: type, shape: tuple[int, int], option: str) -> tuple[np.ndarray, bool]:
+    """An array to work in, and whether it is new; FergiError, naming an option, if the disk has no room for it."""
+    if file.exists():
+        return open_memmap(file, "r+"), False
+    needed, free = math.prod(shape) * np.dtype(kind).itemsize, shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise FergiError(
+            f"{file} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free. Make room or choose another "
+            f"{option}."
+        )
+    return open_memmap(file, "w+", kind, shape), True
 
 
 def open_networks(chosen: argparse.Namespace, faces: LabelledPictures) -> dict[str, tuple[AUEstimator, np.ndarray]]:
@@ -155,8 +177,8 @@ def make_head(
     if (folder / HEAD_FILE).exists():
         return load_head(folder, features)
     print(f"Training the head on {len(labelled)} pictures of {len(np.unique(labelled.people))} people.", flush=True)
-    file, shape = folder / "features.npy", (len(labelled), features.size)
-    rows = open_memmap(file, "r+" if file.exists() else "w+", np.float16, shape)
+    file = folder / "features.npy"
+    rows, _ = array_in_file(file, np.float16, (len(labelled), features.size), "--head")
     features.of_pictures(labelled.pictures, into=rows)
     more = {"device": features.generator.device, "state": folder / STATE}
     head = train_head(features.shapes, rows, labelled.intensities, labelled.expressions.tolist(), options, **more)
@@ -177,8 +199,7 @@ def estimate(
     """Intensities (n, 12) of the head and of each network, and the head's probabilities; done parts are in ``file``."""
     n_units, n_classes = len(AU_COLUMNS), len(head.expressions)
     shape = len(faces), n_units * (1 + len(networks)) + n_classes
-    new = not file.exists()
-    found = open_memmap(file, "w+" if new else "r+", np.float32, shape)
+    found, new = array_in_file(file, np.float32, shape, "--out")
     if new:
         found[:] = NOT_DONE
     for start in tqdm(range(0, len(faces), PART), desc="estimates", unit=f" x {PART} pictures", disable=None):
@@ -205,7 +226,8 @@ def report(faces: LabelledPictures, ensemble: np.ndarray, changes: pd.DataFrame)
     counts, rows = changes["label"].value_counts(), []
     for name, labels, mean in zip(AU_COLUMNS, faces.intensities.T, ensemble.T, strict=True):
         both = pd.DataFrame({"label": labels, "mean": mean}).dropna()
-        rows.append((name, int((~np.isnan(labels)).sum()), both["label"].corr(both["mean"]), counts.get(name, 0)))
+        r = both["label"].corr(both["mean"]) if both.nunique().gt(1).all() else np.nan
+        rows.append((name, int((~np.isnan(labels)).sum()), r, counts.get(name, 0)))
     rows.append(("expression", int((faces.expressions != "").sum()), np.nan, counts.get("expression", 0)))
     table = pd.DataFrame([row for row in rows if row[1]], columns=["label", "labelled", "r", "changed"])
     return table.to_string(index=False, float_format="{:.2f}".format, na_rep="-")

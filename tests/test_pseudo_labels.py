@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -244,6 +245,7 @@ def test_spoilt_labels_are_corrected(root, spoilt, squares, tmp_path, monkeypatc
     An AU network that was not trained on AU4 has no vote about it. An interrupted run resumes with what is estimated.
     """
     monkeypatch.setattr(config, "LABEL_HEAD", SHORT)
+    monkeypatch.setattr(config, "LABEL_HEAD_PICTURES", 200)
     monkeypatch.setattr(script, "PART", 20)
     checkpoint, out = tmp_path / "head.pth", tmp_path / "out"
     save_weights(random_network("ir10-thin", 0).state_dict(), checkpoint)
@@ -261,14 +263,19 @@ def test_spoilt_labels_are_corrected(root, spoilt, squares, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return original(self, pictures, into)
 
+    message = r"label_head/features\.npy needs 0\.0 GB, and 0\.0 GB are free\. Make room or choose another --head\."
+    with monkeypatch.context() as patch, pytest.raises(FergiError, match=message):
+        patch.setattr(script.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+        run(root, spoilt, out, *options)
+    capsys.readouterr()
     monkeypatch.setattr(FaceFeatures, "of_pictures", watched)
     with pytest.raises(KeyboardInterrupt):
         run(root, spoilt, out, *options)
     assert not (out / "index.csv").exists()
     run(root, spoilt, out, *options)
-    assert estimates == [240, 20, 20, 20, 20]
+    assert estimates == [200, 20, 20, 20, 20]
     said = capsys.readouterr().out
-    assert "Training the head on 240 pictures of 7 people." in said and said.count("Training") == 1
+    assert "Training the head on 200 pictures of 7 people." in said and said.count("Training") == 1
     assert {path: path.read_bytes() for path in spoilt.rglob("*") if path.is_file()} == before
 
     truth, given, found = (pd.read_csv(each / "index.csv") for each in (squares["faces"], spoilt, out))

@@ -19,6 +19,7 @@ from fergi.files import FergiError, replacing, summarise, write_tables
 
 LABELS = "ActionUnit_Labels"  # of DISFA's layout
 CHANGES = "label_changes.csv"
+DECIMALS = 3  # of estimates in the table of changes
 
 
 def ensemble_mean(estimates: np.ndarray) -> np.ndarray:
@@ -129,7 +130,7 @@ def changed_intensities(
         "after": [f"{value:.0f}" for value in whole(after)[rows, columns]],
         "ensemble": after[rows, columns],
     }
-    return pd.DataFrame(table | {name: values[rows, columns] for name, values in estimates.items()})
+    return pd.DataFrame(table | {name: values[rows, columns] for name, values in estimates.items()}).round(DECIMALS)
 
 
 def changed_expressions(
@@ -145,7 +146,8 @@ def changed_expressions(
     chosen = {name: values[rows, columns] for name, values in probabilities.items()}
     mean = ensemble_mean(np.stack([*probabilities.values()]))[rows, columns]
     words = {"before": np.asarray(before, object)[rows], "after": after[rows].astype(object), "ensemble": mean}
-    return pd.DataFrame({"image": np.asarray(images, object)[rows], "label": "expression"} | words | chosen)
+    table = pd.DataFrame({"image": np.asarray(images, object)[rows], "label": "expression"} | words | chosen)
+    return table.round(DECIMALS)
 
 
 def write_corrected(folder: Path, out: Path, changes: pd.DataFrame) -> None:
