@@ -8,7 +8,6 @@ estimator beside them, out of which faces are cut, with their surroundings, into
 import hashlib
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from fergi.dataset import VIDEO_ENDINGS, Folders, may_share
 from fergi.face_generation.captions import caption
 from fergi.features import ACTION_UNITS, SETTINGS_FILE, FrameLimits, read_clips, require_one_estimator, valid_frames
 from fergi.files import FergiError, new_folder, read_json, read_table, sha256, summarise, write_json, write_table
-from fergi.finetuning.pairs import Picture
+from fergi.finetuning.pairs import Picture, picture_sums
 
 INDEX = "index.csv"
 NOT_LABELLED = -1
@@ -67,18 +66,7 @@ class LabelledPictures:
         FergiError
             Counting the pictures that cannot be used, and naming the first.
         """
-
-        def found(picture: Picture) -> tuple[str, str]:
-            try:
-                picture.open()
-                return hashlib.sha256(picture.content()).hexdigest(), ""
-            except ValueError as error:
-                return "", str(error)
-
-        with ThreadPoolExecutor(workers) as threads:
-            sums, problems = zip(*threads.map(found, self.pictures), strict=True)
-        if wrong := [problem for problem in problems if problem]:
-            raise summarise(wrong, len(sums), "pictures", "Put them there, or take their rows out of the index.")
+        sums = picture_sums(self.pictures, workers, "Put it there, or take its row out of the index.")
         told = pd.DataFrame(self.intensities).assign(p=sums, who=self.people, said=self.captions, is_=self.expressions)
         return hashlib.sha256(told.to_csv(index=False).encode()).hexdigest()
 

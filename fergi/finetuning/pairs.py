@@ -50,6 +50,23 @@ class Picture:
         return self.source.read_bytes() if isinstance(self.source, Path) else self.source
 
 
+def picture_sums(pictures: Sequence[Picture], workers: int, advice: str) -> list[str]:
+    """The SHA-256 of pictures, each of which is decoded once; FergiError counts those that cannot be used."""
+
+    def check(picture: Picture) -> tuple[str, str]:
+        try:
+            picture.open()
+            return hashlib.sha256(picture.content()).hexdigest(), ""
+        except ValueError as error:
+            return "", str(error)
+
+    with ThreadPoolExecutor(workers) as threads:
+        found = list(threads.map(check, pictures))
+    if problems := [problem for _, problem in found if problem]:
+        raise summarise(problems, len(found), "pictures", advice)
+    return [each for each, _ in found]
+
+
 @dataclass(frozen=True)
 class PreferencePairs:
     """Pairs of pictures of one prompt.
@@ -87,19 +104,8 @@ class PreferencePairs:
         FergiError
             Counting the pictures that cannot be used, and naming the first. None is left out or replaced by another.
         """
-
-        def check(picture: Picture) -> tuple[str, str]:
-            try:
-                picture.open()
-                return hashlib.sha256(picture.content()).hexdigest(), ""
-            except ValueError as error:
-                return "", str(error)
-
-        with ThreadPoolExecutor(workers) as threads:
-            found = list(threads.map(check, self.pictures))
-        if problems := [problem for _, problem in found if problem]:
-            raise summarise(problems, len(found), "pictures", "Put it there, or take its pairs out of the file.")
-        sums = np.array([each for each, _ in found])
+        advice = "Put it there, or take its pairs out of the file."
+        sums = np.array(picture_sums(self.pictures, workers, advice))
         rows = self.table.assign(first=sums[self.table["first"]], second=sums[self.table["second"]])
         return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
 
