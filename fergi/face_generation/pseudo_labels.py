@@ -33,6 +33,7 @@ from fergi.weights import load_state, load_strictly, read_weights_file, save_wei
 GRID = 8  # largest side of a map, after averaging
 NARROW = 8  # numbers of a token that the last layer sees
 AT_ONCE = 16  # pictures that the UNet takes
+ROWS = 64  # of features that are computed with at once; a row may have half a million numbers
 LARGEST_HALF = 65504.0  # number that float16 has
 HEAD_FILE, SETTINGS, STATE = "label_head.safetensors", "settings.json", "last_training_state.pth"
 SMALLEST_DEVIATION = 1e-3  # of a channel that never changes
@@ -65,7 +66,7 @@ class FaceFeatures:
     generator : FaceGenerator
         With its adapter.
     timestep : int
-        Of the noise, from 0: 1 is next to none. A small one, because the noise must leave the face as it is.
+        Of the noise, from 0: 1 is next to none, which leaves the face as it is.
     seed : int
         Of the noise, which is the same for all pictures.
 
@@ -227,11 +228,11 @@ class LabelHead(nn.Module):
     def standardise(self, features: np.ndarray) -> None:
         """Bring each channel to mean 0 and standard deviation 1 over these rows, here and ever after."""
         sums, counts = torch.zeros(2, len(self.mean), dtype=torch.float64), 0
-        for start in range(0, len(features), 256):
-            maps = self._split(torch.from_numpy(np.asarray(features[start : start + 256])).double())
+        for start in range(0, len(features), ROWS):
+            maps = self._split(torch.from_numpy(np.asarray(features[start : start + ROWS])).double())
             moments = [(each.mean(dim=2).sum(0), each.square().mean(dim=2).sum(0)) for each in maps]
             sums += torch.stack([torch.cat(part) for part in zip(*moments, strict=True)])
-            counts += len(features[start : start + 256])
+            counts += len(features[start : start + ROWS])
         mean, square = sums / counts
         self.mean.copy_(mean)
         self.deviation.copy_((square - mean**2).clamp(min=0).sqrt().clamp(min=SMALLEST_DEVIATION))
@@ -265,7 +266,7 @@ class LabelHead(nn.Module):
         NaN for AUs of which the head has seen no label.
         """
         device = self.mean.device
-        rows = (torch.from_numpy(np.asarray(features[cut : cut + 256])) for cut in range(0, len(features), 256))
+        rows = (torch.from_numpy(np.asarray(features[cut : cut + ROWS])) for cut in range(0, len(features), ROWS))
         found = [self(each.to(device)) for each in rows]
         intensities, logits = (torch.cat(part).cpu() for part in zip(*found, strict=True))
         intensities = intensities.clamp(0, 5).masked_fill(~self.learned.cpu(), torch.nan)
