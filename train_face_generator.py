@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pipeline", required=True, metavar="DIR_OR_HUB_NAME", help=shown)
     shown = "folders of labelled faces (default: those of DISFA and DISFA+ that are there)"
     parser.add_argument("--faces", nargs="+", type=Path, metavar="FOLDER", help=shown)
-    shown = "people on whom nothing is trained (default: a share of them, or of the pictures if there are less than 5)"
+    shown = "people on whom nothing is trained (default: a share of them, or of the pictures if there are fewer than 5)"
     parser.add_argument("--held-out", nargs="+", default=[], metavar="PERSON", help=shown)
     parser.add_argument("--held-out-share", type=float, default=0.1, metavar="P", help="default: %(default)s")
     shown = "frames that are cut out of a clip, at most (default: %(default)s)"
@@ -67,7 +67,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resolution", type=at_least(8), metavar="PIXELS", help=shown)
     shown = "that make the model of --pipeline small (default: %(default)s)"
     parser.add_argument("--base-steps", type=at_least(1), default=1200, metavar="N", help=shown)
-    shown = f"of the optimiser (default: as many as make {config.FACE_GENERATOR_PASSES} passes over the pictures)"
+    passes, small = config.FACE_GENERATOR_PASSES, config.SMALL_FACE_GENERATOR_TRAINING["steps"]
+    shown = f"of the optimiser (default: {passes} passes over the pictures, on small {small} steps)"
     parser.add_argument("--steps", type=at_least(1), metavar="N", help=shown)
     for each in OPTIONS:
         default, small = config.FACE_GENERATOR_TRAINING[each.name], config.SMALL_FACE_GENERATOR_TRAINING.get(each.name)
@@ -75,7 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         number = at_least(each.metadata["smallest"], each.type)
         shown = f"{each.metadata['what']} ({said})"
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=number, metavar="N", help=shown)
-    shown = "AUs of the samples (default: %(default)s; none: no samples)"
+    shown = "AUs of the samples (default: 1 4 12 26); the option without any: no samples"
     parser.add_argument("--sample-units", nargs="*", type=int, default=[1, 4, 12, 26], metavar="AU", help=shown)
     shown = "flip every other picture: no AU has a side; not for captions that tell left from right"
     parser.add_argument("--flips", action="store_true", help=shown)
