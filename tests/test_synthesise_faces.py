@@ -29,7 +29,7 @@ from fergi.face_generation.generator import FaceGenerator
 from fergi.face_generation.guidance import Guidance
 from fergi.face_generation.inversion import invert, round_trip_error
 from fergi.face_generation.requests import each_picture
-from fergi.face_generation.sampling import noise, sample
+from fergi.face_generation.sampling import Layout, noise, sample
 from fergi.features import ACTION_UNITS, NO_FACE, format_clip
 from fergi.files import FergiError, write_json
 
@@ -127,6 +127,11 @@ def test_guidance_lowers_the_loss_with_its_sign_alone():
         found[step] = Quadratic().loss(torch.from_numpy(made / 127.5 - 1).permute(0, 3, 1, 2))
     assert (found[0.1] < found[0.0]).all()
     assert (found[0.0] < found[-0.1]).all()
+    generator.asked.clear()  # with a layout of the last 5 of 10 steps, the last 4 are guided all the same
+    start = Layout(noise([0], generator.shape), 5)
+    guide = Guidance(Quadratic(), first=0.6)
+    sample(generator, ["a"], generator.intensities(1), [0], steps=10, scale=1, guide=guide, layout=start)
+    assert [timestep for _, timestep, _ in generator.asked] == [401, 301, 301, 201, 201, 101, 101, 1, 1]
     with pytest.raises(FergiError, match="linear makes pictures that are not finite"):
         sample(Linear(constant=torch.inf), ["a"], generator.intensities(1), [0], steps=2, scale=1)
     flat = SimpleNamespace(loss=lambda pixels: 0 * pixels.sum(dim=(1, 2, 3)))
@@ -385,7 +390,7 @@ def test_layouts(root, classifier, tmp_path, capsys):
         Image.fromarray(picture).save(folder / f"{number}.png")
     asked = table(tmp_path / "t.csv", prompt=["a"], expression=["sad"], AU1=[1], n=[6])
     options = ["--table", asked, "--layout-share", 1, "--layout", folder, "--guidance", classifier]
-    run(root, *options, "--out", tmp_path / "out")
+    run(root, *options, "--guidance-step", 0, "--out", tmp_path / "out")
     said = pd.read_csv(tmp_path / "out" / "synthesised.csv")
     pictures = np.stack([np.asarray(Image.open(tmp_path / "out" / name)).astype(int) for name in said["image"]])
     made = [pictures[rows] for rows in said.groupby("layout").indices.values()]
@@ -394,6 +399,9 @@ def test_layouts(root, classifier, tmp_path, capsys):
     assert all(np.ptp(same, axis=0).max() <= 1 for same in made)  # seeds have no effect
     assert np.abs(made[0][0] - made[1][0]).max() > 1
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    run(root, *options, "--guidance-step", 1, "--guidance-first", 0, "--out", tmp_path / "guided")
+    guided = np.asarray(Image.open(tmp_path / "guided" / said["image"][0])).astype(int)
+    assert np.abs(guided - pictures[0]).max() > 1
     assert settings["layout"] == "layouts"
     assert settings["guidance"] == str(classifier)
     assert "sampling returns to the first layout within" in capsys.readouterr().out
