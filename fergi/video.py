@@ -75,12 +75,11 @@ class Video(contextlib.AbstractContextManager):
         UnreadableVideo
             If the video has no frames or breaks off. The frames before the break come first.
         """
-        n_frames, last = 0, 0.0
-        while (found := self._capture.read())[0]:
+        n_frames, last, decoded = 0, 0.0, None
+        while (found := self._capture.read(decoded))[0]:
             n_frames, last = n_frames + 1, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            found = cv2.cvtColor(found[1], cv2.COLOR_BGR2RGB)
-            yield last, found
-            del found  # the pictures of a large video are large
+            decoded = found[1]  # the next one goes into the same memory: new memory costs nearly as much as decoding
+            yield last, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
         if n_frames == 0:
             raise UnreadableVideo(f"{self._path} has no frames that OpenCV can decode")
         # Some containers estimate their number of frames, and some have no positions, so both must be too small.
