@@ -12,8 +12,8 @@ Writes  data/<participant>/session_<n>/{baseline,reaction}_clip_<i>_features.csv
 Run     python clips_facial_process.py
         python clips_facial_process.py --videos my_recordings --out my_features --preview my_pictures
         torchrun --nproc-per-node 4 clips_facial_process.py        (one GPU a process; or --shard 1/4 on each machine)
-Takes   on two cores about 55 ms a frame, so half a day for 5,760 clips; with a GPU 14 ms of one core a frame;
-        with blendshapes about 25 ms of one core a frame; a picture takes two seconds
+Takes   on two cores about 35 ms a frame, so eight hours for 5,760 clips; with a GPU 7 to 11 ms of one core a frame;
+        with blendshapes about 20 ms of one core a frame; a picture takes two seconds
 
 Finished clips are skipped, so an interrupted run resumes; a clip whose video is newer than its file is done again.
 Videos that cannot be read are listed at the end, and the exit code is 1; the rest is done, also by the other processes
