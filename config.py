@@ -139,7 +139,7 @@ FACE_GENERATOR_TRAINING = {
 }
 FACE_GENERATOR_PASSES = 5  # over the pictures, where --steps is not given
 # The small base model (--pipeline small) is ours, and so is what an adapter on it takes.
-SMALL_FACE_GENERATOR_TRAINING = {"steps": 1000, "batch_size": 64, "rate": 2e-3, "guidance": 2.0}
+SMALL_FACE_GENERATOR_TRAINING = {"steps": 1000, "batch_size": 64, "rate": 1e-2, "guidance": 2.0}
 # End of training of face generators --------------------------------------------------------------------------------
 
 # Correction of labels ----------------------------------------------------------------------------------------------
