@@ -60,13 +60,13 @@ from synthetic.portraits import MOODS, caption, draw_portraits, person, portrait
 PEOPLE, N_PICTURES = range(3), 800  # of the generator; pictures of each
 JUDGE_PEOPLE, JUDGE_PICTURES = range(100, 160), 60
 UNKNOWN, UNKNOWN_PICTURES = range(200, 220), 15  # people whom nothing is trained on
-ADAPTER_STEPS = 800
-SAMPLING = {"steps": 20, "scale": 2.0}
+ADAPTER_STEPS = 700
+SAMPLING = {"steps": 20, "scale": 3.0}
 N_ASKED, N_SWEPT, N_FLAT, N_GUIDED = 128, 24, 4, 64  # pictures of each seed
 SWEPT = {1: "happy", 4: "happy", 26: "happy", 12: "angry"}  # AU → a mood without it; AU12 is not promised
 PROMISED, RISING = (1, 4, 26), 0.75
 LEVELS = (0, 1, 2, 3, 4, 5)
-GUIDANCE = 1.0, 0.4  # λ, and the share of steps before it
+GUIDANCE = 0.5, 0.4  # λ, and the share of steps before it
 N_CORRECTED, SPOILT = 600, 0.2  # pictures whose labels are corrected, and as many for the head; share of the labels
 HEAD = config.LABEL_HEAD | {"steps": 400}
 ARMS = {"few": (40, 0), "few and synthesised": (40, 160), "many": (200, 0)}  # of each person: drawn, synthesised
@@ -526,10 +526,10 @@ def verdict(holds: bool, claim: str) -> str:
 # Sheets ------------------------------------------------------------------------------------------------------------
 
 
-def sheet(rows: Sequence[np.ndarray], titles: Sequence[str], names: Sequence[str], path: Path) -> None:
+def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], names: Sequence[str], path: Path) -> None:
     """Rows of pictures at double size, with a title over each column, a name before each row, and what they are."""
     zoom, left, top = 2, 120, 44
-    side = zoom * rows[0].shape[1]
+    side = zoom * len(rows[0][0])
     image = Image.new("RGB", (left + side * len(titles), top + side * len(rows)), "white")
     pen = ImageDraw.Draw(image)
     pen.text((4, 4), "synthesised from drawn faces; no real people", (122, 51, 0), font_size=14)
@@ -552,9 +552,11 @@ def write_sheets(root: Path, base: Path, seed: int, folder: Path) -> list[Row]:
         for number in (0, 1):
             captions, told = calm(unit, mood, len(LEVELS), of=number)
             told[:, ACTION_UNITS.index(unit)] = torch.tensor(LEVELS, dtype=torch.float32)
-            rows.append(bench.make(captions, told, [number] * len(LEVELS)))
+            pictures = bench.make(captions, told, [number] * len(LEVELS))
+            change = pictures[-1].astype(float) - pictures[0]
+            rows.append([*pictures, np.clip(128 + 3 * change, 0, 255).astype(np.uint8)])
             names.append(f"AU{unit}, noise {number + 1}")
-    sheet(rows, [f"{level}" for level in LEVELS], names, folder / "face_sweeps.jpg")
+    sheet(rows, [*map(str, LEVELS), "change × 3"], names, folder / "face_sweeps.jpg")
     captions, moods, hows = guided(bench, 8)
     bench.generator.set_scale(0.0)
     nothing = bench.generator.intensities(n=8)
