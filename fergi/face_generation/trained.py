@@ -14,14 +14,15 @@ ADVICE = "Train one with train_face_generator.py."
 
 
 def find_generator(name: str, root: Path) -> Path:
-    """The folder of a generator: a folder's own name, or one in ``face_generators`` below the root.
+    """The folder of a generator, in ``face_generators`` below the root or anywhere.
 
     Raises
     ------
     FergiError
         If it or one of its files is missing.
     """
-    folder = Path(name) if Path(name).is_dir() else root / "face_generators" / name
+    folder = root / "face_generators" / name
+    folder = folder if folder.is_dir() else Path(name)
     require([folder / ADAPTER_FILE, folder / SETTINGS], f"files of the generator {folder}", ADVICE)
     return folder.resolve()
 
