@@ -21,7 +21,7 @@ export DO_NOT_TRACK := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup python demo study-demo reproduce test bench bench-scorers bench-tuning lint
+.PHONY: help setup python demo study-demo reproduce test bench bench-scorers bench-tuning bench-faces lint
 
 help:
 	@echo "make demo        every script on synthetic data with a planted effect, in demo/; needs no data, weights or GPU"
@@ -31,6 +31,7 @@ help:
 	@echo "make bench       the measurements that the README quotes"
 	@echo "make bench-scorers  every scorer at its official size, with random weights; a quarter of an hour"
 	@echo "make bench-tuning   what tuning a tiny scorer and a tiny generator on pairs gives; a quarter of an hour"
+	@echo "make bench-faces    faces with chosen action units, on drawn faces; a quarter of an hour"
 	@echo "make lint        formatting and style"
 	@echo "make setup       the environment in $(VENV), made once for each requirements.txt; the others make what they need"
 
@@ -109,6 +110,10 @@ bench-scorers: $(VENV)/dev
 bench-tuning: $(VENV)/dev
 	$(BIN)/python -m benchmarks.tuning
 	$(BIN)/python -m benchmarks.generator
+
+# A quarter of an hour: face generators on drawn faces, with three seeds; judged, guided, corrected, used.
+bench-faces: $(VENV)/dev
+	$(BIN)/python -m benchmarks.faces
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check
