@@ -1,10 +1,12 @@
 """A synthetic cohort with a planted effect, and the whole study on it.
 
-Run     python -m synthetic demo --root demo         everything, as ``make demo`` does; about ten minutes
+Run     python -m synthetic demo --root demo         everything, as ``make demo`` does; a quarter of an hour
         python -m synthetic study-demo --root study-demo    two scripted participants in a browser, to their results
         python -m synthetic cohort --root DIR        people, pictures and films only
         python -m synthetic scorers --root DIR       tiny scorers only
         python -m synthetic generator --root DIR     a tiny Stable Diffusion only
+        python -m synthetic audience --root DIR      people who rank nothing, after stage 7
+        python -m synthetic tuned --root DIR --what generator    tuning on pairs from faces, and its controls
         python -m synthetic compare --root DIR       planted beside recovered, from files that are there
 
 Each takes ``--help``. All faces are drawn, so no result says anything about real faces.
@@ -23,6 +25,8 @@ PARTS = {
     "cohort": "synthetic.recordings",
     "scorers": "synthetic.scorers",
     "generator": "synthetic.generator",
+    "audience": "synthetic.audience",
+    "tuned": "synthetic.tuned",
     "compare": "synthetic.recovery",
 }
 

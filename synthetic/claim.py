@@ -8,6 +8,7 @@ from fergi.files import FergiError, check_writable, replacing
 from fergi.script import CHECKOUT
 
 MARKER = "SYNTHETIC.txt"
+KEPT = ".kept"  # what does not depend on the rest, and takes long to make
 TEXT = "python -m synthetic made this folder, and replaces and removes files in it. Keep none of your own here.\n"
 
 
@@ -45,8 +46,8 @@ def claim(root: Path) -> None:
             file.write(TEXT.encode())
 
 
-def clear(root: Path) -> None:
-    """Remove everything in a folder of synthetic data but ``MARKER``.
+def clear(root: Path, *, everything: bool = False) -> None:
+    """Remove all in a folder of synthetic data but ``MARKER`` and, unless ``everything`` is to go, ``KEPT``.
 
     Raises
     ------
@@ -55,6 +56,8 @@ def clear(root: Path) -> None:
     """
     claim(root)
     for path in root.iterdir():
+        if path.name == KEPT and not everything:
+            continue
         try:
             if path.is_dir():
                 shutil.rmtree(path)

@@ -1,12 +1,13 @@
 """The whole study on synthetic data: every script in its order, and at the end planted beside recovered.
 
 Every step is a process that runs the same script as real data. Finished steps are skipped; an interrupted step runs
-again and resumes. When the code, the packages or the options change, everything is made anew. ``.steps/`` below the
-root holds these settings and an empty file for each finished step.
+again and resumes. When the code, the packages or the options change, everything is made anew, but for the generator of
+scenes if its own code has not changed. ``.steps/`` below the root holds these settings and an empty file for each
+finished step.
 
 Run     python -m synthetic demo --root demo       what make demo does
         python -m synthetic demo --root demo0 --strength 0      nothing planted, so nothing to find
-Takes   ten minutes on two cores without a GPU.
+Takes   a quarter of an hour on two cores without a GPU.
 """
 
 import ctypes
@@ -35,7 +36,10 @@ CODE = ("*.py", "*.ipynb", "fergi/**/*.py", "synthetic/**/*.py", "requirements.t
 
 @dataclass(frozen=True)
 class Size:
-    """How large the study is, how its AU network is trained, and on how many scenes the tiny scorers are."""
+    """How large the study is, how its AU network is trained, on how many scenes the tiny scorers are.
+
+    The last three are options of the steps from the audience on.
+    """
 
     cohort: CohortSettings
     network: str
@@ -43,18 +47,31 @@ class Size:
     rate: float
     batch_size: int
     scenes: int
+    audience: str = ""
+    generator: str = ""
+    tuned: str = ""
 
 
 TINY = {"n_participants": 4, "n_sessions": 1, "n_images": 3, "n_black": 1}
 TINY |= {"baseline_seconds": 0.8, "reaction_seconds": 1.5, "n_disfa": 4, "n_disfa_plus": 1, "n_disfa_frames": 8}
 SIZES = {
     "demo": Size(CohortSettings(), "ir18-thin", 9, 1e-3, 32, 512),
-    "smoke": Size(CohortSettings(**TINY), "ir10-thin", 2, 1e-3, 16, 32),
+    "smoke": Size(
+        CohortSettings(**TINY),
+        "ir10-thin",
+        2,
+        1e-3,
+        16,
+        32,
+        audience="--people 4 --sessions 1",
+        generator="--n-pictures 64 --steps 2",
+        tuned="--smoke",
+    ),
 }
 
 
 # Name of a step, a file or folder below the root that it writes, what Python is given.
-STUDY = (
+FILMED = (
     ("cohort: people, pictures, films", "truth/people.png",
      "-m synthetic cohort --root {root} {cohort}"),
     ("scorers: tiny networks with weights", "pretrained_models/scorer_layouts.json",
@@ -88,12 +105,31 @@ STUDY = (
      "-m fergi.section_6_1 --root {root}"),
     ("intervals of the results", "results/accuracy_intervals.csv",
      "-m fergi.accuracy_intervals --root {root}"),
+    ("preference model of the filmed people", "AU_models/preference_linear.json",
+     "fit_preference_model.py --root {root} --valence linear"),
+    ("annotation, held out", "results/preferences_held_out.csv",
+     "annotate_preferences.py --root {root} --held-out"),
+)  # fmt: skip
+TUNED = (
+    ("people who rank nothing", "audience/preparation/preprocessed_reaction_data",
+     "-m synthetic audience --root {root} {audience}"),
+    ("annotation of their pairs", "audience/results/preferences.csv",
+     "annotate_preferences.py --root {root}/audience --model {root}/AU_models/preference_linear.json"),
+    ("a scorer tuned on these pairs, and controls", "results/tuned_scorer.csv",
+     "-m synthetic tuned --root {root} --what scorer {tuned}"),
+    ("a tiny generator of scenes", "pretrained_models/scene_generator",
+     "-m synthetic generator --root {root} --seed {seed} --scenes {generator}"),
+    ("the generator tuned on these pairs, and controls", "results/tuned_generator.csv",
+     "-m synthetic tuned --root {root} --what generator {tuned}"),
+)  # fmt: skip
+REPORT = (
     ("planted and recovered", "results/planted_recovered.csv",
      "-m synthetic compare --root {root}"),
     ("stage 10: the notebook", "results/result_analysis.html",
      "-m nbconvert --log-level ERROR --KernelManager.transport=ipc --execute --no-input --to html "
      "--output-dir {root}/results result_analysis.ipynb"),
 )  # fmt: skip
+STUDY = (*FILMED, *TUNED, *REPORT)
 
 
 @dataclass(frozen=True)
@@ -111,7 +147,10 @@ def steps(root: Path, size: Size) -> list[Step]:
     values["stage_9"] = "image_preference_binary_classification_based_on_ranking"
     values["cohort"] = " ".join(f"--{name.replace('_', '-')}={value}" for name, value in asdict(size.cohort).items())
     made = []
-    for name, written, command in STUDY:
+    study = (
+        STUDY if size.cohort.strength > 0 else (*FILMED, *REPORT)
+    )  # faces without an effect give no pairs to tune on
+    for name, written, command in study:
         parts = command.format(root="ROOT", **values).split()  # the root may hold spaces
         made.append(Step(name, tuple(part.replace("ROOT", str(root)) for part in parts), written.format(**values)))
     return made
@@ -183,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wishes = {name: getattr(chosen, name) for name in ("strength", "seed") if getattr(chosen, name) is not None}
     cohort = replace(size.cohort, **wishes)
     if chosen.afresh:
-        clear(root)
+        clear(root, everything=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does, so that the running step ends as well
     run_steps(root, replace(size, cohort=cohort))
 

@@ -1,15 +1,19 @@
-"""A tiny Stable Diffusion for drawn things of 32 pixels, trained here in minutes without a network connection.
+"""Tiny Stable Diffusions for drawn pictures of 32 pixels, trained here in minutes without a network connection.
 
-A prompt names a colour and a thing; the background is dark or bright, each in half of the pictures, and no prompt says
-which. So a preference for bright pictures has room to move the generator, and the colour of the thing is a property
-that such a preference should leave alone.
+One draws things before a background. A prompt names a colour and a thing; the background is dark or bright, each in
+half of the pictures, and no prompt says which. So a preference for bright pictures has room to move the generator, and
+the colour of the thing is a property that such a preference should leave alone. The other draws scenes as participants
+see them, good ones and bad ones.
 
 Writes  the pipeline in diffusers' form: tokenizer, text encoder, VAE, UNet, scheduler
-Run     python -m synthetic generator --root DIR        writes DIR/pretrained_models/tiny_generator
-Takes   three CPU-minutes; 4 MB.
+Run     python -m synthetic generator --root DIR            writes DIR/pretrained_models/tiny_generator
+        python -m synthetic generator --root DIR --scenes   writes DIR/pretrained_models/scene_generator
+Takes   three CPU-minutes, with --scenes one and a half; 4 MB.
 """
 
+import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +24,13 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from fergi.files import new_folder
+from fergi.files import new_folder, sha256
 from fergi.scorers.interface import offline_import
-from fergi.script import argument_parser, run
-from synthetic.claim import claim
-from synthetic.pictures import COLOURS, CREAM, DARK, FLYING, LIGHT, STANDING
+from fergi.script import CHECKOUT, argument_parser, at_least, run
+from synthetic.claim import KEPT, claim
+from synthetic.pictures import COLOURS, CREAM, DARK, FLYING, LIGHT, STANDING, draw_picture, random_scene
 
-FOLDER = "pretrained_models/tiny_generator"
+FOLDER, SCENES_FOLDER = "pretrained_models/tiny_generator", "pretrained_models/scene_generator"
 SIDE = 32  # pixels
 OVERSAMPLING = 4
 KINDS = {name: (STANDING | FLYING)[name] for name in ("ball", "house", "heart", "star")}
@@ -37,6 +41,8 @@ N_PICTURES = 2048  # to train on
 VAE_STEPS, VAE_BATCH, VAE_RATE, KL_WEIGHT = 400, 32, 3e-3, 1e-5
 UNET_STEPS, UNET_BATCH, UNET_RATE, EMPTY = 900, 64, 2e-3, 0.1
 BORDER = 3  # pixels, which no thing reaches
+SCENES = {"n_pictures": 4096, "steps": 600}  # how much training of the other one
+PATCHES = {"patch": 4, "components": 6, "widths": (32, 64)}  # and its size
 WARM, COLD = ("red", "orange", "yellow", "pink"), ("green", "blue", "purple")
 
 
@@ -200,17 +206,52 @@ def make_generator(
         pipeline.save_pretrained(written)
 
 
+def make_scene_generator(folder: Path, seed: int, *, n_pictures: int, steps: int) -> None:
+    """Make the pipeline that draws scenes of any quality, train it, and write it into a new folder."""
+    from fergi.face_generation.small_base import make_small_base
+
+    random = np.random.default_rng(seed)
+    scenes = [random_scene(random) for _ in range(n_pictures)]
+    drawn = [draw_picture(scene, random.uniform(), random, 2 * SIDE).picture for scene in scenes]
+    small = np.stack([np.asarray(each.resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for each in drawn])
+    make_small_base(folder, small, [scene.prompt for scene in scenes], seed, steps=steps, **PATCHES)
+
+
+def _name(options: dict[str, int]) -> str:
+    """A name that changes with the options, the packages and the code that a scene generator is made with."""
+    code = (
+        "requirements.txt",
+        "synthetic/generator.py",
+        "synthetic/pictures.py",
+        "fergi/face_generation/small_base.py",
+    )
+    settings = f"{options} {[sha256(CHECKOUT / path) for path in code]}"
+    return f"scene_generator_{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the generator, unless it is there."""
     parser = argument_parser(__doc__, "python -m synthetic generator")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--scenes", action="store_true", help="the one that draws scenes")
+    for name, value in SCENES.items():
+        shown = f"of --scenes (default: {value})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=at_least(1), default=value, metavar="N", help=shown)
     chosen = parser.parse_args(arguments)
     claim(chosen.root)
-    folder = chosen.root / FOLDER
+    folder = chosen.root / (SCENES_FOLDER if chosen.scenes else FOLDER)
     if (folder / "model_index.json").is_file():
         print(f"{folder} is there already.")
         return
-    make_generator(folder, chosen.seed)
+    if chosen.scenes:
+        options = {"seed": chosen.seed, "n_pictures": chosen.n_pictures, "steps": chosen.steps}
+        kept = chosen.root / KEPT / _name(options)
+        if not kept.is_dir():
+            make_scene_generator(kept, **options)
+        with new_folder(folder) as written:
+            shutil.copytree(kept, written, dirs_exist_ok=True)
+    else:
+        make_generator(folder, chosen.seed)
     print(f"Wrote {folder}.")
 
 

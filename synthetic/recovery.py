@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from fergi.dataset import (
     CLIP_KEY,
@@ -36,6 +37,7 @@ from fergi.preference.results import (
 )
 from fergi.script import argument_parser, run
 from synthetic.cohort import BASELINE, REACTION, UNREADABLE_ISSUES, UNSTEADY, Truth
+from synthetic.labels import ANNOTATED, BY_COIN, TURNED_ROUND, tuned_table
 
 UNITS = (4, 12)  # the AUs of the planted effect
 WINDOW = 3  # frames (eq. 1: 0.1 s at 30 FPS)
@@ -49,6 +51,8 @@ TELLING = 1.0  # difference of injected AU12 − AU4 activation of pairs in whic
 CHANCE = 3.0  # standard deviations
 SHUFFLES = 1000
 COLUMNS = ["quantity", "planted", "recovered", "required", "verdict"]
+MOST_BY_COIN = 0.5  # points of accuracy
+SMALL, LARGE = 0.25, 0.5  # shares of what the labels tell; by so much nothing else may move
 RECOVERED, NOT_RECOVERED = "recovered", "NOT RECOVERED"
 
 Row = tuple[str, str, str, str, bool]
@@ -81,12 +85,14 @@ def compare(folders: Folders) -> pd.DataFrame:
         *_people(folders, courses, black),
         *_preferences(folders, courses[REACTION], strength),
     ]
+    if strength > 0:  # else there are no pairs to tune on
+        rows += [*tuned_scorer_rows(_tuned(folders, "scorer")), *tuned_generator_rows(_tuned(folders, "generator"))]
     return pd.DataFrame([(*row, RECOVERED if good else NOT_RECOVERED) for *row, good in rows], columns=COLUMNS)
 
 
-def _activation(folders: Folders, kind: str) -> dict[Clip, tuple[float, float]]:
-    """The activation values of AU4 and AU12 in the valid clips of one kind."""
-    columns = [f"AU{unit}_activation_value" for unit in UNITS]
+def read_activation(folders: Folders, kind: str, units: Sequence[int] = UNITS) -> dict[Clip, tuple[float, ...]]:
+    """The activation values of AUs in the valid clips of one kind."""
+    columns = [f"AU{unit}_activation_value" for unit in units]
     advice = f"Run preprocess_{kind}_data.py first."
     folder, sessions = folders.activation_tables(kind), read_valid_sessions(folders)
     tables = read_tables(folder, sessions, key=CLIP_KEY, numeric=columns, advice=advice)
@@ -115,7 +121,7 @@ def _faces(folders: Folders, courses: Courses, strength: float) -> list[Row]:
     problems += [f"{path} is of another film than was made" for path, made, found in lengths if made != found]
     if problems:
         raise summarise(problems, len(paths), "feature files", "Run clips_facial_process.py --redo.")
-    activation = _activation(folders, REACTION)
+    activation = read_activation(folders, REACTION)
     rows: list[Row] = []
     for number, unit in enumerate(UNITS):
         name = f"AU{unit}"
@@ -180,7 +186,7 @@ def _people(folders: Folders, courses: Mapping[str, Courses], black: set[Clip]) 
     ]
     for kind, of_kind in courses.items():
         disturbed = {clip for clip, each in of_kind.items() if each["disturbance"].notna().mean() > MOST_DISTURBED}
-        used = set(_activation(folders, kind))
+        used = set(read_activation(folders, kind))
         could_be = set(of_kind) - (black if kind == REACTION else set())
         others = could_be - disturbed
         n_found, n_lost = len((could_be - used) & disturbed), len(others - used)
@@ -305,6 +311,70 @@ def _planted_accuracies(images: pd.DataFrame, pairs: Pairs, courses: Courses) ->
         "all": f"{100 * (np.mean(difference > 0) + np.mean(difference == 0) / 2):.1f} %",
         "telling": f"{100 * (difference[told] > 0).mean():.1f} % of {told.sum()}" if told.any() else "none",
     }
+
+
+# Tuning ------------------------------------------------------------------------------------------------------------
+
+
+def _tuned(folders: Folders, what: str) -> pd.DataFrame:
+    path = tuned_table(folders, what)
+    require([path], "tables of tunings", f"Run python -m synthetic tuned --what {what} first.")
+    return pd.read_csv(path)
+
+
+def tuned_scorer_rows(table: pd.DataFrame) -> list[Row]:
+    """Rows on the scorers that were tuned on each kind of labels; ``table`` is that of ``synthetic tuned``.
+
+    Gains and their intervals over new scenes are means over the seeds.
+    """
+    gain = table.groupby("labels")[["gain", "lower", "upper"]].mean()
+    shown = {row.Index: f"{row.gain:+.2f} [{row.lower:.2f}, {row.upper:.2f}]" for row in gain.itertuples()}
+    quantity = f"PickScore tuned on {_pairs_of(table)}: gain in accuracy on new pairs, points"
+    coin, turned = (gain.at[labels, "gain"] for labels in (BY_COIN, TURNED_ROUND))
+    coins, turns = (f"the same, labels {how}" for how in ("by coin", "turned round"))
+    return [
+        (quantity, "quality", shown[ANNOTATED], "more than 0", gain.at[ANNOTATED, "lower"] > 0),
+        (coins, "nothing", shown[BY_COIN], f"within {MOST_BY_COIN} points", abs(coin) < MOST_BY_COIN),
+        (turns, "the opposite", shown[TURNED_ROUND], f"less than {MOST_BY_COIN} points", turned < MOST_BY_COIN),
+    ]
+
+
+def tuned_generator_rows(table: pd.DataFrame) -> list[Row]:
+    """Rows on the generators that were tuned on each kind of labels; ``table`` is that of ``synthetic tuned``.
+
+    What the labels do not tell stays if its interval includes 0 or it moves by less than a quarter of what they tell
+    (many small steps move everything a little), and in any case by less than half of that.
+    """
+    moved = {labels: mean_and_margin(each["fidelity"]) for labels, each in table.groupby("labels")}
+    moved["warmth"] = mean_and_margin(table.loc[table["labels"] == ANNOTATED, "warmth"])
+    shown = {name: f"{mean:+.3f} ± {margin:.3f}" for name, (mean, margin) in moved.items()}
+    quantity = f"generator tuned on {_pairs_of(table)}: shift of the fidelity of samples, in shares of its range"
+    told, margin = moved[ANNOTATED]
+
+    def stays(name: str) -> bool:
+        return abs(moved[name][0]) < min(max(moved[name][1], SMALL * told), LARGE * told)
+
+    against = moved[TURNED_ROUND][0] < -moved[TURNED_ROUND][1]
+    within = f"0 in its interval or below {SMALL:g} of the first, and below {LARGE:g} of it"
+    return [
+        (quantity, "fidelity", shown[ANNOTATED], "more than 0", told > margin),
+        ("the same, labels by coin", "nothing", shown[BY_COIN], within, stays(BY_COIN)),
+        ("the same, labels turned round", "the opposite", shown[TURNED_ROUND], "less than 0", against),
+        ("warmth of the light, labels as annotated", "nothing", shown["warmth"], within, stays("warmth")),
+    ]
+
+
+def _pairs_of(table: pd.DataFrame) -> str:
+    told = table[table["labels"] == ANNOTATED].iloc[0]
+    return f"{told['pairs']:.0f} pairs from faces ({100 * told['right']:.0f} % of their labels right)"
+
+
+def mean_and_margin(values: Iterable[float]) -> tuple[float, float]:
+    """The mean over seeds, and half its 95 % interval (Student's t); infinite for a single seed."""
+    values = np.asarray(list(values), float)
+    if len(values) < 2:
+        return float(values.mean()), np.inf
+    return float(values.mean()), float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 
 def as_text(table: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from fergi.files import FergiError
 from fergi.script import CHECKOUT
 from synthetic import demo
 from synthetic.__main__ import main
-from synthetic.claim import MARKER, claim, clear
+from synthetic.claim import KEPT, MARKER, claim, clear
 from synthetic.demo import SIZES, Step, run_steps, steps
 from tests.filmed import snapshot
 
@@ -136,7 +137,8 @@ def test_a_step_ends_with_the_demo(study, how):
 # Scripts that are no stage of the paper.
 OF_OWN_PEOPLE = {
     *("collect_sessions.py", "cut_clips.py", "delete_participant.py", "import_features.py"),
-    *("fit_preference_model.py", "annotate_preferences.py", "finetune_scorer.py", "finetune_generator.py"),
+    *("finetune_scorer.py", "finetune_generator.py"),  # which ``synthetic tuned`` calls
+    *("train_face_generator.py", "synthesise_faces.py", "correct_labels.py"),
 }
 
 
@@ -145,7 +147,18 @@ def test_every_script_has_its_place(tmp_path):
     made = [step.command for step in steps(tmp_path, SIZES["demo"])]
     scripts = {path.name for path in CHECKOUT.glob("*_*.py")} - OF_OWN_PEOPLE
     assert {command[0] for command in made if command[0] != "-m"} == scripts
-    assert {command[2] for command in made if command[:2] == ("-m", "synthetic")} == {"cohort", "scorers", "compare"}
+    assert {command[2] for command in made if command[:2] == ("-m", "synthetic")} == {
+        *("cohort", "scorers", "audience", "generator", "tuned", "compare")
+    }
+
+
+def test_nothing_is_tuned_where_nothing_is_planted(tmp_path):
+    """Faces without an effect give no pairs; every other step stays."""
+    demo_size = SIZES["demo"]
+    without = steps(tmp_path, replace(demo_size, cohort=replace(demo_size.cohort, strength=0.0)))
+    left_out = [step.name for step in steps(tmp_path, demo_size) if step.name not in {each.name for each in without}]
+    assert left_out == [name for name, *_ in demo.TUNED]
+    assert without[-2].command[2] == "compare"
 
 
 # Folders of somebody's own
@@ -214,9 +227,13 @@ def test_a_file_in_the_place_of_the_folder(tmp_path, idle, command):
 
 
 def test_synthetic_data_are_cleared_away(tmp_path):
-    """All but the file that says what the folder is."""
+    """All but the file that says what the folder is, and what is kept unless everything is to go."""
     root = tmp_path / "demo"
     claim(root)
+    (root / KEPT / "generator").mkdir(parents=True)
+    clear(root)
+    assert (root / KEPT / "generator").is_dir()
+    clear(root, everything=True)
     for name in ("data/008/session_1/data.json", "figures/figure_3.png", "notes.txt"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()

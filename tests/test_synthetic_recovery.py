@@ -16,7 +16,18 @@ from fergi.files import FergiError
 from fergi.preference.results import ENSEMBLE, INTEGRATED_ENSEMBLE, TRAINED_SCORERS, VALENCE, correct_and_total
 from synthetic import recovery
 from synthetic.cohort import CohortSettings
-from synthetic.recovery import NOT_RECOVERED, RECOVERED, by_chance, clips_row, compare, injected_activation
+from synthetic.labels import tuned_table
+from synthetic.recovery import (
+    NOT_RECOVERED,
+    RECOVERED,
+    by_chance,
+    clips_row,
+    compare,
+    injected_activation,
+    mean_and_margin,
+    tuned_generator_rows,
+    tuned_scorer_rows,
+)
 
 COHORT = CohortSettings(n_participants=12, n_sessions=3, baseline_seconds=0.6, reaction_seconds=2.0)
 ON_PREFERENCES = "selected pairs|all pairs"
@@ -107,10 +118,73 @@ def test_reactions_stay_in_their_session(rated):
 # Verdicts ----------------------------------------------------------------------------------------------------------
 
 
+SCORER = {"annotated": (1.0, 1.5, 2.0), "by_coin": (0.3, -0.2, 0.2), "turned_round": (-0.5, 0.1, -0.2)}
+GENERATOR = {"annotated": (0.2, 0.25, 0.3), "by_coin": (0.03, -0.04, 0.02), "turned_round": (-0.3, -0.2, -0.25)}
+WARMTH = (0.03, -0.02, 0.01)
+
+
+def tuned(what: str, values: dict[str, tuple[float, ...]], warmth: tuple[float, ...] = WARMTH) -> pd.DataFrame:
+    """A table as ``synthetic tuned`` writes it; a gain's interval is 0.5 to each side."""
+    rows = []
+    for labels, several in values.items():
+        for seed, value in enumerate(several):
+            row = {"labels": labels, "seed": seed, "pairs": 400, "right": 0.75}
+            scorer = {"gain": value, "lower": value - 0.5, "upper": value + 0.5}
+            rows.append(row | (scorer if what == "scorer" else {"fidelity": value, "warmth": warmth[seed]}))
+    return pd.DataFrame(rows)
+
+
+def tuned_study(root, *options) -> Folders:
+    """``study``, and tables of tunings as they should be."""
+    folders = study(root, *options)
+    for what, values in (("scorer", SCORER), ("generator", GENERATOR)):
+        tuned(what, values).to_csv(tuned_table(folders, what), index=False)
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("what", "values", "warmth", "lost"),
+    [
+        ("scorer", {}, WARMTH, []),
+        ("scorer", {"annotated": (0.4, 0.5, 0.55)}, WARMTH, ["annotated"]),  # 0.48 [−0.02, 0.98]
+        ("scorer", {"by_coin": (-0.5, -0.6, -0.5)}, WARMTH, ["by_coin"]),
+        ("scorer", {"turned_round": (0.5, 0.6, 0.7)}, WARMTH, ["turned_round"]),
+        ("generator", {}, WARMTH, []),
+        # By hand, t with two degrees of freedom: 4.303 · 0.1 / √3 = 0.248 is more than 0.2.
+        ("generator", {"annotated": (0.1, 0.2, 0.3)}, WARMTH, ["annotated"]),
+        (
+            "generator",
+            {"by_coin": (0.07, 0.07, 0.071)},
+            WARMTH,
+            ["by_coin"],
+        ),  # its interval leaves 0 out: 0.07 > 0.25/4
+        ("generator", {"by_coin": (0.05, 0.05, 0.051)}, WARMTH, []),  # so does this, but it is small
+        ("generator", {"by_coin": (-0.3, 0.3, 0.5)}, WARMTH, ["by_coin"]),  # 0.167: a wide interval is no excuse
+        ("generator", {"turned_round": (0.2, 0.2, 0.21)}, WARMTH, ["turned_round"]),
+        ("generator", {}, (-0.1, -0.1, -0.11), ["warmth"]),
+    ],
+)
+def test_verdicts_on_tunings(what, values, warmth, lost):
+    """Each row fails where it should, and no other does."""
+    rows = {"scorer": tuned_scorer_rows, "generator": tuned_generator_rows}[what]
+    table = tuned(what, {"scorer": SCORER, "generator": GENERATOR}[what] | values, warmth)
+    names = ["annotated", "by_coin", "turned_round", "warmth"]
+    verdict = [good for *_, good in rows(table)]
+    assert [name for name, good in zip(names, verdict, strict=False) if not good] == lost
+    assert "400 pairs from faces (75 % of their labels right)" in rows(table)[0][0]
+
+
+def test_mean_and_margin_by_hand():
+    """Student's t of two degrees of freedom is 4.302653; one seed has no interval."""
+    mean, margin = mean_and_margin([0.1, 0.2, 0.3])
+    assert (mean, margin) == pytest.approx((0.2, 4.302653 * 0.1 / math.sqrt(3)), abs=1e-6)
+    assert mean_and_margin([0.4]) == (0.4, math.inf)
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory) -> Folders:
     """A cohort of strength 4 whose faces are read without a fault."""
-    return study(tmp_path_factory.mktemp("told"), COHORT)
+    return tuned_study(tmp_path_factory.mktemp("told"), COHORT)
 
 
 @pytest.fixture
@@ -127,7 +201,7 @@ def verdicts(folders: Folders) -> pd.Series:
 def test_everything_planted_is_recovered_from_true_features(told):
     """Every row; and what is compared with chance is what stage 9 has counted."""
     table = verdicts(told)
-    assert len(table) == 12
+    assert len(table) == 12 + 3 + 4
     assert (table == RECOVERED).all(), table
     images, results = recovery.read_preferences(told)
     selected, alone, ensemble, together = (
@@ -142,7 +216,7 @@ def test_faces_read_the_wrong_way_round_recover_nothing(tmp_path):
     """A smile for a frown: all rows on preferences fail, and all on AU4 and AU12."""
     exchanged = np.arange(12)
     exchanged[[AU4, AU12]] = AU12, AU4
-    table = verdicts(study(tmp_path, COHORT, lambda course: course[:, exchanged]))
+    table = verdicts(tuned_study(tmp_path, COHORT, lambda course: course[:, exchanged]))
     failing = table[table.index.str.contains(f"{ON_PREFERENCES}|frame by frame|activation values")]
     assert len(failing) == 7
     assert (failing == NOT_RECOVERED).all(), table
@@ -190,5 +264,8 @@ def test_the_command_writes_and_prints_the_table(told, tmp_path, capsys):
     assert table.equals(compare(told).astype(str))
     assert all(quantity[:30] in said for quantity in table["quantity"])
     assert max(map(len, said.splitlines()[:-1])) <= 120
+    tuned_table(told, "scorer").unlink()
+    with pytest.raises(FergiError, match=r"tuned_scorer\.csv\)\. Run python -m synthetic tuned --what scorer first"):
+        recovery.main(["--root", str(told.root)])
     with pytest.raises(FergiError, match=r"synthetic\.json\)\. Run python -m synthetic cohort first\.$"):
         recovery.main(["--root", str(tmp_path)])
