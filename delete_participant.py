@@ -51,7 +51,9 @@ def what_to_run(folders: Folders, *, results: bool) -> list[str]:
         sentences.append(
             f"Fitted perhaps with this person's reactions, too: {names}. Run fit_preference_model.py again."
         )
-    sentences.append("Exports, tuned models, face generators and what these made, and backups are not touched; make them again.")
+    sentences.append(
+        "Exports, tuned models, face generators and what these made, and backups are not touched; make them again."
+    )
     return sentences
 
 
