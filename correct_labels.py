@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 import config
 from fergi.action_units.estimator import AUEstimator
-from fergi.action_units.faces_dataset import read_picture
+from fergi.action_units.faces_dataset import INDEX, LABEL_COLUMNS, read_picture
 from fergi.action_units.network import NETWORKS
 from fergi.face_generation.correction import (
     CHANGES,
@@ -50,7 +50,7 @@ from fergi.face_generation.correction import (
     ensemble_mean,
     write_corrected,
 )
-from fergi.face_generation.pictures import AU_COLUMNS, INDEX, LabelledPictures, read_pictures
+from fergi.face_generation.pictures import LabelledPictures, read_pictures
 from fergi.face_generation.pseudo_labels import (
     HEAD_FILE,
     STATE,
@@ -156,10 +156,11 @@ def open_networks(chosen: argparse.Namespace, faces: LabelledPictures) -> dict[s
     networks: dict[str, tuple[AUEstimator, np.ndarray]] = {}
     for checkpoint, network in zip(chosen.checkpoint, chosen.network, strict=True):
         name = checkpoint.stem if checkpoint.stem not in ("head", *networks) else f"{checkpoint.stem} {len(networks)}"
-        there, trained = checkpoint.with_name(SETTINGS_FILE), np.ones(len(AU_COLUMNS), bool)
+        there, trained = checkpoint.with_name(SETTINGS_FILE), np.ones(len(LABEL_COLUMNS), bool)
         if there.is_file():
             counts = read_json(there, "Remove it.")
-            trained = np.array([any(counts.get(f"training labels of {unit} by intensity", [1])) for unit in AU_COLUMNS])
+            names = [f"training labels of {unit} by intensity" for unit in LABEL_COLUMNS]
+            trained = np.array([any(counts.get(name, [1])) for name in names])
         networks[name] = AUEstimator(checkpoint, network, choose_device(chosen.device)), trained
     return networks
 
@@ -197,7 +198,7 @@ def estimate(
     file: Path,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Intensities (n, 12) of the head and of each network, and the head's probabilities; done parts are in ``file``."""
-    n_units, n_classes = len(AU_COLUMNS), len(head.expressions)
+    n_units, n_classes = len(LABEL_COLUMNS), len(head.expressions)
     shape = len(faces), n_units * (1 + len(networks)) + n_classes
     found, new = array_in_file(file, np.float32, shape, "--out")
     if new:
@@ -224,7 +225,7 @@ def estimate(
 def report(faces: LabelledPictures, ensemble: np.ndarray, changes: pd.DataFrame) -> str:
     """A table: of each label how many there are, how the ensemble's mean correlates with it, how many were changed."""
     counts, rows = changes["label"].value_counts(), []
-    for name, labels, mean in zip(AU_COLUMNS, faces.intensities.T, ensemble.T, strict=True):
+    for name, labels, mean in zip(LABEL_COLUMNS, faces.intensities.T, ensemble.T, strict=True):
         both = pd.DataFrame({"label": labels, "mean": mean}).dropna()
         r = both["label"].corr(both["mean"]) if both.nunique().gt(1).all() else np.nan
         rows.append((name, int((~np.isnan(labels)).sum()), r, counts.get(name, 0)))

@@ -35,9 +35,9 @@ from typing import Any
 import numpy as np
 
 import config
-from fergi.action_units.faces_dataset import ALIGNMENT, SCRIPTS
+from fergi.action_units.faces_dataset import ALIGNMENT, INDEX, SCRIPTS
 from fergi.dataset import Folders
-from fergi.face_generation.pictures import INDEX, LabelledPictures, cut_faces, read_pictures
+from fergi.face_generation.pictures import LabelledPictures, cut_faces, read_pictures
 from fergi.face_generation.training import FaceGeneratorSettings, FaceGeneratorTraining
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, check_writable

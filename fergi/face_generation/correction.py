@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fergi.face_generation.pictures import AU_COLUMNS, INDEX
+from fergi.action_units.faces_dataset import INDEX, LABEL_COLUMNS
 from fergi.features import SETTINGS_FILE
 from fergi.files import FergiError, replacing, summarise, write_tables
 
@@ -125,7 +125,7 @@ def changed_intensities(
     rows, columns = np.nonzero((before != after) & ~np.isnan(before))
     table = {
         "image": np.asarray(images, object)[rows],
-        "label": [AU_COLUMNS[column] for column in columns],
+        "label": [LABEL_COLUMNS[column] for column in columns],
         "before": [f"{value:g}" for value in before[rows, columns]],
         "after": [f"{value:.0f}" for value in whole(after)[rows, columns]],
         "ensemble": after[rows, columns],
@@ -167,7 +167,7 @@ def write_corrected(folder: Path, out: Path, changes: pd.DataFrame) -> None:
     for image, label, after in changes[["image", "label", "after"]].itertuples(index=False):
         row = row_of[image]
         index.loc[row, label] = after
-        if label in AU_COLUMNS and "frame" in index:
+        if label in LABEL_COLUMNS and "frame" in index:
             subject = index["subject"][row]
             file = f"{subject}/{subject}_au{label.removeprefix('AU')}.txt"
             lines.setdefault(file, {})[index["frame"][row]] = after

@@ -17,16 +17,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
+from fergi.action_units.disfa import NOT_LABELLED
+from fergi.action_units.faces_dataset import FRAME_COLUMNS, INDEX, LABEL_COLUMNS
 from fergi.dataset import VIDEO_ENDINGS, Folders, may_share
 from fergi.face_generation.captions import caption
-from fergi.features import ACTION_UNITS, SETTINGS_FILE, FrameLimits, read_clips, require_one_estimator, valid_frames
+from fergi.features import SETTINGS_FILE, FrameLimits, read_clips, require_one_estimator, valid_frames
 from fergi.files import FergiError, new_folder, read_json, read_table, sha256, summarise, write_json, write_table
 from fergi.finetuning.pairs import Picture, picture_sums
 
-INDEX = "index.csv"
-NOT_LABELLED = -1
 HIGHEST = 5
-AU_COLUMNS = tuple(f"AU{unit}" for unit in ACTION_UNITS)
 TEXTS = ("caption", "expression")
 FEATURES = "_features.csv"
 AROUND = 2.0  # side of what is cut out, in sides of the detection
@@ -129,9 +128,9 @@ def _read_folder(folder: Path) -> LabelledPictures:
     try:
         columns = pd.read_csv(path, nrows=0).columns if path.is_file() else []
         texts = [name for name in TEXTS if name in columns]
-        units = [name for name in AU_COLUMNS if name in columns]
-        if unknown := [name for name in columns if re.fullmatch(r"AU ?\d+", name, re.I) and name not in AU_COLUMNS]:
-            raise ValueError(f"{path} has a column {unknown[0]}; the AUs are {', '.join(AU_COLUMNS)}")
+        units = [name for name in LABEL_COLUMNS if name in columns]
+        if unknown := [name for name in columns if re.fullmatch(r"AU ?\d+", name, re.I) and name not in LABEL_COLUMNS]:
+            raise ValueError(f"{path} has a column {unknown[0]}; the AUs are {', '.join(LABEL_COLUMNS)}")
         table = read_table(path, text_key=["image", "subject"], kept=[*units, *texts])
         for name in ("image", "subject"):
             for row in np.flatnonzero(table[name].isna()):
@@ -152,8 +151,8 @@ def _read_folder(folder: Path) -> LabelledPictures:
 
 def _intensities(table: pd.DataFrame, path: Path) -> np.ndarray:
     """Shape (n, 12), NaN where a cell is empty or −1, or an AU has no column; ValueError names the first other cell."""
-    intensities = np.full((len(table), len(AU_COLUMNS)), np.nan)
-    for place, name in enumerate(AU_COLUMNS):
+    intensities = np.full((len(table), len(LABEL_COLUMNS)), np.nan)
+    for place, name in enumerate(LABEL_COLUMNS):
         if name not in table:
             continue
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
@@ -234,7 +233,7 @@ def cut_faces(folder: Path, home: Path, pretrained_models: Path, limits: FrameLi
                 rows.append((image, person, part, frame + 1, *values))
         if not rows:
             raise FergiError(f"No valid frame of the {len(paths)} clips in {folder} has a face. {ADVICE}")
-        write_table(pd.DataFrame(rows, columns=["image", "subject", "part", "frame", *AU_COLUMNS]), written / INDEX)
+        write_table(pd.DataFrame(rows, columns=[*FRAME_COLUMNS, *LABEL_COLUMNS]), written / INDEX)
         write_json({"cut_from": str(folder.resolve()), "per_clip": per_clip, **estimator}, written / SETTINGS_FILE)
     return made
 
