@@ -6,7 +6,7 @@ that the scripts made on a filmed reaction, drawn at random with all its AUs.
 
 Writes  audience/data/, audience/preparation/preprocessed_reaction_data/, audience/pretrained_models/, audience/truth/
 Run     python -m synthetic audience --root DIR        after stage 7
-Takes   ten seconds.
+Takes   a quarter of a minute.
 """
 
 import shutil
@@ -19,7 +19,7 @@ import pandas as pd
 from fergi.dataset import CLIP_KEY, Folders
 from fergi.features import ACTION_UNITS, SETTINGS_FILE
 from fergi.files import read_json, replacing, require, write_json, write_table
-from fergi.script import argument_parser, run
+from fergi.script import argument_parser, at_least, run
 from fergi.weights import PICK_SCORE
 from synthetic.claim import claim
 from synthetic.cohort import REACTION, CohortSettings, Take, Truth, plan_sessions, stream
@@ -89,8 +89,8 @@ def _seen(take: Take, error: np.ndarray) -> np.ndarray | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make as many people as asked for, of another seed than the filmed ones."""
     parser = argument_parser(__doc__, "python -m synthetic audience")
-    parser.add_argument("--people", type=int, default=24, help="default: %(default)s")
-    parser.add_argument("--sessions", type=int, default=8, help="of each (default: %(default)s)")
+    parser.add_argument("--people", type=at_least(1), default=32, help="default: %(default)s")
+    parser.add_argument("--sessions", type=at_least(1), default=10, help="of each (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     claim(chosen.root)
     folders = Folders(chosen.root.resolve())
