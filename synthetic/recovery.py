@@ -347,7 +347,7 @@ def tuned_generator_rows(table: pd.DataFrame) -> list[Row]:
     (many small steps move everything a little), and in any case by less than half of that.
     """
     moved = {labels: mean_and_margin(each["fidelity"]) for labels, each in table.groupby("labels")}
-    moved["warmth"] = mean_and_margin(table.loc[table["labels"] == ANNOTATED, "warmth"])
+    moved["night"] = mean_and_margin(table.loc[table["labels"] == ANNOTATED, "night"])
     shown = {name: f"{mean:+.3f} ± {margin:.3f}" for name, (mean, margin) in moved.items()}
     quantity = f"generator tuned on {_pairs_of(table)}: shift of the fidelity of samples, in shares of its range"
     told, margin = moved[ANNOTATED]
@@ -361,7 +361,13 @@ def tuned_generator_rows(table: pd.DataFrame) -> list[Row]:
         (quantity, "fidelity", shown[ANNOTATED], "more than 0", told > margin),
         ("the same, labels by coin", "nothing", shown[BY_COIN], within, stays(BY_COIN)),
         ("the same, labels turned round", "the opposite", shown[TURNED_ROUND], "less than 0", against),
-        ("warmth of the light, labels as annotated", "nothing", shown["warmth"], within, stays("warmth")),
+        (
+            "samples with a dark sky where the prompt says night: share",
+            "nothing",
+            shown["night"],
+            within,
+            stays("night"),
+        ),
     ]
 
 

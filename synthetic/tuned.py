@@ -7,7 +7,9 @@ generator by samples before and after from the same noise, of other prompts and 
 
 People like pictures of high quality, half of which is fidelity. A picture of low fidelity is faded. So fidelity is
 read off the contrast (logarithm of the standard deviation of grey levels over their mean), which neither kind of light
-changes. The warmth of the light, which is no part of quality, is read off the ratio of red to blue.
+changes. What the prompt says must stay: whether the sky is dark, as at night, or not. The warmth of the light (the
+ratio of red to blue) is measured as well. But the labels tell a little of it, by chance and since fading takes blue
+from skies.
 
 Reads   audience/, pretrained_models/scene_generator
 Writes  audience/pairs/, audience/tuned_scorers/, audience/tuned_generators/; results/tuned_<what>.csv
@@ -47,6 +49,7 @@ OPTIONS = {
     "--evaluated-pairs 32 --sample-steps 15 --guidance 2 --device cpu --workers 1",
 }
 SMOKE = {"scorer": "--epochs 1", "generator": "--steps 1 --evaluate-every 1 --evaluated-pairs 2"}
+DARK_SKY = 100  # mean level of the upper third of a picture
 SAMPLING = {"num_inference_steps": 15, "guidance_scale": 2.0}
 
 
@@ -97,10 +100,12 @@ def _tuned_generator(
     _quietly(finetune_generator.main, [*given, "--pipeline", pipeline, "--sample-prompts", shown])
     random = np.random.default_rng([seed, 1])
     prompts = [random_scene(random).prompt for _ in range(n_judged)]
-    before, after = (np.array([*map(cues, samples(pipeline, adapter, prompts, seed))]) for adapter in (None, out))
+    made = [samples(pipeline, adapter, prompts, seed) for adapter in (None, out)]
+    before, after = (np.array([*map(cues, pictures)]) for pictures in made)
     shift = (after - before).mean(axis=0) / cue_ranges()
+    nights = [np.mean([*map(is_as_dark_as_prompted, pictures, prompts)]) for pictures in made]
     ratio = pd.read_csv(out / "training_log.csv")["error_ratio"].iloc[-1]
-    return {"fidelity": shift[0], "warmth": shift[1], "error_ratio": ratio}
+    return {"fidelity": shift[0], "warmth": shift[1], "night": nights[1] - nights[0], "error_ratio": ratio}
 
 
 def samples(pipeline: Path, adapter: Path | None, prompts: Sequence[str], seed: int) -> list[Image.Image]:
@@ -122,6 +127,12 @@ def cues(picture: Image.Image) -> tuple[float, float]:
     levels = np.asarray(picture, float) + 1
     grey, (red, _, blue) = levels.mean(axis=2), levels.mean(axis=(0, 1))
     return math.log(max(grey.std(), 1) / grey.mean()), math.log(red / blue)
+
+
+def is_as_dark_as_prompted(picture: Image.Image, prompt: str) -> bool:
+    """Whether the sky is dark and the prompt says night, or neither."""
+    sky = np.asarray(picture, float)[: SIDE // 3].mean()
+    return bool((sky < DARK_SKY) == prompt.endswith("at night"))
 
 
 def cue_ranges(n: int = 400, seed: int = 0) -> np.ndarray:

@@ -120,17 +120,17 @@ def test_reactions_stay_in_their_session(rated):
 
 SCORER = {"annotated": (1.0, 1.5, 2.0), "by_coin": (0.3, -0.2, 0.2), "turned_round": (-0.5, 0.1, -0.2)}
 GENERATOR = {"annotated": (0.2, 0.25, 0.3), "by_coin": (0.03, -0.04, 0.02), "turned_round": (-0.3, -0.2, -0.25)}
-WARMTH = (0.03, -0.02, 0.01)
+NIGHT = (0.03, -0.02, 0.01)
 
 
-def tuned(what: str, values: dict[str, tuple[float, ...]], warmth: tuple[float, ...] = WARMTH) -> pd.DataFrame:
+def tuned(what: str, values: dict[str, tuple[float, ...]], night: tuple[float, ...] = NIGHT) -> pd.DataFrame:
     """A table as ``synthetic tuned`` writes it; a gain's interval is 0.5 to each side."""
     rows = []
     for labels, several in values.items():
         for seed, value in enumerate(several):
             row = {"labels": labels, "seed": seed, "pairs": 400, "right": 0.75}
             scorer = {"gain": value, "lower": value - 0.5, "upper": value + 0.5}
-            rows.append(row | (scorer if what == "scorer" else {"fidelity": value, "warmth": warmth[seed]}))
+            rows.append(row | (scorer if what == "scorer" else {"fidelity": value, "night": night[seed]}))
     return pd.DataFrame(rows)
 
 
@@ -143,32 +143,32 @@ def tuned_study(root, *options) -> Folders:
 
 
 @pytest.mark.parametrize(
-    ("what", "values", "warmth", "lost"),
+    ("what", "values", "night", "lost"),
     [
-        ("scorer", {}, WARMTH, []),
-        ("scorer", {"annotated": (0.4, 0.5, 0.55)}, WARMTH, ["annotated"]),  # 0.48 [−0.02, 0.98]
-        ("scorer", {"by_coin": (-0.5, -0.6, -0.5)}, WARMTH, ["by_coin"]),
-        ("scorer", {"turned_round": (0.5, 0.6, 0.7)}, WARMTH, ["turned_round"]),
-        ("generator", {}, WARMTH, []),
+        ("scorer", {}, NIGHT, []),
+        ("scorer", {"annotated": (0.4, 0.5, 0.55)}, NIGHT, ["annotated"]),  # 0.48 [−0.02, 0.98]
+        ("scorer", {"by_coin": (-0.5, -0.6, -0.5)}, NIGHT, ["by_coin"]),
+        ("scorer", {"turned_round": (0.5, 0.6, 0.7)}, NIGHT, ["turned_round"]),
+        ("generator", {}, NIGHT, []),
         # By hand, t with two degrees of freedom: 4.303 · 0.1 / √3 = 0.248 is more than 0.2.
-        ("generator", {"annotated": (0.1, 0.2, 0.3)}, WARMTH, ["annotated"]),
+        ("generator", {"annotated": (0.1, 0.2, 0.3)}, NIGHT, ["annotated"]),
         (
             "generator",
             {"by_coin": (0.07, 0.07, 0.071)},
-            WARMTH,
+            NIGHT,
             ["by_coin"],
         ),  # its interval leaves 0 out: 0.07 > 0.25/4
-        ("generator", {"by_coin": (0.05, 0.05, 0.051)}, WARMTH, []),  # so does this, but it is small
-        ("generator", {"by_coin": (-0.3, 0.3, 0.5)}, WARMTH, ["by_coin"]),  # 0.167: a wide interval is no excuse
-        ("generator", {"turned_round": (0.2, 0.2, 0.21)}, WARMTH, ["turned_round"]),
-        ("generator", {}, (-0.1, -0.1, -0.11), ["warmth"]),
+        ("generator", {"by_coin": (0.05, 0.05, 0.051)}, NIGHT, []),  # so does this, but it is small
+        ("generator", {"by_coin": (-0.3, 0.3, 0.5)}, NIGHT, ["by_coin"]),  # 0.167: a wide interval is no excuse
+        ("generator", {"turned_round": (0.2, 0.2, 0.21)}, NIGHT, ["turned_round"]),
+        ("generator", {}, (-0.1, -0.1, -0.11), ["night"]),
     ],
 )
-def test_verdicts_on_tunings(what, values, warmth, lost):
+def test_verdicts_on_tunings(what, values, night, lost):
     """Each row fails where it should, and no other does."""
     rows = {"scorer": tuned_scorer_rows, "generator": tuned_generator_rows}[what]
-    table = tuned(what, {"scorer": SCORER, "generator": GENERATOR}[what] | values, warmth)
-    names = ["annotated", "by_coin", "turned_round", "warmth"]
+    table = tuned(what, {"scorer": SCORER, "generator": GENERATOR}[what] | values, night)
+    names = ["annotated", "by_coin", "turned_round", "night"]
     verdict = [good for *_, good in rows(table)]
     assert [name for name, good in zip(names, verdict, strict=False) if not good] == lost
     assert "400 pairs from faces (75 % of their labels right)" in rows(table)[0][0]

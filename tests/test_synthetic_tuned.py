@@ -21,7 +21,7 @@ from synthetic.generator import SIDE
 from synthetic.labels import ANNOTATED, BY_COIN, TURNED_ROUND, write_labels
 from synthetic.pictures import draw_picture, random_scene
 from synthetic.recovery import injected_activation
-from synthetic.tuned import cue_ranges, cues
+from synthetic.tuned import cue_ranges, cues, is_as_dark_as_prompted
 
 SETTINGS = {"n_sessions": 2, "baseline_seconds": 0.6, "reaction_seconds": 2.0, "n_black": 0}
 FILMED, AUDIENCE = CohortSettings(n_participants=4, **SETTINGS), CohortSettings(seed=1, n_participants=5, **SETTINGS)
@@ -139,6 +139,16 @@ def test_cues_by_hand():
     assert cues(Image.fromarray(levels)) == pytest.approx((np.log(127.5 / 128.5), 0))
     levels[:] = 99, 50, 49
     assert cues(Image.fromarray(levels))[1] == pytest.approx(np.log(2))
+
+
+def test_nights_are_dark():
+    """Of new drawn pictures of any quality nearly all are as dark as their prompts say, and of shuffled prompts not."""
+    random = np.random.default_rng(5)
+    scenes = [random_scene(random) for _ in range(200)]
+    pictures = [draw_picture(scene, random.uniform(), random, SIDE).picture for scene in scenes]
+    prompts = [scene.prompt for scene in scenes]
+    assert np.mean([*map(is_as_dark_as_prompted, pictures, prompts)]) > 0.95
+    assert np.mean([*map(is_as_dark_as_prompted, pictures, prompts[1:] + prompts[:1])]) < 0.75
 
 
 def test_cues_tell_fidelity_and_warmth_apart():
