@@ -556,7 +556,7 @@ def write_sheets(root: Path, base: Path, seed: int, folder: Path) -> list[Row]:
             change = pictures[-1].astype(float) - pictures[0]
             rows.append([*pictures, np.clip(128 + 3 * change, 0, 255).astype(np.uint8)])
             names.append(f"AU{unit}, noise {number + 1}")
-    sheet(rows, [*map(str, LEVELS), "change × 3"], names, folder / "face_sweeps.jpg")
+    sheet(rows, [*map(str, LEVELS), "change, 3-fold"], names, folder / "face_sweeps.jpg")
     captions, moods, hows = guided(bench, 8)
     bench.generator.set_scale(0.0)
     nothing = bench.generator.intensities(n=8)
