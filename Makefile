@@ -87,8 +87,9 @@ reproduce: $(NUMBERS_SETUP)
 	$(BIN)/jupyter nbconvert --log-level ERROR --KernelManager.transport=ipc --execute --no-input --to html --output-dir "$${FERGI_ROOT:-.}/results" result_analysis.ipynb
 	@echo "Read results/result_analysis.html; the figures are in figures/."
 
+# A process for each core already; more threads of small networks would only wait for each other.
 test: $(VENV)/dev
-	$(BIN)/pytest --numprocesses auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadgroup
 
 bench: $(VENV)/dev
 	$(BIN)/python -m fergi.published
