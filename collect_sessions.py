@@ -15,6 +15,7 @@ from the environment variables FERGI_IMAGE_KEY and FERGI_PROMPT_KEY. docs/sessio
 """
 
 import argparse
+import contextlib
 import ipaddress
 import os
 import re
@@ -197,10 +198,9 @@ def serve(server: "Server", listening: socket.socket, chosen: argparse.Namespace
         ws="none",
         timeout_graceful_shutdown=5,
     )
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(settings).run(sockets=[listening])
-    except KeyboardInterrupt:
-        print("The server has ended. Complete sessions are in their folders; others can be done again.")
+    print("The server has ended. Complete sessions are in their folders; others can be done again.")
 
 
 if __name__ == "__main__":

@@ -195,7 +195,10 @@ def finish(tuning: GeneratorTuning, chosen: argparse.Namespace) -> None:
         f"{found['estimate']:.2f} [{found['lower']:.2f}, {found['upper']:.2f}] % of the others as their labels do "
         f"(95 % interval over {unit}s). This is high for a ruined model, too: look at samples.png."
     )
-    print(f"Wrote {tuning.adapter_path}. Load it with: pipeline.load_lora_weights({str(tuning.folder)!r})")
+    print(
+        f"Wrote {tuning.adapter_path}. Load it with: "
+        f"pipeline.load_lora_weights({str(tuning.folder)!r}, weight_name={tuning.adapter_path.name!r})"
+    )
 
 
 def announce(tuning: GeneratorTuning, chosen: argparse.Namespace, say: Callable[[str], None]) -> None:

@@ -29,6 +29,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from fergi.finetuning.generator import ADAPTER_FILE
 from fergi.recording.images import load_pipeline
 from fergi.script import run
 from finetune_generator import main as finetune
@@ -120,7 +121,7 @@ def samples(generator: Path, adapter: Path | None) -> list[tuple[Image.Image, st
     pipeline, random = load_pipeline(str(generator), torch.float32), np.random.default_rng(2)
     pipeline.set_progress_bar_config(disable=True)
     if adapter:
-        pipeline.load_lora_weights(adapter)
+        pipeline.load_lora_weights(adapter, weight_name=ADAPTER_FILE)
     asked = [random_prompt(random) for _ in range(N_SAMPLES)]
     seeds = [torch.Generator().manual_seed(number) for number in range(N_SAMPLES)]
     made = pipeline([prompt for prompt, _, _ in asked], generator=seeds, **SAMPLING).images

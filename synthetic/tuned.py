@@ -30,6 +30,7 @@ from PIL import Image
 
 from fergi.dataset import Folders
 from fergi.files import FergiError, write_table
+from fergi.finetuning.generator import ADAPTER_FILE
 from fergi.processes import WorkerDied, items_from_workers
 from fergi.script import add_workers_argument, argument_parser, at_least, run
 from synthetic.audience import audience_of
@@ -117,7 +118,7 @@ def samples(pipeline: Path, adapter: Path | None, prompts: Sequence[str], seed: 
     loaded = load_pipeline(str(pipeline), torch.float32)
     loaded.set_progress_bar_config(disable=True)
     if adapter:
-        loaded.load_lora_weights(adapter)
+        loaded.load_lora_weights(adapter, weight_name=ADAPTER_FILE)  # without a name it asks the hub
     noise = [torch.Generator().manual_seed(1000 * seed + number) for number in range(len(prompts))]
     return loaded([*prompts], generator=noise, **SAMPLING).images
 

@@ -77,7 +77,7 @@ def chromium() -> str:
         pytest.skip(f"the session's pages are not tested: {error}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright can be started once at a time
 def camera(tmp_path_factory) -> Iterator[Browser]:
     """A browser before whose camera a drawn person sits."""
     chromium()
