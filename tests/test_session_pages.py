@@ -431,7 +431,7 @@ def test_stop_reload_second_tab_and_withdraw(camera, short):
     button(page, "stop").click()
     button(page, "stop_keep").click()
     expect(page.get_by_text(text("stopped_kept"))).to_be_visible()
-    assert len(decoded_times(folder / ".session_1_stopped_1")) > 30
+    assert len(decoded_times(folder / ".session_1_stopped_1")) > 10
     assert events_of(folder / ".session_1_stopped_1")[-1]["name"] == "recorder_stopped"
 
     button(page, "go_again", number=1).click()
@@ -441,7 +441,7 @@ def test_stop_reload_second_tab_and_withdraw(camera, short):
     check_accessible(page)
     button(page, "go_again", number=1).click()
     until_survey(page)
-    assert len(decoded_times(folder / ".session_1_interrupted_1")) > 30
+    assert len(decoded_times(folder / ".session_1_interrupted_1")) > 10  # a busy machine records fewer than 30 a second
 
     other = page.context.new_page()
     other.goto(short.url)
