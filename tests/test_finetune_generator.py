@@ -173,7 +173,7 @@ def test_killed_and_resumed(tmp_path, pipeline, monkeypatch, loss):
     more = ["--loss", loss, "--state-every", 1, "--steps", 4, "--evaluate-every", 3, "--sample-prompts", 0]
     folder, log = tune(tmp_path, pipeline, pairs, *more, "--pairs-at-once", 3)
     whole, state = load_file(folder / LORA), torch.load(folder / "last_training_state.pth", weights_only=True)
-    assert state["steps_done"] == 4 and state["tuned"].keys() and log["step"].tolist() == [0, 3, 4]
+    assert state["steps_done"] == 4 and state["trained"].keys() and log["step"].tolist() == [0, 3, 4]
     for path in folder.rglob("*"):
         assert path.suffix not in (".pkl", ".bin", ".pt"), "no file of another engine's state"
     step = GeneratorTuning.step
@@ -215,7 +215,7 @@ def test_two_processes(tmp_path, pipeline):
     other = pd.read_csv(tmp_path / "tuned_generators/two/training_log.csv")
     np.testing.assert_allclose(other.iloc[:, 1:].astype(float), log.iloc[:, 1:].astype(float), rtol=1e-4)
     first, second = (
-        torch.load(each / "last_training_state.pth", weights_only=True)["tuned"]
+        torch.load(each / "last_training_state.pth", weights_only=True)["trained"]
         for each in (folder, tmp_path / "tuned_generators/two")
     )
     one, two = (torch.cat([each[name].flatten() for name in first]) for each in (first, second))
@@ -357,7 +357,7 @@ def test_reward(tmp_path, pipeline, scorers):
     folder, log = tune(tmp_path, pipeline, pairs, *more, "--evaluate-every", 1)
     assert log["loss"][1] == pytest.approx(1e-3 * (2 - log["reward"][1])) and log["sample_reward"].notna().all()
     state = torch.load(folder / "last_training_state.pth", weights_only=True)
-    assert all(value.abs().sum() > 0 for name, value in state["tuned"].items() if "lora_B" in name)
+    assert all(value.abs().sum() > 0 for name, value in state["trained"].items() if "lora_B" in name)
 
 
 # ---- what goes wrong
@@ -422,7 +422,9 @@ def test_ruined(tmp_path, pipeline, monkeypatch, capsys):
     for factor in (3.0, math.nan):
         scale[:] = [1.0, factor]
         if math.isnan(factor):
-            with pytest.raises(FergiError, match=r"not a finite number in step 4: .* of step 2 is kept in .* --rate"):
+            with pytest.raises(
+                FergiError, match=r"not a finite number after step 3: .* of step 2 is kept in .* --rate"
+            ):
                 tune(tmp_path, pipeline, pairs, *more)
         else:
             _, log = tune(tmp_path, pipeline, pairs, *more)

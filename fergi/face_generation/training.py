@@ -1,16 +1,11 @@
-"""Training of an AU adapter: steps, evaluation, samples, log, and resuming.
+"""Training of an AU adapter: loss, evaluation, samples and log; the rest is ``SteppedTraining``.
 
-The loss is ‖ε − ε̂‖², of the noise. The base model is frozen. Processes, devices and precision are Accelerate's. Noise,
-timesteps, flips, what is dropped and the order of the pictures follow from the seed, the step and the place in the
-batch, and the saved state is of plain tensors, as in ``fergi.finetuning.generator_training``: a resumed training gives
-what an uninterrupted one gives, on a CPU to the last bit, and other numbers of processes the same but for rounding.
+The loss is ‖ε − ε̂‖², of the noise. The base model is frozen.
 """
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +14,6 @@ import pandas as pd
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
-from tqdm import tqdm
 
 from fergi.face_generation.adapter import ADAPTER_FILE
 from fergi.face_generation.captions import caption
@@ -27,12 +21,12 @@ from fergi.face_generation.generator import FaceGenerator
 from fergi.face_generation.pictures import LabelledPictures
 from fergi.face_generation.sampling import sample
 from fergi.features import ACTION_UNITS
-from fergi.files import FergiError, check_writable, keep_settings, replacing, write_json, write_table
+from fergi.files import replacing, write_table
 from fergi.finetuning.generator import Draw, draw
 from fergi.finetuning.generator_losses import squared_error
 from fergi.finetuning.pairs import PreparedPictures
-from fergi.finetuning.scorer_training import LONGEST_GRADIENT, RESTART, explained, learning_rate, option
-from fergi.weights import read_weights_file, save_weights
+from fergi.finetuning.scorer_training import option
+from fergi.finetuning.stepped_training import SteppedTraining
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -66,7 +60,7 @@ class FaceGeneratorSettings:
     seed: int = option(0, "of new weights, draws, split and samples")
 
 
-class FaceGeneratorTraining:
+class FaceGeneratorTraining(SteppedTraining):
     """One training.
 
     Parameters
@@ -89,6 +83,9 @@ class FaceGeneratorTraining:
         Steps from one saved state to the next; one is saved at each evaluation anyway.
     """
 
+    kept = ("errors",)
+    advice = ADVICE
+
     def __init__(
         self,
         generator: FaceGenerator,
@@ -104,14 +101,10 @@ class FaceGeneratorTraining:
         workers: int,
         state_every: int,
     ) -> None:
-        self.generator, self.labelled, self.training, self.options = generator, pictures, training, options
-        self.accelerator, self.settings, self.folder = accelerator, settings, folder
-        self.pictures_at_once, self.state_every = pictures_at_once, state_every
-        if options.batch_size % accelerator.num_processes:
-            raise FergiError(
-                f"A batch of {options.batch_size} cannot be shared equally by {accelerator.num_processes} processes. "
-                "Choose a multiple with --batch-size."
-            )
+        more = {"settings": settings, "folder": folder, "state_every": state_every}
+        # Sums: loss, pictures.
+        super().__init__(generator, options, accelerator, adapter_file=ADAPTER_FILE, n_sums=2, **more)
+        self.labelled, self.training, self.pictures_at_once = pictures, training, pictures_at_once
         n, random = options.steps * options.batch_size, np.random.default_rng([options.seed, TRAINING])
         passes = [random.permutation(training) for _ in range(math.ceil(n / len(training)))]
         self.rows = np.concatenate(passes)[:n].reshape(options.steps, options.batch_size)
@@ -123,31 +116,11 @@ class FaceGeneratorTraining:
         self.others = np.empty_like(self.evaluated)  # whose AUs a picture gets for comparison, never its own
         self.others[order] = self.evaluated[np.roll(order, 1)]
         self.sample_text = _calm_text(pictures, self.evaluated)
-        optimizer = torch.optim.AdamW(list(generator.parameters.values()), weight_decay=options.weight_decay)
-        self.network, self.optimizer = accelerator.prepare(generator.unet, optimizer)
-        self.steps_done = self.kept_step = 0
-        self.sums = np.zeros(2)  # since the last evaluation: loss, pictures
-        self.log: list[dict[str, Any]] = []
         self.errors = torch.zeros(len(CONDITIONS), len(self.evaluated), dtype=torch.float64)  # of the last evaluation
-        self.state_path, self.settings_path = folder / "last_training_state.pth", folder / "settings.json"
-        self.log_path, self.adapter_path = folder / "training_log.csv", folder / ADAPTER_FILE
 
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes and reports."""
-        return self.accelerator.is_main_process
-
-    def _mine(self, n: int) -> slice:
-        """The share of a batch that this process takes."""
-        share = n // self.accelerator.num_processes
-        return slice(self.accelerator.process_index * share, (self.accelerator.process_index + 1) * share)
-
-    def _failed(self, what: str) -> FergiError:
-        kept = f"The adapter of step {self.kept_step} is kept in {self.adapter_path}. " if self.kept_step else ""
-        return FergiError(
-            f"{what} is not a finite number after {self.steps_done} steps: training has failed. {kept}Lower --rate "
-            "and pass --restart."
-        )
+    def take(self, values: Mapping[str, Tensor], source: Path) -> None:
+        """As ``ActionUnitAdapter.take``."""
+        self.generator.adapter.take(values, source)
 
     # Errors --------------------------------------------------------------------------------------------------------
 
@@ -182,7 +155,7 @@ class FaceGeneratorTraining:
                 found[:, part] += torch.stack(errors).cpu() / HELD_OUT_DRAWS
         self.errors = accelerator.reduce(found.to(accelerator.device), "sum").cpu()
         if not self.errors.isfinite().all():
-            raise self._failed("A loss on held-out pictures")
+            raise self.failed("A loss on held-out pictures")
         means = self.errors.mean(dim=1).tolist()
         return {f"held_out_loss_{name}": mean for name, mean in zip(CONDITIONS, means, strict=True)}
 
@@ -204,49 +177,11 @@ class FaceGeneratorTraining:
             found[name] = float(gain.mean()), float(half)
         return found
 
-    # Resuming ------------------------------------------------------------------------------------------------------
-
-    def resume(self, restart: bool) -> None:
-        """Load the saved state, if there is one.
-
-        Raises
-        ------
-        FergiError
-            If it is of other settings, pictures or weights.
-        """
-        check_writable(self.folder, "--out")
-        if self.leads and restart:
-            samples = (self.folder / "samples").glob("step_*.png")
-            for path in (self.state_path, self.settings_path, self.log_path, self.adapter_path, *samples):
-                path.unlink(missing_ok=True)
-        if self.leads and not self.state_path.exists():
-            self.settings_path.unlink(missing_ok=True)
-        self.accelerator.wait_for_everyone()
-        if not self.state_path.exists():
-            return
-        keep_settings(self.settings, self.settings_path, f"Repeat its settings to resume. {RESTART}")
-        state = read_weights_file(self.state_path, RESTART)
-        self.generator.adapter.take(state["adapter"], self.state_path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps_done, self.kept_step, self.log = state["steps_done"], state["kept_step"], state["log"]
-        self.sums, self.errors = state["sums"].numpy(), state["errors"]
-
-    def save_state(self) -> None:
-        """Write the state to resume from."""
-        if not self.leads:
-            return
-        adapter = {name: value.detach() for name, value in self.generator.parameters.items()}
-        state = {"adapter": adapter, "optimizer": self.optimizer.state_dict(), "log": self.log, "errors": self.errors}
-        state |= {"steps_done": self.steps_done, "kept_step": self.kept_step, "sums": torch.from_numpy(self.sums)}
-        save_weights(state, self.state_path)
-
     # Training ------------------------------------------------------------------------------------------------------
 
-    def step(self, rows: np.ndarray, pixels: list[Tensor]) -> None:
-        """One step of the optimiser; ``rows`` and ``pixels`` are this process's share of the batch."""
-        options, accelerator = self.options, self.accelerator
-        self.optimizer.zero_grad(set_to_none=True)
-        first, loss = self._mine(options.batch_size).start, 0.0
+    def gradients(self, rows: np.ndarray, pixels: list[Tensor]) -> Tensor:
+        """See ``SteppedTraining``."""
+        options, first, loss = self.options, self.mine(self.options.batch_size).start, 0.0
         cuts = [slice(cut, cut + self.pictures_at_once) for cut in range(0, len(rows), self.pictures_at_once)]
         keys = [[options.seed, TRAINING, self.steps_done, first + place] for place in range(len(rows))]
         for cut in cuts:
@@ -259,51 +194,11 @@ class FaceGeneratorTraining:
             told[[torch.rand(1, generator=drawn.random).item() < options.dropped_units for drawn in draws]] = torch.nan
             *given, noise = self._noised(pixels[cut], texts, draws)
             errors = squared_error(self.generator.predict(*given, told, self.network), noise)
-            if cut is cuts[-1]:
-                accelerator.backward(errors.sum() / len(rows))
-            else:  # processes exchange gradients after the last part
-                with accelerator.no_sync(self.network):
-                    accelerator.backward(errors.sum() / len(rows))
+            self.backward(errors, len(rows), last=cut is cuts[-1])
             loss += errors.detach().sum().item()
-        sums = torch.tensor([loss, len(rows)], dtype=torch.float64, device=accelerator.device)
-        sums = accelerator.reduce(sums, "sum").cpu().numpy()
-        if not np.isfinite(sums).all():
-            raise self._failed("The loss")
-        accelerator.clip_grad_norm_(list(self.generator.parameters.values()), LONGEST_GRADIENT)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.steps_done, options.steps, options.rate)
-        self.optimizer.step()
-        self.sums += sums
-        self.steps_done += 1
+        return torch.tensor([loss, len(rows)], dtype=torch.float64)
 
-    def run(self) -> None:
-        """Evaluate the new adapter, unless that is done, and train for the steps that remain."""
-        with explained(self.generator, ADVICE):
-            if not self.log:
-                self._record(math.nan)
-                if self.leads:
-                    versions = {package: version(package) for package in ("torch", "diffusers", "accelerate")}
-                    write_json(self.settings | versions, self.settings_path)
-                self.save_state()
-            self._train()
-
-    def _train(self) -> None:
-        options, begun, before = self.options, time.perf_counter(), self.steps_done
-        batches = [rows[self._mine(options.batch_size)] for rows in self.rows[before:]]
-        silent = None if self.leads else True
-        with tqdm(total=options.steps, initial=before, unit=" steps", disable=silent, leave=False) as shown:
-            for rows, pixels in zip(batches, self.pictures.batches(batches), strict=True):
-                self.step(rows, pixels)
-                shown.update()
-                if self.steps_done % options.evaluate_every == 0 or self.steps_done == options.steps:
-                    n = (self.steps_done - before) * options.batch_size
-                    self._record(n / (time.perf_counter() - begun))
-                    self.save_state()
-                    begun, before = time.perf_counter(), self.steps_done
-                elif self.steps_done % self.state_every == 0:
-                    self.save_state()
-
-    def _record(self, rate: float) -> None:
+    def record(self, rate: float) -> None:
         """Evaluate, keep the adapter, make samples, and add a row to the log."""
         loss, n = self.sums.tolist()
         self.sums = np.zeros(2)

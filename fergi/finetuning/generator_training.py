@@ -1,17 +1,8 @@
-"""Tuning of a generator on preferences: steps, evaluation, samples, log, and resuming.
-
-Processes, devices and precision are Accelerate's. AdamW, gradients clipped to length 1, the rate of
-``scorer_training.learning_rate``. Noise, timesteps, flips and the order of the pairs follow from the seed, the step and
-the place in the batch, whatever process takes that place. So the saved state needs no random numbers and is of plain
-tensors: a resumed tuning gives what an uninterrupted one gives, on a CPU to the last bit, and other numbers of
-processes give the same but for rounding.
-"""
+"""Tuning of a generator on preferences: losses, evaluation, samples and log; the rest is ``SteppedTraining``."""
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,25 +10,20 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from fergi.files import FergiError, check_writable, keep_settings, replacing, write_json, write_table
+from fergi.files import replacing, write_table
 from fergi.finetuning.generator import ADAPTER_FILE, Draw, Generator, Noised, draw
 from fergi.finetuning.generator_losses import dpo_loss, dpo_margin, kto_divergence, kto_loss, refl_loss
 from fergi.finetuning.generator_rewards import EARLIEST, STEPS, Reward, rewards_of_new
 from fergi.finetuning.losses import LN_2
 from fergi.finetuning.pairs import PreferencePairs, PreparedPictures, Split
 from fergi.finetuning.scorer_training import (
-    LONGEST_GRADIENT,
-    RESTART,
     STUCK,
     count_right,
-    explained,
-    learning_rate,
     option,
 )
+from fergi.finetuning.stepped_training import SteppedTraining
 from fergi.processes import choose_device
-from fergi.weights import read_weights_file, save_weights
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -77,7 +63,7 @@ class GeneratorSettings:
     seed: int = option(0, "of new weights, draws, split and samples")
 
 
-class GeneratorTuning:
+class GeneratorTuning(SteppedTraining):
     """One tuning.
 
     Parameters
@@ -100,6 +86,10 @@ class GeneratorTuning:
         Steps from one saved state to the next; one is saved at each evaluation anyway.
     """
 
+    kept = ("margins",)
+    packages = ("torch", "diffusers", "peft", "accelerate")
+    advice = ADVICE
+
     def __init__(
         self,
         generator: Generator,
@@ -115,37 +105,24 @@ class GeneratorTuning:
         workers: int,
         state_every: int,
     ) -> None:
-        self.generator, self.pairs, self.split, self.options = generator, pairs, split, options
-        self.accelerator, self.settings, self.folder, self.reward = accelerator, settings, folder, reward
-        self.pairs_at_once, self.state_every = pairs_at_once, state_every
+        more = {"settings": settings, "folder": folder, "state_every": state_every}
+        # Sums: loss, reward, right, ties, with a preference, all.
+        super().__init__(generator, options, accelerator, adapter_file=ADAPTER_FILE, n_sums=6, **more)
+        self.pairs, self.split, self.reward, self.pairs_at_once = pairs, split, reward, pairs_at_once
         self.paired = options.loss != "kto"
         self.sides = ["first", "second"] if self.paired else ["first"]
         self.prompts, self.label = pairs.table["prompt"].to_numpy(), pairs.table["label"].to_numpy(float)
-        if options.batch_size % accelerator.num_processes:
-            raise FergiError(
-                f"A batch of {options.batch_size} cannot be shared equally by {accelerator.num_processes} processes. "
-                "Choose a multiple with --batch-size."
-            )
         self.rows = self._order()
         self.pictures = PreparedPictures(pairs.pictures, generator.prepare, workers=workers)
         random = np.random.default_rng([options.seed, CHOICE])
         self.evaluated = np.sort(random.permutation(split.held_out)[: options.evaluated_pairs])
         self.sampled = list(dict.fromkeys(self.prompts[self.evaluated]))[: options.sample_prompts]
-        optimizer = torch.optim.AdamW(list(generator.parameters.values()), weight_decay=options.weight_decay)
-        self.network, self.optimizer = accelerator.prepare(generator.unet, optimizer)
-        self.steps_done = self.kept_step = 0
-        self.stopped = False
-        self.sums = np.zeros(6)  # since the last evaluation: loss, reward, right, ties, with a preference, all
-        self.log: list[dict[str, Any]] = []
         self.margins = torch.zeros(len(self.evaluated), dtype=torch.float64)  # of the adapter that is kept
         self.warned = False
-        self.state_path, self.settings_path = folder / "last_training_state.pth", folder / "settings.json"
-        self.log_path, self.adapter_path = folder / "training_log.csv", folder / ADAPTER_FILE
 
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes and reports."""
-        return self.accelerator.is_main_process
+    def take(self, values: Mapping[str, Tensor], source: Path) -> None:
+        """As ``Generator.load``."""
+        self.generator.load(values, source)
 
     def _order(self) -> np.ndarray:
         """The pairs of every step, shape (steps, batch): rows of the table, each once before any comes again."""
@@ -161,21 +138,12 @@ class GeneratorTuning:
             order[places] = np.concatenate([np.empty(0, int), *passes])[: len(places)]
         return order.reshape(options.steps, options.batch_size)
 
-    def _mine(self, n: int) -> slice:
-        """The share of a batch that this process takes."""
-        share = n // self.accelerator.num_processes
-        return slice(self.accelerator.process_index * share, (self.accelerator.process_index + 1) * share)
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """The pictures of pairs: all first, then all second; none for a reward, which looks at new ones."""
+        return np.empty(0, int) if self.reward else self._places(rows)
 
     def _places(self, rows: np.ndarray) -> np.ndarray:
-        """The pictures of pairs: all first, then all second."""
         return self.pairs.table[self.sides].to_numpy()[rows].T.ravel()
-
-    def _failed(self, what: str) -> FergiError:
-        kept = f"The adapter of step {self.kept_step} is kept in {self.adapter_path}. " if self.kept_step else ""
-        return FergiError(
-            f"{what} is not a finite number in step {self.steps_done + 1}: tuning has failed. {kept}Lower --rate, and "
-            "pass --restart."
-        )
 
     # Preferences of the model --------------------------------------------------------------------------------------
 
@@ -218,7 +186,7 @@ class GeneratorTuning:
                 found[:, part] += torch.stack(values).cpu() / HELD_OUT_DRAWS
         found = accelerator.reduce(found.to(accelerator.device), "sum").cpu()
         if not found.isfinite().all():
-            raise self._failed("An error on held-out pictures")
+            raise self.failed("An error on held-out pictures")
         margin, label = found[0], torch.from_numpy(self.label[rows])
         right, ties, decided = count_preferences(margin, self.label[rows])
         loss = self._losses(margin, label, kto_divergence(margin)).mean()
@@ -233,72 +201,17 @@ class GeneratorTuning:
         timestep = (number + drawn.timestep) / HELD_OUT_DRAWS
         return Draw(timestep, False, 1.0, drawn.noise, drawn.sampling, drawn.random)
 
-    # Resuming ------------------------------------------------------------------------------------------------------
-
-    def resume(self, restart: bool) -> None:
-        """Load the saved state, if there is one.
-
-        Raises
-        ------
-        FergiError
-            If it is of other settings, pairs or weights.
-        """
-        check_writable(self.folder, "--out")
-        if self.leads and restart:
-            pictures = (self.folder / "samples").glob("step_*.png")
-            for path in (self.state_path, self.settings_path, self.log_path, self.adapter_path, *pictures):
-                path.unlink(missing_ok=True)
-        if self.leads and not self.state_path.exists():
-            self.settings_path.unlink(missing_ok=True)
-        self.accelerator.wait_for_everyone()
-        if not self.state_path.exists():
-            return
-        keep_settings(self.settings, self.settings_path, f"Repeat its settings to resume. {RESTART}")
-        state = read_weights_file(self.state_path, RESTART)
-        self.generator.load(state["tuned"], self.state_path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps_done, self.kept_step, self.stopped = state["steps_done"], state["kept_step"], state["stopped"]
-        self.log, self.sums, self.margins = state["log"], state["sums"].numpy(), state["margins"]
-
-    def save_state(self) -> None:
-        """Write the state to resume from."""
-        if not self.leads:
-            return
-        state = {"tuned": self.generator.parameters, "optimizer": self.optimizer.state_dict(), "log": self.log}
-        state["tuned"] = {name: value.detach() for name, value in state["tuned"].items()}
-        state |= {"steps_done": self.steps_done, "kept_step": self.kept_step, "stopped": self.stopped}
-        save_weights(state | {"sums": torch.from_numpy(self.sums), "margins": self.margins}, self.state_path)
-
     # Training ------------------------------------------------------------------------------------------------------
 
-    def step(self, rows: np.ndarray, pixels: list[Tensor]) -> None:
-        """One step of the optimiser; ``rows`` and ``pixels`` are this process's share of the batch."""
-        self.optimizer.zero_grad(set_to_none=True)
-        first = self._mine(self.options.batch_size).start
+    def gradients(self, rows: np.ndarray, pixels: list[Tensor]) -> Tensor:
+        """See ``SteppedTraining``."""
+        first = self.mine(self.options.batch_size).start
         keys = [[self.options.seed, TRAINING, self.steps_done, first + place] for place in range(len(rows))]
         draws = [draw(key, self.generator.shape) for key in keys]
-        add = self._add_rewards if self.reward else self._add_preferences
-        sums = self.accelerator.reduce(add(rows, pixels, draws).to(self.accelerator.device), "sum").cpu().numpy()
-        if not np.isfinite(sums).all():
-            raise self._failed("The loss")
-        if self.steps_done == 0:
+        sums = (self._add_rewards if self.reward else self._add_preferences)(rows, pixels, draws)
+        if self.steps_done == 0 and sums.isfinite().all():
             self.generator.check_gradients()
-        self.accelerator.clip_grad_norm_(list(self.generator.parameters.values()), LONGEST_GRADIENT)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.steps_done, self.options.steps, self.options.rate)
-        self.optimizer.step()
-        self.sums += sums
-        self.steps_done += 1
-
-    def _backward(self, loss: Tensor, n: int, *, last: bool) -> None:
-        """Add the gradient of a part's losses; processes exchange gradients after the last part."""
-        if not loss.requires_grad:  # nothing is reached, which ``check_gradients`` says
-            return
-        if last:
-            self.accelerator.backward(loss.sum() / n)
-        else:
-            with self.accelerator.no_sync(self.network):
-                self.accelerator.backward(loss.sum() / n)
+        return sums
 
     def _add_preferences(self, rows: np.ndarray, pixels: list[Tensor], draws: list[Draw]) -> Tensor:
         """Gradients of Diffusion-DPO's or Diffusion-KTO's loss; what is added to ``sums``."""
@@ -318,7 +231,7 @@ class GeneratorTuning:
             margin = self._margins(part, self._error(part, self.network))
             label = self.label[rows[cut]]
             loss = self._losses(margin, torch.from_numpy(label).to(margin.device), divergence)
-            self._backward(loss, len(rows), last=cut is cuts[-1])
+            self.backward(loss, len(rows), last=cut is cuts[-1])
             right, ties, decided = count_preferences(margin.detach(), label)
             sums += torch.tensor([loss.sum().item(), 0, right, ties, decided, len(label)], dtype=torch.float64)
         return sums
@@ -333,45 +246,11 @@ class GeneratorTuning:
             with self.accelerator.autocast():
                 rewards = rewards_of_new(self.generator, self.network, self.reward, prompts, draws[part], last)
             loss = refl_loss(rewards)
-            self._backward(loss, len(rows), last=cut + self.pairs_at_once >= len(rows))
+            self.backward(loss, len(rows), last=cut + self.pairs_at_once >= len(rows))
             sums += torch.tensor([loss.sum().item(), rewards.sum().item(), 0, 0, 0, len(prompts)], dtype=torch.float64)
         return sums
 
-    def run(self) -> None:
-        """Evaluate the generator as it was, unless that is done, and tune for the steps that remain."""
-        with explained(self.generator, ADVICE):
-            if not self.log:
-                self._record(math.nan)
-                if self.leads:
-                    versions = {package: version(package) for package in ("torch", "diffusers", "peft", "accelerate")}
-                    write_json(self.settings | versions, self.settings_path)
-                self.save_state()
-            if not self.stopped:
-                self._train()
-
-    def _train(self) -> None:
-        options, begun, before = self.options, time.perf_counter(), self.steps_done
-        mine = self._mine(options.batch_size)
-        batches = [rows[mine] for rows in self.rows[before:]]
-        needed = [np.empty(0, int) if self.reward else self._places(rows) for rows in batches]
-        shown = tqdm(
-            total=options.steps, initial=before, unit=" steps", disable=None if self.leads else True, leave=False
-        )
-        with shown:
-            for rows, pixels in zip(batches, self.pictures.batches(needed), strict=True):
-                self.step(rows, pixels)
-                shown.update()
-                if self.steps_done % options.evaluate_every == 0 or self.steps_done == options.steps:
-                    n = (self.steps_done - before) * options.batch_size
-                    self._record(n / (time.perf_counter() - begun))
-                    self.save_state()
-                    begun, before = time.perf_counter(), self.steps_done
-                elif self.steps_done % self.state_every == 0:
-                    self.save_state()
-                if self.stopped:
-                    break
-
-    def _record(self, rate: float) -> None:
+    def record(self, rate: float) -> None:
         """Evaluate, keep the adapter if it is whole, make samples, and add a row to the log."""
         loss, reward, right, ties, decided, n = self.sums.tolist()
         self.sums = np.zeros(6)
