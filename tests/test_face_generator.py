@@ -290,7 +290,9 @@ def test_losses_that_are_not_finite(tmp_path, base, monkeypatch):
         train(*given)
     kept = load_file(tmp_path / "face_generators/faces" / ADAPTER)
     assert all(value.isfinite().all() for value in kept.values())
-    with pytest.raises(FergiError, match=r"held-out pictures is not .* after step 1: .* has failed\. Lower --rate, and"):
+    with pytest.raises(
+        FergiError, match=r"held-out pictures is not .* after step 1: .* has failed\. Lower --rate, and"
+    ):
         train(*given, "--rate", 1e30, "--restart")
 
 
