@@ -131,7 +131,8 @@ def serving(root: Path, study: Study = STUDY, *, camera: CameraCheck | None = No
     with socket.create_server(("127.0.0.1", 0)) as listening:
         host = "{}:{}".format(*listening.getsockname())
         app = make_app(Server(study, recordings, maker, options.get("prompt_server"), camera), [host])
-        running = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", lifespan="off"))
+        # Without a configuration of logging, which would close handlers that libraries opened on captured output.
+        running = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="critical", ws="none", lifespan="off"))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
