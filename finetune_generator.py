@@ -41,11 +41,11 @@ from fergi.finetuning.generator_training import (
     LOSSES,
     GeneratorSettings,
     GeneratorTuning,
-    open_accelerator,
 )
 from fergi.finetuning.pairs import PreferencePairs, Split, read_pairs, split_from, split_pairs
 from fergi.finetuning.reactions import read_reactions
 from fergi.finetuning.scorer_training import explained
+from fergi.finetuning.stepped_training import open_accelerator
 from fergi.script import add_device_argument, add_workers_argument, argument_parser, at_least, run
 
 OPTIONS = [each for each in fields(GeneratorSettings) if each.metadata]

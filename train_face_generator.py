@@ -41,8 +41,8 @@ from fergi.face_generation.pictures import LabelledPictures, cut_faces, read_pic
 from fergi.face_generation.training import FaceGeneratorSettings, FaceGeneratorTraining
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, check_writable
-from fergi.finetuning.generator_training import open_accelerator
 from fergi.finetuning.scorer_training import explained
+from fergi.finetuning.stepped_training import open_accelerator
 from fergi.script import add_device_argument, add_workers_argument, argument_parser, at_least, run
 
 OPTIONS = [each for each in fields(FaceGeneratorSettings) if each.metadata]

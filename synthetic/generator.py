@@ -12,7 +12,6 @@ Takes   three CPU-minutes, with --scenes one and a half; 4 MB.
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,30 +80,14 @@ def is_warm(picture: Image.Image) -> bool:
     return bool(red > blue)
 
 
-def _tokenizer(folder: Path) -> Any:
-    """CLIP's, whose merges spell the words of the prompts."""
-    from transformers import CLIPTokenizer
-
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    names, merges = [*letters, *(f"{letter}</w>" for letter in letters)], []
-    for word in [*COLOURS, *KINDS]:
-        spelt = word[0]
-        for letter in [*word[1:-1], f"{word[-1]}</w>"]:
-            merges.append(f"{spelt} {letter}")
-            spelt += letter
-            names.append(spelt)
-    names = [*dict.fromkeys(names), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *dict.fromkeys(merges)]) + "\n")
-    return CLIPTokenizer(folder / "vocab.json", folder / "merges.txt", model_max_length=LENGTH)
-
-
 def untrained(folder: Path) -> Any:
     """The pipeline with random weights; ``folder`` is for the vocabulary's files."""
     with offline_import():
-        from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+        from diffusers import AutoencoderKL, UNet2DConditionModel
         from transformers import CLIPTextConfig, CLIPTextModel
-    tokenizer = _tokenizer(folder)
+
+        from fergi.face_generation.small_base import assembled, spelling_tokenizer
+    tokenizer = spelling_tokenizer("abcdefghijklmnopqrstuvwxyz", [*COLOURS, *KINDS], folder, LENGTH)
     text = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH, projection_dim=WIDTH,
         num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=LENGTH,
@@ -119,13 +102,7 @@ def untrained(folder: Path) -> Any:
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=WIDTH, attention_head_dim=4,
     )  # fmt: skip
-    scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-        steps_offset=1,
-    )  # fmt: skip
-    return StableDiffusionPipeline(
-        vae, CLIPTextModel(text), tokenizer, unet, scheduler, None, None, requires_safety_checker=False
-    )
+    return assembled(vae, CLIPTextModel(text), tokenizer, unet)
 
 
 def _optimizer(parameters: Sequence[torch.nn.Parameter], rate: float, steps: int) -> tuple[Any, Any]:
@@ -201,8 +178,6 @@ def make_generator(
         pipeline = untrained(written)
         _train_vae(pipeline.vae, pixels, vae_steps)
         _train_unet(pipeline, pixels, [prompt for prompt, _, _ in drawn], unet_steps)
-        for name in ("vocab.json", "merges.txt"):
-            (written / name).unlink()
         pipeline.save_pretrained(written)
 
 

@@ -31,6 +31,17 @@ settings.register_profile("fergi", deadline=None, derandomize=True, max_examples
 settings.load_profile("fergi")
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tests share the machine; threads that wait for each other would make them many times slower."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def tmp_path(tmp_path, request) -> Path:
     """Pytest's, removed unless the test fails: the tests write 13 GB of weights in all."""

@@ -40,6 +40,8 @@ from fergi.files import FergiError
 from fergi.video import read_frames
 from fergi.weights import save_weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HEADER = (
     "frame,timestamp,face_detection_confidence_score,pitch_indicative_ratio,yaw_indicative_ratio,"
     "AU1,AU2,AU4,AU5,AU6,AU9,AU12,AU15,AU17,AU20,AU25,AU26"
@@ -53,15 +55,6 @@ FROM_AVI = "102/session_3/reaction_clip_1_features.csv"
 FACEMESH = AlignmentSettings(Path("no weights"), "facemesh")
 NO_VIDEOS = r"There are no videos in .*/data \(.*\)\. Put them there, or .*--videos"
 TWO_VIDEOS = r"/reaction_clip_1\.avi and .*reaction_clip_1\.mp4 would both write reaction_clip_1_features\.csv\. Rename"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tests share the machine; threads that wait for each other would make them many times slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_feature_file_by_hand():

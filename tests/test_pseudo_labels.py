@@ -25,17 +25,10 @@ from fergi.face_generation.pseudo_labels import FaceFeatures, HeadSettings, load
 from fergi.files import FergiError
 from fergi.weights import save_weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAN = np.nan
 SHORT = config.LABEL_HEAD | {"steps": 100, "batch_size": 16, "width": 32}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tests share the machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # ---- the rule

@@ -32,19 +32,12 @@ from fergi.files import FergiError
 from fergi.processes import Process, choose_device, joined_process
 from fergi.weights import load_state, save_weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 SMALL = ["--network", "ir10-thin", "--from-scratch", "--device", "cpu"]
 FAST = ["--rate", "1e-3", "--last-layer-rate", "1e-3"]
 GLINT360K = "glint360k_cosface_r50_fp16_0.1.pth"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tests share the machine; threads that wait for each other would make them many times slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

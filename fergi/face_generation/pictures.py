@@ -199,15 +199,15 @@ def cut_faces(folder: Path, home: Path, pretrained_models: Path, limits: FrameLi
     """
     from fergi.faces.detection import FaceDetector, detector_model
 
-    found = [(path, _video(path)) for path in sorted(folder.rglob(f"*{FEATURES}"))]
-    if not found:
+    paths = sorted(folder.rglob(f"*{FEATURES}"))
+    if not paths:
         raise FergiError(f"{folder} has neither an {INDEX} nor feature files (*{FEATURES}). {ADVICE}")
-    found = [(path, video) for path, video in found if _shared(folder, path)]
+    paths = of_sharing_people(folder, paths)
+    found = [(path, _video(path)) for path in paths]
     if missing := [str(path) for path, video in found if video is None]:
         raise summarise(
             missing, len(found), "feature files", "Put the videos beside them.", "have no video beside them"
         )
-    paths = [path for path, _ in found]
     estimator = require_one_estimator({path.parent for path in paths}, folder)
     features, problems = read_clips(paths)
     if problems or not paths:
@@ -238,11 +238,12 @@ def cut_faces(folder: Path, home: Path, pretrained_models: Path, limits: FrameLi
     return made
 
 
-def _shared(folder: Path, path: Path) -> bool:
-    """Whether the person of a feature file shares data; everybody does where ``folder`` is not the data of a root."""
-    return folder.resolve().name != "data" or may_share(
-        Folders(folder.resolve().parent), path.relative_to(folder).parts[0]
-    )
+def of_sharing_people(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """Those of files below a folder that are of people who share data; all, unless it is the ``data`` of a root."""
+    home = Folders(folder.resolve().parent)
+    if folder.resolve() != home.data:
+        return list(paths)
+    return [path for path in paths if may_share(home, path.relative_to(folder).parts[0])]
 
 
 def _video(path: Path) -> Path | None:

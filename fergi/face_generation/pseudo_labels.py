@@ -321,14 +321,7 @@ def train_head(
         raise FergiError(f"None of the {len(features)} pictures has a label to train on. Name others with --labelled.")
     classes = sorted(set(words.tolist()) - {""})
     numbers = torch.tensor([classes.index(word) if word else -1 for word in words.tolist()])
-    head = LabelHead(shapes, classes, settings.width, settings.seed)
-    head.standardise(features)
-    known = ~np.isnan(intensities)
-    with torch.no_grad():
-        head.learned.copy_(torch.from_numpy(known.any(axis=0)))
-        mean = np.where(known, intensities, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-        head.out.bias[:N_UNITS] = torch.from_numpy(mean)
-    head.to(device).train()
+    head = _new_head(shapes, features, intensities, classes, settings).to(device).train()
     optimizer = torch.optim.AdamW(head.parameters(), weight_decay=settings.weight_decay)
     done = 0
     if state and state.exists():
@@ -354,6 +347,19 @@ def train_head(
             whole = {"head": head.state_dict(), "optimizer": optimizer.state_dict(), "steps_done": step + 1}
             save_weights(whole, state)
     return head.eval()
+
+
+def _new_head(
+    shapes: MapShapes, features: np.ndarray, intensities: np.ndarray, classes: Sequence[str], settings: HeadSettings
+) -> LabelHead:
+    """A head that knows how features spread, which AUs have labels, and their means."""
+    head, known = LabelHead(shapes, classes, settings.width, settings.seed), ~np.isnan(intensities)
+    head.standardise(features)
+    with torch.no_grad():
+        head.learned.copy_(torch.from_numpy(known.any(axis=0)))
+        mean = np.where(known, intensities, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        head.out.bias[:N_UNITS] = torch.from_numpy(mean)
+    return head
 
 
 def _loss(head: LabelHead, features: np.ndarray, intensities: Tensor, numbers: Tensor) -> Tensor:

@@ -16,14 +16,12 @@ import numpy as np
 import pandas as pd
 
 from fergi.action_units.faces_dataset import INDEX, LABEL_COLUMNS
-from fergi.dataset import Folders, may_share
 from fergi.face_generation.captions import caption
-from fergi.face_generation.pictures import read_pictures
+from fergi.face_generation.pictures import FEATURES, HIGHEST, of_sharing_people, read_pictures
 from fergi.features import FrameLimits, read_clips, require_one_estimator, valid_frames
 from fergi.files import FergiError, read_table, summarise
 
 OTHERS = ("expression", "n", "seed", "person")
-HIGHEST = 5.0
 LARGEST_SEED = 2**32 - 1
 SUBJECT_SIZE = 1000  # pictures of a subject where no people are named; it is then no person, only a part of the work
 ADVICE = f"Columns are prompt, {LABEL_COLUMNS[0]} to {LABEL_COLUMNS[-1]}, {', '.join(OTHERS)}."
@@ -117,12 +115,10 @@ def like(folder: Path, number: int, seed: int, limits: FrameLimits) -> pd.DataFr
 
 def _estimated(folder: Path, limits: FrameLimits) -> np.ndarray:
     """Intensities of the valid frames of people who share their data, brought into 0–5, shape (n, 12)."""
-    paths = sorted(folder.rglob("*_features.csv"))
+    paths = sorted(folder.rglob(f"*{FEATURES}"))
     if not paths:
-        raise FergiError(f"{folder} has neither {INDEX} nor feature files (*_features.csv). Choose another --like.")
-    home = Folders(folder.resolve().parent)
-    if folder.resolve() == home.data:
-        paths = [path for path in paths if may_share(home, path.relative_to(folder).parts[0])]
+        raise FergiError(f"{folder} has neither {INDEX} nor feature files (*{FEATURES}). Choose another --like.")
+    paths = of_sharing_people(folder, paths)
     require_one_estimator({path.parent for path in paths}, folder)
     features, problems = read_clips(paths)
     if problems:

@@ -165,12 +165,17 @@ def untrained(
         layers_per_block=1, norm_num_groups=8, cross_attention_dim=TEXT_WIDTH, attention_head_dim=HEADS,
         down_block_types=("CrossAttnDownBlock2D",) * len(widths), up_block_types=("CrossAttnUpBlock2D",) * len(widths),
     )  # fmt: skip
+    return assembled(autoencoder, CLIPTextModel(text), tokenizer, unet)
+
+
+def assembled(autoencoder: Any, text: Any, tokenizer: Any, unet: Any) -> Any:
+    """Parts as a pipeline with Stable Diffusion's noise, and without a safety checker."""
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1,
     )  # fmt: skip
     return StableDiffusionPipeline(
-        autoencoder, CLIPTextModel(text), tokenizer, unet, scheduler, None, None, requires_safety_checker=False
+        autoencoder, text, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
     )
 
 
@@ -178,23 +183,28 @@ def word_tokenizer(captions: Iterable[str], folder: Path) -> Any:
     """CLIP's form, with a token for each word of the captions; other words are spelt in bytes."""
     printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = [*map(chr, printed), *(chr(256 + n) for n in range(256 - len(printed)))]
-    names, merges, longest = [*letters, *(f"{letter}</w>" for letter in letters)], [], 0
+    spelt, longest = [], 0
     for text in dict.fromkeys(captions):
         words = re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", text.lower())
         longest = max(longest, sum(1 if word.isascii() and word.isalpha() else len(word.encode()) for word in words))
-        for word in words:
-            if len(word) < 2 or not (word.isascii() and word.isalpha()):
-                continue
-            spelt = word[0]
-            for letter in [*word[1:-1], f"{word[-1]}</w>"]:
-                merges.append(f"{spelt} {letter}")
-                spelt += letter
-                names.append(spelt)
+        spelt += [word for word in words if len(word) > 1 and word.isascii() and word.isalpha()]
+    return spelling_tokenizer(letters, spelt, folder, min(2 * longest + 2, MOST_TOKENS))
+
+
+def spelling_tokenizer(letters: Sequence[str], words: Iterable[str], folder: Path, length: int) -> Any:
+    """CLIP's form, with a token for each word, which merges spell from letters; ``folder`` is for files meanwhile."""
+    names, merges = [*letters, *(f"{letter}</w>" for letter in letters)], []
+    for word in words:
+        spelt = word[0]
+        for letter in [*word[1:-1], f"{word[-1]}</w>"]:
+            merges.append(f"{spelt} {letter}")
+            spelt += letter
+            names.append(spelt)
     names = [*dict.fromkeys(names), "<|startoftext|>", "<|endoftext|>"]
     vocabulary, spelling = folder / "vocab.json", folder / "merges.txt"
     vocabulary.write_text(json.dumps({name: number for number, name in enumerate(names)}))
     spelling.write_text("\n".join(["#version: 0.2", *dict.fromkeys(merges)]) + "\n")
-    tokenizer = CLIPTokenizer(vocabulary, spelling, model_max_length=min(2 * longest + 2, MOST_TOKENS))
+    tokenizer = CLIPTokenizer(vocabulary, spelling, model_max_length=length)
     for file in (vocabulary, spelling):
         file.unlink()
     return tokenizer

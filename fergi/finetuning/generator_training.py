@@ -23,7 +23,6 @@ from fergi.finetuning.scorer_training import (
     option,
 )
 from fergi.finetuning.stepped_training import SteppedTraining
-from fergi.processes import choose_device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -312,15 +311,3 @@ def count_preferences(margin: Tensor, label: np.ndarray) -> tuple[int, int, int]
     """Of the pairs with a preference: how many the model orders as their labels do, how many not at all, and all."""
     right, decided = count_right(margin, label)
     return int(right.sum()), int((decided & (margin.cpu().numpy() == 0)).sum()), int(decided.sum())
-
-
-def open_accelerator(device: str | None, precision: str | None) -> "tuple[str, Accelerator]":
-    """The precision, bfloat16 on a GPU unless another is named, and Accelerate's side of this process."""
-    from accelerate import Accelerator
-
-    chosen = choose_device(device)
-    precision = precision or ("bfloat16" if chosen.type == "cuda" else "float32")
-    mixed = "bf16" if precision == "bfloat16" else "no"
-    if chosen.index is not None:
-        torch.cuda.set_device(chosen)
-    return precision, Accelerator(cpu=chosen.type == "cpu", mixed_precision=mixed)

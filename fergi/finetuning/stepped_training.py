@@ -24,6 +24,7 @@ from fergi.files import FergiError, check_writable, keep_settings, write_json
 from fergi.finetuning.generator import StableDiffusion
 from fergi.finetuning.pairs import PreparedPictures
 from fergi.finetuning.scorer_training import LONGEST_GRADIENT, RESTART, explained, learning_rate
+from fergi.processes import choose_device
 from fergi.weights import read_weights_file, save_weights
 
 if TYPE_CHECKING:
@@ -216,3 +217,15 @@ class SteppedTraining(abc.ABC):
                     self.save_state()
                 if self.stopped:
                     break
+
+
+def open_accelerator(device: str | None, precision: str | None) -> "tuple[str, Accelerator]":
+    """The precision, bfloat16 on a GPU unless another is named, and Accelerate's side of this process."""
+    from accelerate import Accelerator
+
+    chosen = choose_device(device)
+    precision = precision or ("bfloat16" if chosen.type == "cuda" else "float32")
+    mixed = "bf16" if precision == "bfloat16" else "no"
+    if chosen.index is not None:
+        torch.cuda.set_device(chosen)
+    return precision, Accelerator(cpu=chosen.type == "cpu", mixed_precision=mixed)
