@@ -82,12 +82,12 @@ SCORER_TUNING = {  # see ``TuningSettings``; the paper does not tune
     "batch_size": 32,
     "rate": 1e-4,
     "weight_decay": 0.01,
+    "anchor": {"logistic": 0.05, "triplet": 0.005},
     "margin": 0.3,  # of Social Reward
     "rank": 8,
     "alpha": 8,
     "seed": 0,
 }
-SCORER_ANCHORS = {"logistic": 0.05, "triplet": 0.005}  # weight of the anchor with each loss
 # End of tuning of scorers ------------------------------------------------------------------------------------------
 
 # Tuning of generators ----------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ apart then; the last adapter below is kept. docs/tuning.md says how to choose β
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,25 @@ import pandas as pd
 import config
 from fergi.dataset import Folders
 from fergi.files import FergiError, check_writable, require, sha256, write_table
+from fergi.finetuning.arguments import (
+    add_pairs_arguments,
+    add_settings_arguments,
+    add_training_arguments,
+    check_shared,
+    chosen_values,
+    read_split,
+)
 from fergi.finetuning.generator_training import (
     LARGEST_ERROR,
     LOSSES,
     GeneratorSettings,
     GeneratorTuning,
 )
-from fergi.finetuning.pairs import PreferencePairs, Split, read_pairs, split_from, split_pairs
+from fergi.finetuning.pairs import PreferencePairs, Split, read_pairs
 from fergi.finetuning.reactions import read_reactions
 from fergi.finetuning.scorer_training import explained
 from fergi.finetuning.stepped_training import open_accelerator
-from fergi.script import add_device_argument, add_workers_argument, argument_parser, at_least, run
-
-OPTIONS = [each for each in fields(GeneratorSettings) if each.metadata]
+from fergi.script import argument_parser, at_least, run
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -56,12 +62,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argument_parser(__doc__)
     shown = "a Stable Diffusion 1.x or 2.x: a folder or a model of the hub"
     parser.add_argument("--pipeline", required=True, metavar="DIR_OR_HUB_NAME", help=shown)
-    parser.add_argument("--pairs", required=True, type=Path, metavar="FILE", help="or a folder of parquet files")
-    shown = "folder from which JSON and CSV of likes name their pictures (default: that of the file)"
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help=shown)
-    shown = "pairs to evaluate on, in place of a share of --pairs"
-    parser.add_argument("--held-out-pairs", type=Path, metavar="FILE", help=shown)
-    parser.add_argument("--held-out-share", type=float, default=0.2, metavar="P", help="default: %(default)s")
+    add_pairs_arguments(parser)
     parser.add_argument("--name", default="tuned", help="of the tuning (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: tuned_generators/<name>)")
     shown = "dpo: pairs; kto: single likes and dislikes (default: %(default)s)"
@@ -71,33 +72,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     targets = ["to_q", "to_k", "to_v", "to_out.0"]
     shown = "ends of names of the UNet's modules that get a LoRA (default: the attention's)"
     parser.add_argument("--lora-targets", nargs="+", default=targets, metavar="NAME", help=shown)
-    parser.add_argument("--hard-labels", action="store_true", help="take the more probable side as certain")
     parser.add_argument("--resolution", type=at_least(8), metavar="PIXELS", help="default: the pipeline's")
-    for each in OPTIONS:
-        default = config.GENERATOR_TUNING[each.name]
-        of_loss = isinstance(default, dict)
-        said = ", ".join(f"{name} {value}" for name, value in default.items()) if of_loss else "%(default)s"
-        shown = f"{each.metadata['what']} (default: {said})"
-        number = at_least(each.metadata["smallest"], each.type)
-        default = None if of_loss else default
-        parser.add_argument(f"--{each.name.replace('_', '-')}", type=number, default=default, metavar="N", help=shown)
+    add_settings_arguments(parser, GeneratorSettings, config.GENERATOR_TUNING)
     parser.add_argument("--scorer-layouts", type=Path, metavar="FILE", help="as for preprocess_image_data.py")
-    add_device_argument(parser)
-    shown = "of what is not tuned (default: bfloat16 on a GPU, float32 on a CPU)"
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), help=shown)
-    shown = "pairs that the network takes at once; less memory, the same result but for rounding (default: %(default)s)"
-    parser.add_argument("--pairs-at-once", type=at_least(1), default=4, metavar="N", help=shown)
-    shown = "compute again in the backward pass what the forward pass had: less memory, a third slower"
-    parser.add_argument("--checkpointing", action="store_true", help=shown)
-    shown = "steps from one saved state to the next (default: %(default)s)"
-    parser.add_argument("--state-every", type=at_least(1), default=50, metavar="N", help=shown)
-    add_workers_argument(parser, "threads that decode pictures")
-    parser.add_argument("--restart", action="store_true", help="delete an earlier tuning's files and begin anew")
+    add_training_arguments(parser, "pairs", at_once=4, state_every=50, frozen_generator=True)
     chosen = parser.parse_args(arguments)
-    if not 0 < chosen.held_out_share < 1 or chosen.empty_prompts > 1 or not 0 < chosen.liked_share < 1:
-        parser.error("--held-out-share and --liked-share must be between 0 and 1, and --empty-prompts at most 1")
-    if not chosen.name.replace("-", "").replace("_", "").isalnum():
-        parser.error("--name must be of letters, digits, hyphens and underscores")
+    check_shared(parser, chosen)
+    if chosen.empty_prompts > 1 or not 0 < chosen.liked_share < 1:
+        parser.error("--liked-share must be between 0 and 1, and --empty-prompts at most 1")
     if chosen.reward:
         if chosen.loss != "dpo":
             parser.error("--reward and --loss kto exclude each other")
@@ -117,22 +99,13 @@ def read_data(
             return read_reactions(path, chosen.pictures)
         return read_pairs(path, folders, chosen.pictures)
 
-    pairs, said = read(chosen.pairs)
-    if chosen.held_out_pairs:
-        others, more = read(chosen.held_out_pairs)
-        pairs, split = split_from(pairs, others)
-        said += more
-    else:
-        split = split_pairs(pairs, chosen.held_out_share, chosen.seed)
-    n_unused = len(pairs) - len(split.training) - len(split.held_out)
-    if n_unused:
-        said.append(f"{n_unused} pairs share a prompt or a participant with held-out ones and are not used.")
+    pairs, split, said = read_split(chosen, read)
     for sentence in said:
         say(sentence)
     label = pairs.table["label"].to_numpy()
     if chosen.loss == "kto" and len(np.unique(label[split.training])) < 2:
         raise FergiError("The pictures to train on are all liked or all disliked. Choose another --held-out-share.")
-    return (pairs.hardened() if chosen.hard_labels else pairs), split
+    return pairs, split
 
 
 def warn_of_beta(pairs: PreferencePairs, beta: float, say: Callable[[str], None]) -> None:
@@ -230,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     fingerprint = pairs.check_pictures(chosen.workers)
     from fergi.finetuning.generator import Generator
 
-    options = {each.name: getattr(chosen, each.name) for each in OPTIONS}
+    options = chosen_values(GeneratorSettings, chosen)
     generator = Generator(
         chosen.pipeline,
         accelerator.device,

@@ -19,7 +19,7 @@ near those before: without it labels from faces, which are often wrong, made a s
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,22 @@ import torch
 import config
 from fergi.dataset import Folders
 from fergi.files import FergiError, check_writable, require, write_table
-from fergi.finetuning.pairs import PreferencePairs, Split, read_pairs, split_from, split_pairs
+from fergi.finetuning.arguments import (
+    add_pairs_arguments,
+    add_settings_arguments,
+    add_training_arguments,
+    check_shared,
+    chosen_values,
+    read_split,
+)
+from fergi.finetuning.pairs import Split, read_pairs
 from fergi.finetuning.report import before_and_after, is_better, sentences, tuning_figure
 from fergi.finetuning.scorer_training import LOSSES, ScorerTuning, TuningSettings, count_right, explained
 from fergi.processes import choose_device
 from fergi.scorers.adapters import ADAPTER_FILE, WAYS, base_settings, save_tensors, starting_scorer
 from fergi.scorers.interface import Scorer
 from fergi.scorers.registry import SCORERS, read_layouts, scorer_class
-from fergi.script import add_device_argument, add_workers_argument, argument_parser, at_least, run
+from fergi.script import argument_parser, run
 from fergi.weights import SAFETENSORS, save_weights
 
 
@@ -45,12 +53,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argument_parser(__doc__)
     parser.add_argument("--scorer", required=True, choices=tuple(SCORERS), help="which one to tune")
-    parser.add_argument("--pairs", required=True, type=Path, metavar="FILE", help="or a folder of parquet files")
-    shown = "folder from which JSON names its pictures (default: that of the JSON)"
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help=shown)
-    shown = "pairs to evaluate on, in place of a share of --pairs"
-    parser.add_argument("--held-out-pairs", type=Path, metavar="FILE", help=shown)
-    parser.add_argument("--held-out-share", type=float, default=0.2, metavar="P", help="default: %(default)s")
+    add_pairs_arguments(parser)
     parser.add_argument("--name", default="tuned", help="of the tuning, in the scorer's column (default: %(default)s)")
     shown = "where to write (default: tuned_scorers/<scorer>+<name>)"
     parser.add_argument("--out", type=Path, metavar="DIR", help=shown)
@@ -59,53 +62,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--loss", choices=LOSSES, default="logistic", help="default: %(default)s")
     shown = "ends of names of the network's modules that get a LoRA (default: what the scorer knows)"
     parser.add_argument("--lora-targets", nargs="+", metavar="NAME", help=shown)
-    parser.add_argument("--hard-labels", action="store_true", help="take the more probable side as certain")
-    for each in fields(TuningSettings):
-        if each.metadata:
-            number = at_least(each.metadata["smallest"], each.type)
-            default = config.SCORER_TUNING.get(each.name)
-            shown = f"{each.metadata['what']} (default: {config.SCORER_ANCHORS if default is None else default})"
-            parser.add_argument(
-                f"--{each.name.replace('_', '-')}", type=number, default=default, metavar="N", help=shown
-            )
+    add_settings_arguments(parser, TuningSettings, config.SCORER_TUNING)
     shown = "always: write the adapter whatever the held-out pairs say (default: %(default)s)"
     parser.add_argument("--accept", choices=("gain", "always"), default="gain", help=shown)
     shown = "write the whole tuned network, too, as a file of weights (.safetensors, or for torch.load)"
     parser.add_argument("--whole", type=Path, metavar="FILE", help=shown)
     parser.add_argument("--scorer-layouts", type=Path, metavar="FILE", help="as for preprocess_image_data.py")
-    add_device_argument(parser)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
-    shown = "pairs that the network takes at once; less memory, the same result but for rounding (default: %(default)s)"
-    parser.add_argument("--pairs-at-once", type=at_least(1), default=8, metavar="N", help=shown)
-    shown = "steps from one saved state to the next (default: %(default)s)"
-    parser.add_argument("--state-every", type=at_least(1), default=100, metavar="N", help=shown)
-    add_workers_argument(parser, "threads that decode pictures")
-    parser.add_argument("--restart", action="store_true", help="delete an earlier tuning's files and begin anew")
+    add_training_arguments(parser, "pairs", at_once=8, state_every=100)
     chosen = parser.parse_args(arguments)
     if chosen.anchor is None:
-        chosen.anchor = config.SCORER_ANCHORS[chosen.loss]
-    if not 0 < chosen.held_out_share < 1:
-        parser.error("--held-out-share must be between 0 and 1")
-    if not chosen.name.replace("-", "").replace("_", "").isalnum():
-        parser.error("--name must be of letters, digits, hyphens and underscores")
+        chosen.anchor = config.SCORER_TUNING["anchor"][chosen.loss]
+    check_shared(parser, chosen)
     return chosen
-
-
-def read_data(chosen: argparse.Namespace, folders: Folders) -> tuple[PreferencePairs, Split]:
-    """The pairs and which of them are held out; says what is not used."""
-    pairs, said = read_pairs(chosen.pairs, folders, chosen.pictures)
-    if chosen.held_out_pairs:
-        others, more = read_pairs(chosen.held_out_pairs, folders, chosen.pictures)
-        pairs, split = split_from(pairs, others)
-        said += more
-    else:
-        split = split_pairs(pairs, chosen.held_out_share, chosen.seed)
-    n_unused = len(pairs) - len(split.training) - len(split.held_out)
-    if n_unused:
-        said.append(f"{n_unused} pairs share a prompt or a participant with held-out ones and are not used.")
-    for sentence in said:
-        print(sentence)
-    return (pairs.hardened() if chosen.hard_labels else pairs), split
 
 
 def write_whole(scorer: Scorer, path: Path) -> None:
@@ -163,7 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{chosen.scorer} cannot be tuned on pairs: it does not read the prompt. Choose another scorer."
         )
     layout = read_layouts(chosen.scorer_layouts).get(chosen.scorer) if chosen.scorer_layouts else None
-    pairs, split = read_data(chosen, folders)
+    pairs, split, said = read_split(chosen, lambda path: read_pairs(path, folders, chosen.pictures))
+    for sentence in said:
+        print(sentence)
     folder = chosen.out or folders.root / "tuned_scorers" / f"{chosen.scorer}+{chosen.name}"
     check_writable(folder, "--out")
     device = choose_device(chosen.device)
@@ -174,14 +145,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for file in scorer_type.files:
         require([file.under(folders.root)], "weight file", file.advice)
     base = base_settings(scorer_type, folders.root, layout)
-    names = [each.name for each in fields(TuningSettings) if each.metadata]
     options = TuningSettings(
         train=chosen.train,
         loss=chosen.loss,
         lora_targets=",".join(chosen.lora_targets or known.lora_targets),
         hard_labels=chosen.hard_labels,
         precision=chosen.precision,
-        **{name: getattr(chosen, name) for name in names},
+        **chosen_values(TuningSettings, chosen),
     )
     try:
         scorer = scorer_type(folders.root, device, layout)

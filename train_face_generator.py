@@ -28,7 +28,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,11 @@ from fergi.face_generation.pictures import LabelledPictures, cut_faces, read_pic
 from fergi.face_generation.training import FaceGeneratorSettings, FaceGeneratorTraining
 from fergi.features import ACTION_UNITS
 from fergi.files import FergiError, check_writable
+from fergi.finetuning.arguments import add_settings_arguments, add_training_arguments, check_shared, chosen_values
 from fergi.finetuning.scorer_training import explained
 from fergi.finetuning.stepped_training import open_accelerator
-from fergi.script import add_device_argument, add_workers_argument, argument_parser, at_least, run
+from fergi.script import argument_parser, at_least, run
 
-OPTIONS = [each for each in fields(FaceGeneratorSettings) if each.metadata]
 SMALL, SMALL_SIDE = "small", 64
 
 
@@ -67,40 +67,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resolution", type=at_least(8), metavar="PIXELS", help=shown)
     shown = "that make the model of --pipeline small (default: %(default)s)"
     parser.add_argument("--base-steps", type=at_least(1), default=1200, metavar="N", help=shown)
-    passes, small = config.FACE_GENERATOR_PASSES, config.SMALL_FACE_GENERATOR_TRAINING["steps"]
-    shown = f"of the optimiser (default: {passes} passes over the pictures, on small {small} steps)"
+    passes, small = config.FACE_GENERATOR_PASSES, config.SMALL_FACE_GENERATOR_TRAINING
+    shown = f"of the optimiser (default: {passes} passes over the pictures, on small {small['steps']} steps)"
     parser.add_argument("--steps", type=at_least(1), metavar="N", help=shown)
-    for each in OPTIONS:
-        default, small = config.FACE_GENERATOR_TRAINING[each.name], config.SMALL_FACE_GENERATOR_TRAINING.get(each.name)
-        said = f"default: {default}" + (f", on small {small}" if small else "")
-        number = at_least(each.metadata["smallest"], each.type)
-        shown = f"{each.metadata['what']} ({said})"
-        parser.add_argument(f"--{each.name.replace('_', '-')}", type=number, metavar="N", help=shown)
+    add_settings_arguments(parser, FaceGeneratorSettings, {
+        name: {"": default} | ({"on small": small[name]} if name in small else {})
+        for name, default in config.FACE_GENERATOR_TRAINING.items()
+    })  # fmt: skip
     shown = "AUs of the samples (default: 1 4 12 26); the option without any: no samples"
     parser.add_argument("--sample-units", nargs="*", type=int, default=[1, 4, 12, 26], metavar="AU", help=shown)
     shown = "flip every other picture: no AU has a side; not for captions that tell left from right"
     parser.add_argument("--flips", action="store_true", help=shown)
-    add_device_argument(parser)
-    shown = "of what is not trained (default: bfloat16 on a GPU, float32 on a CPU)"
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), help=shown)
-    shown = "that the network takes at once; less memory, the same result but for rounding (default: %(default)s)"
-    parser.add_argument("--pictures-at-once", type=at_least(1), default=16, metavar="N", help=shown)
-    shown = "compute again in the backward pass what the forward pass had: less memory, a third slower"
-    parser.add_argument("--checkpointing", action="store_true", help=shown)
-    shown = "steps from one saved state to the next (default: %(default)s)"
-    parser.add_argument("--state-every", type=at_least(1), default=100, metavar="N", help=shown)
-    add_workers_argument(parser, "threads that decode pictures")
-    parser.add_argument("--restart", action="store_true", help="delete an earlier training's files and begin anew")
+    add_training_arguments(parser, "pictures", at_once=16, state_every=100, frozen_generator=True)
     chosen = parser.parse_args(arguments)
     defaults = config.FACE_GENERATOR_TRAINING
     defaults = defaults | (config.SMALL_FACE_GENERATOR_TRAINING if chosen.pipeline == SMALL else {})
     for name, default in defaults.items():
         if getattr(chosen, name) is None:
             setattr(chosen, name, default)
-    if not 0 < chosen.held_out_share < 1 or chosen.empty_texts > 1 or chosen.dropped_units > 1:
-        parser.error("--held-out-share must be between 0 and 1, --empty-texts and --dropped-units at most 1")
-    if not chosen.name.replace("-", "").replace("_", "").isalnum():
-        parser.error("--name must be of letters, digits, hyphens and underscores")
+    check_shared(parser, chosen)
+    if chosen.empty_texts > 1 or chosen.dropped_units > 1:
+        parser.error("--empty-texts and --dropped-units must be at most 1")
     if unknown := set(chosen.sample_units) - set(ACTION_UNITS):
         parser.error(f"--sample-units are among {' '.join(map(str, ACTION_UNITS))}, not {min(unknown)}")
     return chosen
@@ -173,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flips=chosen.flips,
         sample_units=",".join(map(str, chosen.sample_units)),
         steps=chosen.steps or -(-config.FACE_GENERATOR_PASSES * len(training) // chosen.batch_size),
-        **{each.name: getattr(chosen, each.name) for each in OPTIONS},
+        **chosen_values(FaceGeneratorSettings, chosen),
     )
     where = str(Path(name).resolve()) if Path(name).is_dir() else name
     base = {"pipeline": where, "unet": generator.fingerprint(), "name": chosen.name}

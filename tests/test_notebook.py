@@ -18,7 +18,7 @@ from test_examples import write_data
 import config
 from fergi import accuracy_intervals, paper, section_6_1
 from fergi.dataset import Folders
-from fergi.features import ACTION_UNITS
+from fergi.features import ACTION_UNITS, SETTINGS_FILE
 from fergi.files import FergiError, write_table
 from fergi.held_out import as_predictions
 from fergi.preference.model import held_out
@@ -204,6 +204,25 @@ def test_notebook_on_synthetic_data(tmp_path):
     heading, result = shown["planted"]
     assert "What was planted, and what came back" in heading["text/markdown"]
     assert list(planted) in rows(result)
+
+
+def test_notebook_with_an_estimator_of_some_aus(tmp_path):
+    """AUs that an estimator does not give are dashes in tables; every figure and table of the others is there."""
+    root = tmp_path / "root"
+    folders = write_data(root, {"001": [1, 2], "002": [1, 3], "003": [2, 4]}, n_images=4)
+    missing = ["5", "6", "9", "15", "17"]
+    for path in folders.data.rglob("*_features.csv"):
+        features = pd.read_csv(path, dtype=str)
+        write_table(features.assign(**{f"AU{unit}": "" for unit in missing}), path)
+        (path.parent / SETTINGS_FILE).write_text('{"estimator": "blendshapes", "estimator_version": "1"}')
+    run_stages(root, *STAGES[:3])
+    write_results(root)
+    shown = outputs(root, tmp_path)
+    check_figures(root, shown, (*FIGURES, "figure_5", "figure_6"))
+    ratings = {row[0]: row[1:] for row in rows(shown["rating-table"][0]) if row[0].isdigit()}
+    assert len(ratings) == len(ACTION_UNITS)
+    assert [unit for unit, values in ratings.items() if "–" in values] == missing
+    assert "nan" not in text(shown, "rating-table", "emotion-table")
 
 
 @pytest.mark.parametrize(

@@ -144,11 +144,15 @@ def random_network(name: str, seed: int) -> IResNet:
     FergiError
         If there is no network of that name.
     """
-    if name not in NETWORKS:
-        raise FergiError(f"There is no network {name!r}. Choose one of {', '.join(NETWORKS)}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return IResNet(*NETWORKS[name])
+        return _network(name)
+
+
+def _network(name: str) -> IResNet:
+    if name not in NETWORKS:
+        raise FergiError(f"There is no network {name!r}. Choose one of {', '.join(NETWORKS)}.")
+    return IResNet(*NETWORKS[name])
 
 
 def load_network(path: Path, name: str) -> IResNet:
@@ -160,6 +164,7 @@ def load_network(path: Path, name: str) -> IResNet:
         If the file is missing or unusable, or is of another network.
     """
     state = load_state(path, advice=AU_MODEL.advice)
-    network = random_network(name, seed=0)
-    load_strictly(network, state, source=path)
+    with torch.device("meta"):  # no random values for a checkpoint to replace
+        network = _network(name)
+    load_strictly(network.to_empty(device="cpu"), state, source=path)
     return network.eval()
