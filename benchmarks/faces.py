@@ -4,7 +4,7 @@ Reads   nothing: faces are drawn, a small base model is trained on them first (k
 Writes  with --sheets DIR: face_sweeps.jpg, face_guidance.jpg, and every number of the tables in face_benchmark.csv
 Run     python -m benchmarks.faces
         python -m benchmarks.faces --base DIR --seeds 0 --parts asked sweeps
-Takes   28 CPU-minutes in two processes, measured on loaded cores: about a quarter of an hour on two; 2 GB each.
+Takes   a quarter of an hour on two cores, in two processes of 2 GB each.
 
 Three drawn people are enough for a small base model to learn what its captions say. Each seed trains an AU adapter on
 them (train_face_generator.py), and has unseen expressions and noise of its own. A judge reads the pictures: a small
