@@ -17,8 +17,6 @@ NUMBERS_SETUP := $(if $(wildcard $(VENV)/complete),$(VENV)/complete,$(VENV)/numb
 # No library reports home.
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
-# Threads that wait for each other let other processes have the core.
-export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup python demo study-demo reproduce test bench bench-scorers bench-tuning bench-faces lint
