@@ -4,7 +4,7 @@ Reads   nothing: pictures are drawn, weights are random or made by synthetic/sco
 Run     python -m benchmarks.tuning                      the tiny PickScore, three seeds of every kind of labels
         python -m benchmarks.tuning --full-size          a pair at the official sizes, and peak memory
         python -m benchmarks.tuning -- --anchor 0        (options behind -- go to finetune_scorer.py)
-Takes   about four minutes on a quiet core; --full-size ten, and 4 GB of disk and up to 8 GB of memory.
+Takes   a minute and a half on two cores; --full-size ten, and 4 GB of disk and up to 8 GB of memory.
 
 685 pairs of drawn pictures get labels that are right always, in 72.7 % (as FERGI's selected pairs are), or by coin.
 What is right is the drawn quality, match + fidelity. The held-out pairs, 3,000 of 300 other prompts, are always right.
