@@ -34,10 +34,10 @@ def recorded(tmp_path, times, *, ending="mkv", drop=()):
 
 
 @pytest.mark.parametrize("ending", ["mkv", "mp4"])
-@pytest.mark.parametrize("late", [0.5, 12.0, 29.0])
+@pytest.mark.parametrize("late", [-0.7, 0.5, 12.0, 29.0])
 def test_planted_offset(tmp_path, ending, late):
     """The zero is the planted one, wherever the call was and however late the recorder's event; frames have their
-    exact capture times, though the file rounds them.
+    exact capture times, though the file rounds them. At −0.7 ms the first frame was still on its way at the call.
     """
     times = captures(120, seed=3)
     path, events, frames = recorded(tmp_path, times, ending=ending)

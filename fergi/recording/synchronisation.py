@@ -3,8 +3,9 @@
 The page logs ``captureTime`` and ``presentedFrames`` of every frame that its preview shows, from before the recorder's
 ``start()`` on, and the time of each page change, all in milliseconds of its performance clock. The time 0 of the
 recording is the first ``captureTime`` after the ``start()`` call; the ``start`` event comes later by up to 0.7 s. All
-other times of the file are then capture times on the page's clock, and the log must confirm that. A browser without
-``captureTime`` (Firefox) leaves the call itself, which is right to a frame or two.
+other times of the file are then capture times on the page's clock, and the log must confirm that. Rarely the recording
+begins with a frame that was captured just before the call and was still on its way; the log tells that, too. A browser
+without ``captureTime`` (Firefox) leaves the call itself, which is right to a frame or two.
 
 A frame belongs to a moment if it is the newest that was captured by then (see ``newest_frames``). What a webcam and a
 screen delay before and after that is not in any of these times.
@@ -155,10 +156,10 @@ def locate(path: Path, events: Sequence[Mapping[str, Any]], frames: Sequence[Map
 
     tolerance = MP4_TOLERANCE if path.suffix == ".mp4" else TOLERANCE
     missed = None if first == 0 else max(0, int(presented[first] - presented[first - 1]) - 1)
-    # Frames that the log lacks around the call may be the recording's first ones.
+    # The last frame captured before the call, or frames that the log lacks around it, may be the recording's first.
     n_before = len(recorded) if missed is None else 1 + missed
     earlier = captures[first] - recorded[1:n_before]
-    candidates = [captures[first], *earlier[earlier > call]]
+    candidates = [captures[first], *captures[max(0, first - 1) : first], *earlier[earlier > call]]
     found = [_nearest(captures, zero + recorded, tolerance) for zero in candidates]
     share = np.array([confirmed.mean() for _, confirmed in found])
     chosen = int(np.argmax(share)) if share.max() > share[0] + MARGIN else 0
