@@ -247,13 +247,10 @@ def stage_3_synthesised(root: Path, seed: int) -> list[Row]:
     import correct_labels
     import synthesise_faces
 
-    made, generator = (
-        root / f"synthesised {seed}",
-        ["--root", str(root), "--generator", f"seed{seed}", "--device", "cpu"],
-    )
+    made, like, rows = root / f"synthesised {seed}", str(root / "like"), []
+    generator = ["--root", str(root), "--generator", f"seed{seed}", "--device", "cpu"]
     given = f"--number {N_MADE * len(PEOPLE)} --seed {seed} --batch-size 32"
     given += "".join(f" --{name} {value}" for name, value in SAMPLING.items())
-    like, rows = str(root / "like"), []
     with contextlib.redirect_stdout(io.StringIO()):
         synthesise_faces.main([*generator, *given.split(), "--like", like, "--out", str(made)])
     for arm, threshold in MADE.items():

@@ -29,8 +29,6 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from fergi.finetuning.generator import ADAPTER_FILE
-from fergi.recording.images import load_pipeline
 from fergi.script import run
 from finetune_generator import main as finetune
 from synthetic.generator import (
@@ -45,10 +43,10 @@ from synthetic.generator import (
     untrained,
 )
 from synthetic.pictures import COLOURS
+from synthetic.tuned import samples as samples_of
 
 N_PAIRS, N_SAMPLES = 512, 128
 STEPS, RATE = 120, 4e-4
-SAMPLING = {"num_inference_steps": 15, "guidance_scale": 2.0}
 LIKES = "single likes (KTO)"
 SCORER = "a scorer tuned on the right labels (ReFL)"
 PROMPTS = [f"a {colour} {kind}" for colour in COLOURS for kind in KINDS]
@@ -118,13 +116,9 @@ def tuned_scorer(root: Path, pairs: Path) -> list[str]:
 
 def samples(generator: Path, adapter: Path | None) -> list[tuple[Image.Image, str]]:
     """Pictures and the colours that their prompts name; the same prompts and noise at every call."""
-    pipeline, random = load_pipeline(str(generator), torch.float32), np.random.default_rng(2)
-    pipeline.set_progress_bar_config(disable=True)
-    if adapter:
-        pipeline.load_lora_weights(adapter, weight_name=ADAPTER_FILE)
+    random = np.random.default_rng(2)
     asked = [random_prompt(random) for _ in range(N_SAMPLES)]
-    seeds = [torch.Generator().manual_seed(number) for number in range(N_SAMPLES)]
-    made = pipeline([prompt for prompt, _, _ in asked], generator=seeds, **SAMPLING).images
+    made = samples_of(generator, adapter, [prompt for prompt, _, _ in asked], seed=0)
     return list(zip(made, [colour for _, colour, _ in asked], strict=True))
 
 

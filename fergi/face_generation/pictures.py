@@ -203,11 +203,7 @@ def cut_faces(folder: Path, home: Path, pretrained_models: Path, limits: FrameLi
     if not paths:
         raise FergiError(f"{folder} has neither an {INDEX} nor feature files (*{FEATURES}). {ADVICE}")
     paths = of_sharing_people(folder, paths)
-    found = [(path, _video(path)) for path in paths]
-    if missing := [str(path) for path, video in found if video is None]:
-        raise summarise(
-            missing, len(found), "feature files", "Put the videos beside them.", "have no video beside them"
-        )
+    videos = _videos(paths)
     estimator = require_one_estimator({path.parent for path in paths}, folder)
     features, problems = read_clips(paths)
     if problems or not paths:
@@ -219,7 +215,7 @@ def cut_faces(folder: Path, home: Path, pretrained_models: Path, limits: FrameLi
     valid = valid_frames(features, limits)
     with new_folder(made, "--root") as written:
         detector, rows = FaceDetector(detector_model(pretrained_models)[0]), []
-        for clip, (path, video) in enumerate(found):
+        for clip, (path, video) in enumerate(zip(paths, videos, strict=True)):
             start, end = features.starts[clip : clip + 2]
             usable, where = np.flatnonzero(valid[start:end]), path.relative_to(folder)
             chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(per_clip, len(usable))).round().astype(int))]
@@ -246,9 +242,17 @@ def of_sharing_people(folder: Path, paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if may_share(home, path.relative_to(folder).parts[0])]
 
 
-def _video(path: Path) -> Path | None:
-    names = [path.with_name(path.name.removesuffix(FEATURES) + ending) for ending in VIDEO_ENDINGS]
-    return next(filter(Path.is_file, names), None)
+def _videos(paths: Sequence[Path]) -> list[Path]:
+    """The video beside each feature file; FergiError counts those that have none."""
+    found = []
+    for path in paths:
+        names = [path.with_name(path.name.removesuffix(FEATURES) + ending) for ending in VIDEO_ENDINGS]
+        found.append(next(filter(Path.is_file, names), None))
+    if missing := [str(path) for path, video in zip(paths, found, strict=True) if video is None]:
+        raise summarise(
+            missing, len(paths), "feature files", "Put the videos beside them.", "have no video beside them"
+        )
+    return found
 
 
 def _faces(video: Path, frames: np.ndarray, detector: Any) -> list[tuple[int, np.ndarray]]:

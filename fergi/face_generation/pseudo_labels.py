@@ -311,14 +311,7 @@ def train_head(
         If there is not one row of labels a picture, no picture has a label, or the loss is not finite.
     """
     intensities, words = np.asarray(intensities, np.float32), np.asarray(expressions, str)
-    if intensities.shape != (len(features), N_UNITS) or words.shape != (len(features),):
-        raise FergiError(
-            f"Labels of shape {intensities.shape} and {len(words)} expressions do not fit {len(features)} pictures. "
-            f"Give each picture {N_UNITS} intensities and one expression."
-        )
-    rows = np.flatnonzero(~np.isnan(intensities).all(axis=1) | (words != ""))
-    if not len(rows):
-        raise FergiError(f"None of the {len(features)} pictures has a label to train on. Name others with --labelled.")
+    rows = _labelled_rows(intensities, words, len(features))
     classes = sorted(set(words.tolist()) - {""})
     numbers = torch.tensor([classes.index(word) if word else -1 for word in words.tolist()])
     head = _new_head(shapes, features, intensities, classes, settings).to(device).train()
@@ -347,6 +340,19 @@ def train_head(
             whole = {"head": head.state_dict(), "optimizer": optimizer.state_dict(), "steps_done": step + 1}
             save_weights(whole, state)
     return head.eval()
+
+
+def _labelled_rows(intensities: np.ndarray, words: np.ndarray, n: int) -> np.ndarray:
+    """The rows of n pictures that have a label; FergiError if there are none, or not one row of labels a picture."""
+    if intensities.shape != (n, N_UNITS) or words.shape != (n,):
+        raise FergiError(
+            f"Labels of shape {intensities.shape} and {len(words)} expressions do not fit {n} pictures. "
+            f"Give each picture {N_UNITS} intensities and one expression."
+        )
+    rows = np.flatnonzero(~np.isnan(intensities).all(axis=1) | (words != ""))
+    if not len(rows):
+        raise FergiError(f"None of the {n} pictures has a label to train on. Name others with --labelled.")
+    return rows
 
 
 def _new_head(
